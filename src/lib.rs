@@ -1,0 +1,11 @@
+//! Plimsoll replicates each thread's log of a transaction engine in microseconds and says up to where it is safe.
+#![cfg_attr(not(feature = "node"), no_std)]
+
+extern crate alloc;
+
+pub mod io;
+pub mod limits;
+pub mod log;
+pub mod raft;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,98 @@
+//! Every bound, in one place. What a bound means to a caller stands here; who enforces it names it.
+
+/// The largest logical block of a device that a log can lie on: writes are whole blocks.
+pub const BLOCK_BYTES_MAX: usize = 4096;
+
+/// A memory chunk: what the log lays records into, what a disk writes from and what links send from. Two huge pages.
+pub const CHUNK_BYTES: usize = 4 << 20;
+
+/// The bytes before a record's payload, on disk and on the wire.
+pub const RECORD_HEADER_BYTES: usize = 64;
+
+/// Records begin at multiples of this, so that headers can be read in place.
+pub const RECORD_ALIGN_BYTES: usize = 8;
+
+/// The largest payload of one entry. A longer record is cut into parts, each an entry of its own.
+pub const ENTRY_PAYLOAD_BYTES_MAX: usize = (1 << 20) - RECORD_HEADER_BYTES;
+
+/// The largest record that a client may submit.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// The largest write that one turn makes, its block header included: a batch.
+pub const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// The bytes of an entry with the largest payload.
+pub const ENTRY_BYTES_MAX: usize = RECORD_HEADER_BYTES + ENTRY_PAYLOAD_BYTES_MAX;
+
+/// The smallest segment: it holds several of the largest batches.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+
+/// The largest segment: offsets in a segment fit 32 bits with room.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// How many writes a lane keeps in flight at its disk.
+pub const WRITES_IN_FLIGHT_MAX: usize = 16;
+
+/// How many reads (catch-up of followers, clients) a lane keeps in flight at its disk.
+pub const READS_IN_FLIGHT_MAX: usize = 8;
+
+/// The largest frame, its header included. A link refuses a longer one before it reserves any memory for it.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// The bytes before a frame's table.
+pub const FRAME_HEADER_BYTES: usize = 32;
+
+/// How many messages one frame carries at most.
+pub const FRAME_MESSAGES_MAX: usize = 1024;
+
+/// The record bytes that one AppendEntries carries at most.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// The record bytes that a leader has under way to one follower of one shard at most, before it hears back.
+pub const INFLIGHT_BYTES_MAX: u64 = 16 << 20;
+
+/// The AppendEntries that a leader has under way to one follower of one shard at most.
+pub const INFLIGHT_APPENDS_MAX: usize = 256;
+
+/// The bytes that may wait for one peer's connection to take them; beyond, sends are refused as `Full`.
+pub const PEER_OUTGOING_BYTES_MAX: usize = 16 << 20;
+
+/// The bytes that may wait for one client's connection to take them; a client that falls behind is dropped.
+pub const CLIENT_OUTGOING_BYTES_MAX: usize = 8 << 20;
+
+/// How many clients a lane serves at once.
+pub const CLIENTS_MAX: usize = 1024;
+
+/// How many submits of one shard may wait for their outcome; beyond, `Busy`.
+pub const SUBMITS_PENDING_MAX: usize = 65_536;
+
+/// How many submits one turn takes in for one lane; the rest wait in their sockets for the next.
+pub const SUBMITS_PER_TURN_MAX: usize = 1024;
+
+/// The bytes of records longer than an entry that a lane puts together at once; beyond, `Busy`.
+pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
+
+/// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
+pub const READS_WAITING_MAX: usize = 1024;
+
+/// The most voters of a shard.
+pub const VOTERS_MAX: usize = 15;
+
+/// The most lanes of a cluster.
+pub const LANES_MAX: u16 = 256;
+
+/// The most shards of a cluster.
+pub const SHARDS_MAX: u32 = 65_536;
+
+const _: () = assert!(BATCH_BYTES_MAX <= CHUNK_BYTES, "a batch lies in one chunk");
+const _: () = assert!(ENTRY_BYTES_MAX + 2 * BLOCK_BYTES_MAX <= BATCH_BYTES_MAX, "every entry fits a batch");
+const _: () = assert!(ENTRY_BYTES_MAX <= APPEND_BYTES_MAX, "every entry fits an append");
+const _: () = assert!(
+    APPEND_BYTES_MAX + FRAME_HEADER_BYTES + FRAME_MESSAGES_MAX * 64 <= FRAME_BYTES_MAX,
+    "an append and a full table fit a frame"
+);
+const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * BATCH_BYTES_MAX as u64, "a segment holds more than one batch");
+const _: () = assert!(ENTRY_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES), "the largest entry needs no padding");
+const _: () = assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
+const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link holds more than one frame");
+const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");
