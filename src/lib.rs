@@ -7,5 +7,6 @@ pub mod io;
 pub mod limits;
 pub mod log;
 pub mod raft;
+pub mod shard;
 pub mod types;
 pub mod wire;

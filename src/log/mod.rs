@@ -162,4 +162,6 @@ impl<D: Disk> Log<D> {
     pub fn is_quiet(&self) -> bool {
         unimplemented!()
     }
+
+    pub fn bytes_of(&self, shard: ShardId, from: Index, count: u32) -> usize { unimplemented!() }
 }

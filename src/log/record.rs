@@ -100,3 +100,8 @@ pub fn lay(header: Header, payload: &[u8], into: &mut [u8]) -> usize {
 pub fn read(bytes: &[u8]) -> Result<(Record<'_>, usize), Malformed> {
     unimplemented!()
 }
+
+pub struct Run { pub count: u32, pub term: crate::types::Term }
+pub fn check_run(bytes: &[u8], shard: crate::types::ShardId, first: crate::types::Index) -> Result<Run, Malformed> { unimplemented!() }
+pub fn prefix_bytes(bytes: &[u8], count: u32) -> usize { unimplemented!() }
+impl core::fmt::Display for Malformed { fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result { write!(f, "{self:?}") } }

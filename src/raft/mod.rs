@@ -124,4 +124,6 @@ impl Raft {
     pub fn progress(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
         core::iter::empty()
     }
+
+    pub fn term_at(&self, index: Index) -> Option<Term> { unimplemented!() }
 }

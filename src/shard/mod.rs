@@ -20,7 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use self::apply::Pending;
-pub use self::drain::Drained;
+pub use self::drain::{DRAIN_BOUND, Drained};
 use self::ingress::Large;
 use self::reads::WaitingRead;
 pub use self::turn::{Lane, Stopped, Turn};
