@@ -1,7 +1,43 @@
 //! What clients ask and are answered. Both directions pipeline: `request` names what is answered, and a frame carries
 //! as many as fit.
+//!
+//! ```text
+//! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer
+//!          1 flag         u8   1: acks: 0 none, 1 leader, 2 quorum; 2: wait; else 0
+//!          2 reserved     u16  0
+//!          4 shard        u32
+//!          8 request      u64
+//!         16 place        u64  1: timestamp; 2: from
+//!         24 session      u64  1
+//!         32 serial       u64  1
+//!         40 number       u32  1: epoch; 2: bytes_max; 4: the node to lead
+//!         44 payload_crc  u32  1: CRC32C of the bytes in the body
+//!         48 more_bytes   u32  1: of the same record, still to come
+//!         52 body_bytes   u32  1: of the payload, in the body
+//!         56 reserved     u64  0
+//!
+//! reply    0 kind         u8   1 outcome, 2 records, 3 status
+//!          1 code         u8   1: 1 committed, 2 not leader, 3 busy, 4 log full, 5 unknown, 6 invalid, 7 stopping,
+//!                              8 accepted; 3: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
+//!          2 reserved     u16  0
+//!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections
+//!          8 request      u64
+//!         16 term         u64  committed: the entry's; 3: the node's
+//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry
+//!         32 stamp        u64  committed: the timestamp; 3: the last entry's term
+//!         40 commit       u64  2, 3
+//!         48 durable      u64  3
+//!         56 shard        u32  3
+//!         60 leader       u32  not leader, 3: who leads; 0: nobody known
+//! ```
+//! What a kind does not use is zero; the parts of the body add up to it exactly. A submit's `payload_crc` is carried,
+//! not checked here: the shard's ingress checks it when it takes the record, so that each byte is summed once.
+
+use bytemuck::{Pod, Zeroable};
 
 use super::Malformed;
+use super::frame::{self, Kind, check_place};
+use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, FRAME_BYTES_MAX, RECORD_ALIGN_BYTES, RECORD_BYTES_MAX};
 use crate::raft::Role;
 use crate::types::{Acks, EntryId, Epoch, Index, NodeId, ShardId, Term, Timestamp};
 
@@ -146,27 +182,319 @@ pub enum Reply<'a> {
     },
 }
 
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct RequestRow {
+    kind: u8,
+    flag: u8,
+    reserved: u16,
+    shard: u32,
+    request: u64,
+    place: u64,
+    session: u64,
+    serial: u64,
+    number: u32,
+    payload_crc: u32,
+    more_bytes: u32,
+    body_bytes: u32,
+    reserved_end: u64,
+}
+
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct ReplyRow {
+    kind: u8,
+    code: u8,
+    reserved: u16,
+    extent: u32,
+    request: u64,
+    term: u64,
+    index: u64,
+    stamp: u64,
+    commit: u64,
+    durable: u64,
+    shard: u32,
+    leader: u32,
+}
+
+const SUBMIT: u8 = 1;
+const READ: u8 = 2;
+const STATUS: u8 = 3;
+const TRANSFER: u8 = 4;
+
+const OUTCOME: u8 = 1;
+const RECORDS: u8 = 2;
+const SHARD_STATUS: u8 = 3;
+
 impl Request<'_> {
     /// The row that says it; its payload is the row's body.
+    ///
+    /// # Panics
+    /// If a submit's payload is empty or beyond [`ENTRY_PAYLOAD_BYTES_MAX`].
     pub fn encode(&self) -> [u8; 64] {
-        unimplemented!()
+        if let Request::Submit(submit) = self {
+            let len = submit.payload.len();
+            assert!((1..=ENTRY_PAYLOAD_BYTES_MAX).contains(&len), "a submit of {len} bytes");
+        }
+        bytemuck::cast(self.row())
+    }
+
+    fn row(&self) -> RequestRow {
+        match *self {
+            Request::Submit(ref submit) => submit.row(),
+            Request::Read { request, shard, from, bytes_max, wait } => RequestRow {
+                kind: READ,
+                flag: u8::from(wait),
+                shard: shard.0,
+                request,
+                place: from.0,
+                number: bytes_max,
+                ..RequestRow::default()
+            },
+            Request::Status { request, shard } => {
+                RequestRow { kind: STATUS, shard: shard.0, request, ..RequestRow::default() }
+            }
+            Request::Transfer { request, shard, to } => {
+                RequestRow { kind: TRANSFER, shard: shard.0, request, number: to.0, ..RequestRow::default() }
+            }
+        }
     }
 }
 
-/// The requests of a whole frame.
+impl<'a> Submit<'a> {
+    fn row(&self) -> RequestRow {
+        RequestRow {
+            kind: SUBMIT,
+            flag: match self.acks {
+                Acks::None => 0,
+                Acks::Leader => 1,
+                Acks::Quorum => 2,
+            },
+            shard: self.shard.0,
+            request: self.request,
+            place: self.timestamp.0,
+            session: self.session,
+            serial: self.serial,
+            number: self.epoch.0,
+            payload_crc: self.payload_crc,
+            more_bytes: self.more_bytes,
+            body_bytes: self.payload.len() as u32,
+            ..RequestRow::default()
+        }
+    }
+
+    fn read(row: &RequestRow, shard: ShardId, body: &mut &'a [u8]) -> Result<Submit<'a>, Malformed> {
+        let acks = match row.flag {
+            0 => Acks::None,
+            1 => Acks::Leader,
+            2 => Acks::Quorum,
+            _ => return Err(Malformed::Field("acks")),
+        };
+        let len = row.body_bytes as usize;
+        if !(1..=ENTRY_PAYLOAD_BYTES_MAX).contains(&len) {
+            return Err(Malformed::Field("body_bytes"));
+        }
+        if row.more_bytes as usize > RECORD_BYTES_MAX - len {
+            return Err(Malformed::Field("more_bytes"));
+        }
+        Ok(Submit {
+            request: row.request,
+            shard,
+            acks,
+            timestamp: Timestamp(row.place),
+            epoch: Epoch(row.number),
+            session: row.session,
+            serial: row.serial,
+            payload_crc: row.payload_crc,
+            more_bytes: row.more_bytes,
+            payload: frame::cut(body, row.body_bytes)?,
+        })
+    }
+}
+
+/// The requests of a whole frame. Everything is checked before the first is given out.
 pub fn requests(frame: &[u8]) -> Result<impl Iterator<Item = Request<'_>>, Malformed> {
-    Ok::<_, Malformed>(core::iter::empty())
+    rows(Kind::Request, frame, read_request)
+}
+
+/// The rows of a frame, all of them read once to check them, and then again as they are asked for.
+fn rows<'a, T>(
+    kind: Kind,
+    frame: &'a [u8],
+    read: impl Fn(&[u8; 64], &mut &'a [u8]) -> Result<T, Malformed>,
+) -> Result<impl Iterator<Item = T>, Malformed> {
+    let (table, mut body) = frame::open_as(kind, frame)?;
+    let mut rest = body;
+    for row in table {
+        read(row, &mut rest)?;
+    }
+    if !rest.is_empty() {
+        return Err(Malformed::Truncated);
+    }
+    Ok(table
+        .iter()
+        .map(move |row| read(row, &mut body).expect("every row was checked when the frame was opened")))
+}
+
+fn read_request<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Request<'a>, Malformed> {
+    let row: RequestRow = bytemuck::pod_read_unaligned(bytes);
+    let shard = frame::check_shard(row.shard)?;
+    let request = row.request;
+    let found = match row.kind {
+        SUBMIT => Request::Submit(Submit::read(&row, shard, body)?),
+        READ => Request::Read {
+            request,
+            shard,
+            from: Index(check_place("from", row.place)?),
+            bytes_max: row.number,
+            wait: row.flag == 1,
+        },
+        STATUS => Request::Status { request, shard },
+        TRANSFER => Request::Transfer { request, shard, to: node(row.number).ok_or(Malformed::Field("to"))? },
+        _ => return Err(Malformed::Field("request kind")),
+    };
+    // What the kind does not use must be zero, and so a second writing gives the same bytes.
+    if bytemuck::bytes_of(&found.row()) != bytes {
+        return Err(Malformed::Field("reserved"));
+    }
+    Ok(found)
+}
+
+fn node(id: u32) -> Option<NodeId> {
+    (id != 0).then_some(NodeId(id))
 }
 
 impl Reply<'_> {
     /// The row that says it; `body_bytes` of records follow in the body (they may come in several pieces, so the
     /// `records` field is not looked at).
+    ///
+    /// # Panics
+    /// If there are bytes with a reply that carries no records, or more than a frame takes.
     pub fn encode(&self, body_bytes: usize) -> [u8; 64] {
-        unimplemented!()
+        assert!(body_bytes == 0 || matches!(self, Reply::Records { .. }), "only records have a body");
+        assert!(body_bytes <= FRAME_BYTES_MAX, "a reply of {body_bytes} bytes");
+        bytemuck::cast(self.row(body_bytes as u32))
+    }
+
+    fn row(&self, body_bytes: u32) -> ReplyRow {
+        match *self {
+            Reply::Outcome { request, outcome } => ReplyRow { kind: OUTCOME, request, ..outcome.row() },
+            Reply::Records { request, next, commit, .. } => ReplyRow {
+                kind: RECORDS,
+                extent: body_bytes,
+                request,
+                index: next.0,
+                commit: commit.0,
+                ..ReplyRow::default()
+            },
+            Reply::Status { request, status } => ReplyRow { kind: SHARD_STATUS, request, ..status.row() },
+        }
     }
 }
 
-/// The replies of a whole frame.
+impl Outcome {
+    fn row(&self) -> ReplyRow {
+        let row = ReplyRow::default();
+        match *self {
+            Outcome::Committed { id, timestamp } => {
+                ReplyRow { code: 1, term: id.term.0, index: id.index.0, stamp: timestamp.0, ..row }
+            }
+            Outcome::NotLeader { leader } => ReplyRow { code: 2, leader: leader.map_or(0, |id| id.0), ..row },
+            Outcome::Busy => ReplyRow { code: 3, ..row },
+            Outcome::LogFull => ReplyRow { code: 4, ..row },
+            Outcome::Unknown => ReplyRow { code: 5, ..row },
+            Outcome::Invalid => ReplyRow { code: 6, ..row },
+            Outcome::Stopping => ReplyRow { code: 7, ..row },
+            Outcome::Accepted => ReplyRow { code: 8, ..row },
+        }
+    }
+
+    fn read(row: &ReplyRow) -> Result<Outcome, Malformed> {
+        Ok(match row.code {
+            1 => Outcome::Committed { id: entry(row.term, row.index)?, timestamp: Timestamp(row.stamp) },
+            2 => Outcome::NotLeader { leader: node(row.leader) },
+            3 => Outcome::Busy,
+            4 => Outcome::LogFull,
+            5 => Outcome::Unknown,
+            6 => Outcome::Invalid,
+            7 => Outcome::Stopping,
+            8 => Outcome::Accepted,
+            _ => return Err(Malformed::Field("outcome")),
+        })
+    }
+}
+
+impl ShardStatus {
+    fn row(&self) -> ReplyRow {
+        ReplyRow {
+            code: match self.role {
+                Role::Follower => 0,
+                Role::PreCandidate => 1,
+                Role::Candidate => 2,
+                Role::Leader => 3,
+            },
+            extent: self.elections,
+            term: self.term.0,
+            index: self.last.index.0,
+            stamp: self.last.term.0,
+            commit: self.commit.0,
+            durable: self.durable.0,
+            shard: self.shard.0,
+            leader: self.leader.map_or(0, |id| id.0),
+            ..ReplyRow::default()
+        }
+    }
+
+    fn read(row: &ReplyRow) -> Result<ShardStatus, Malformed> {
+        let role = match row.code {
+            0 => Role::Follower,
+            1 => Role::PreCandidate,
+            2 => Role::Candidate,
+            3 => Role::Leader,
+            _ => return Err(Malformed::Field("role")),
+        };
+        Ok(ShardStatus {
+            shard: frame::check_shard(row.shard)?,
+            role,
+            term: Term(check_place("term", row.term)?),
+            leader: node(row.leader),
+            last: entry(row.stamp, row.index)?,
+            commit: Index(check_place("commit", row.commit)?),
+            durable: Index(check_place("durable", row.durable)?),
+            elections: row.extent,
+        })
+    }
+}
+
+fn entry(term: u64, index: u64) -> Result<EntryId, Malformed> {
+    Ok(EntryId { term: Term(check_place("term", term)?), index: Index(check_place("index", index)?) })
+}
+
+/// The replies of a whole frame. Everything is checked before the first is given out; the records' own checksums are
+/// still to be checked.
 pub fn replies(frame: &[u8]) -> Result<impl Iterator<Item = Reply<'_>>, Malformed> {
-    Ok::<_, Malformed>(core::iter::empty())
+    rows(Kind::Reply, frame, read_reply)
+}
+
+fn read_reply<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Reply<'a>, Malformed> {
+    let row: ReplyRow = bytemuck::pod_read_unaligned(bytes);
+    let request = row.request;
+    let found = match row.kind {
+        OUTCOME => Reply::Outcome { request, outcome: Outcome::read(&row)? },
+        RECORDS => {
+            if !(row.extent as usize).is_multiple_of(RECORD_ALIGN_BYTES) {
+                return Err(Malformed::Field("extent"));
+            }
+            let next = Index(check_place("next", row.index)?);
+            let commit = Index(check_place("commit", row.commit)?);
+            Reply::Records { request, next, commit, records: frame::cut(body, row.extent)? }
+        }
+        SHARD_STATUS => Reply::Status { request, status: ShardStatus::read(&row)? },
+        _ => return Err(Malformed::Field("reply kind")),
+    };
+    // What the kind does not use must be zero, and so a second writing gives the same bytes.
+    if bytemuck::bytes_of(&found.row(row.extent)) != bytes {
+        return Err(Malformed::Field("reserved"));
+    }
+    Ok(found)
 }

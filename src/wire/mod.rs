@@ -48,3 +48,6 @@ impl core::fmt::Display for Malformed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
