@@ -44,6 +44,8 @@ pub struct Reader {
     at: usize,
     asked: Option<u64>,
     parts: Parts,
+    /// The entry that comes next is only there to tell whether the one after it continues a record.
+    before: bool,
 }
 
 /// The parts of a record that is longer than an entry, as far as they have come.
@@ -51,6 +53,8 @@ pub struct Reader {
 struct Parts {
     first: Option<Header>,
     bytes: Vec<u8>,
+    /// Their first part was not read: they are passed over.
+    beheaded: bool,
 }
 
 /// What an entry completes.
@@ -80,7 +84,8 @@ impl Reader {
             client,
             node,
             shard,
-            next: from.max(Index(1)),
+            next: from.previous().max(Index(1)),
+            before: from > Index(1),
             commit: Index::ZERO,
             bytes: Vec::new(),
             at: 0,
@@ -102,6 +107,10 @@ impl Reader {
             let (header, span) = self.check(at)?;
             self.at += span;
             self.next = Index(header.index).next();
+            if core::mem::take(&mut self.before) {
+                self.parts.begin_after(&header);
+                continue;
+            }
             let payload = at + size_of::<Header>()..at + size_of::<Header>() + header.len_bytes as usize;
             let whole = self.parts.take(&header, &self.bytes[payload.clone()]);
             let (first, payload) = match whole.map_err(|what| self.malformed(what))? {
@@ -175,14 +184,20 @@ impl Reader {
 }
 
 impl Parts {
+    /// The next entry is the one after this.
+    fn begin_after(&mut self, header: &Header) {
+        if header.kind == record::Kind::Data as u8 && header.flags & FLAG_MORE != 0 {
+            (self.first, self.beheaded) = (Some(*header), true);
+        }
+    }
+
     /// Takes in the next entry of the log. Parts lie next to each other and in one term; what a lost leader left
     /// unfinished is followed by an entry of another term, and is no record.
     fn take(&mut self, header: &Header, payload: &[u8]) -> Result<Whole, String> {
         let more = header.flags & FLAG_MORE != 0;
-        let goes_on =
-            self.first.take_if(|first| first.term != header.term || header.kind != record::Kind::Data as u8);
-        if goes_on.is_some() {
-            self.bytes.clear();
+        let ends = |first: &mut Header| first.term != header.term || header.kind != record::Kind::Data as u8;
+        if self.first.take_if(ends).is_some() {
+            self.beheaded = false;
         }
         if header.kind != record::Kind::Data as u8 {
             return Ok(Whole::Nothing);
@@ -196,6 +211,12 @@ impl Parts {
             self.bytes.extend_from_slice(payload);
             return Ok(Whole::Nothing);
         };
+        if self.beheaded {
+            if !more {
+                (self.first, self.beheaded) = (None, false);
+            }
+            return Ok(Whole::Nothing);
+        }
         if self.bytes.len() + payload.len() > RECORD_BYTES_MAX {
             return Err(format!("the record that begins at {} is longer than a record may be", first.index));
         }
