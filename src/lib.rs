@@ -3,9 +3,13 @@
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod client;
 pub mod io;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod raft;
 pub mod shard;
 pub mod types;
