@@ -55,7 +55,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 const LONGER: &[(&str, usize)] = &[];
 
 /// The files that may say `unsafe`. Each explains at its top why it must.
-const UNSAFE_FILES: &[&str] = &[];
+const UNSAFE_FILES: &[&str] =
+    &["src/io/clock/tsc.rs", "src/io/disk/uring.rs", "src/io/pool.rs", "src/io/reactor/uring.rs"];
 
 /// Who may call what mints a promise: the function, and the beginnings of the paths that may.
 const MINTS: &[(&str, &[&str])] = &[
@@ -156,7 +157,7 @@ fn unsafe_stands_where_it_is_listed_and_says_why() {
     let mut wrong = Report::default();
     for file in &sources.files {
         let listed = UNSAFE_FILES.contains(&file.path.as_str());
-        let allows = file.code.contains("allow(unsafe_code)");
+        let allows = file.code.contains("allow(unsafe_code");
         if allows != listed {
             wrong.add(file, 1, "allow(unsafe_code) and UNSAFE_FILES disagree about this file");
         }
