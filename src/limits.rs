@@ -75,6 +75,16 @@ pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 /// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
 pub const READS_WAITING_MAX: usize = 1024;
 
+/// How many linearizable reads of one shard wait for their round at once; beyond, they are refused.
+pub const READ_INDEXES_WAITING_MAX: usize = 4096;
+
+/// The highest term that is believed: no honest cluster gets there, and no sum with it overflows. A message that names
+/// a higher one is dropped.
+pub const TERM_MAX: u64 = 1 << 62;
+
+/// The highest index that is believed, for the same reason.
+pub const INDEX_MAX: u64 = 1 << 62;
+
 /// The most voters of a shard.
 pub const VOTERS_MAX: usize = 15;
 
@@ -92,7 +102,9 @@ const _: () = assert!(
     "an append and a full table fit a frame"
 );
 const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * BATCH_BYTES_MAX as u64, "a segment holds more than one batch");
-const _: () = assert!(ENTRY_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES), "the largest entry needs no padding");
-const _: () = assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
+const _: () =
+    assert!(ENTRY_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES), "the largest entry needs no padding");
+const _: () =
+    assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
 const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link holds more than one frame");
 const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");
