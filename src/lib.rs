@@ -7,6 +7,8 @@ extern crate alloc;
 pub mod client;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "node")]
+pub mod local;
 pub mod log;
 #[cfg(feature = "node")]
 pub mod node;

@@ -242,6 +242,11 @@ impl Raft {
         self.local.last()
     }
 
+    /// The term of the entry at `index`, if the log holds one there; that of index 0 is 0.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.local.terms().term_at(index)
+    }
+
     /// As leader: how far each voter's disk is known to be, this node's own among them.
     pub fn progress(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
         let leader = match &self.state {
@@ -305,8 +310,6 @@ impl Raft {
             Message::PreVote { .. } | Message::PreVoteReply { .. } | Message::RequestVote { .. } => {}
         }
     }
-
-    pub fn term_at(&self, index: Index) -> Option<Term> { unimplemented!() }
 }
 
 #[cfg(test)]

@@ -37,8 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node",        &["types", "limits", "io", "raft", "log", "wire", "engine", "shard",
                       "io::disk", "io::link", "io::clock", "io::reactor"]),
     ("client",      &["types", "limits", "wire", "raft::Role", "log::record", "log::assemble", "node::config"]),
+    ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("ffi",         &["types", "limits", "client", "node"]),
-    ("bin",         &["types", "limits", "client", "node", "log", "wire::client", "raft::Role"]),
+    ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
 /// The concrete backends: a row of [`ARROWS`] allows one only by its own name.
