@@ -46,6 +46,8 @@ pub(super) struct Fetches {
     turn: u64,
     /// Someone asked and no read could be started: they are told to ask again.
     refused: bool,
+    /// The shard that was refused first, and when it asked last: it goes before the others.
+    waiting: Option<(usize, u64)>,
 }
 
 impl Fetches {
@@ -58,6 +60,7 @@ impl Fetches {
             next_token: 1,
             turn: 1,
             refused: false,
+            waiting: None,
         }
     }
 
@@ -111,12 +114,11 @@ impl Fetches {
         if self.fetching.iter().any(covers) {
             return;
         }
-        if self.fetching.len() >= READS_IN_FLIGHT_MAX || !self.make_room() {
-            self.refused = true;
+        if !self.may_start(shard) {
             return;
         }
         let Some(into) = pool.take() else {
-            self.refused = true;
+            self.refuse(shard);
             return;
         };
         assert!(run.place < until, "what is in memory is not fetched");
@@ -143,7 +145,26 @@ impl Fetches {
                 let begin = Place { offset, ..run.place };
                 self.fetching.push(Fetching { token, shard, begin, len_bytes });
             }
-            Err(Full(_)) => self.refused = true,
+            Err(Full(_)) => self.refuse(shard),
+        }
+    }
+
+    /// Whether a read for this shard may start now: there is room, and no other shard has waited for it longer.
+    fn may_start(&mut self, shard: usize) -> bool {
+        let first = self.waiting.is_none_or(|(waiting, asked)| waiting == shard || asked + 1 < self.turn);
+        if first && self.fetching.len() < READS_IN_FLIGHT_MAX && self.make_room() {
+            self.waiting = None;
+            return true;
+        }
+        self.refuse(shard);
+        false
+    }
+
+    fn refuse(&mut self, shard: usize) {
+        self.refused = true;
+        match &mut self.waiting {
+            Some((waiting, asked)) if *waiting != shard && *asked + 1 >= self.turn => {}
+            waiting => *waiting = Some((shard, self.turn)),
         }
     }
 

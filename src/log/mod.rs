@@ -27,7 +27,8 @@
 //! ```
 //! Little-endian. `header_crc`, `magic` and `version` stand where they stand in every version. The headers form a chain by
 //! `previous_crc`, and each is bound to its records' every byte by `records_crc`, so that a batch follows one other batch
-//! and no other. What opening makes of a log that ends in something else than zeros is a [table](recovery).
+//! and no other. What opening makes of a log that ends in something else than zeros is a decision table, drawn in
+//! `log/recovery.rs`.
 //!
 //! *Supersession.* The log only grows. A record whose index is not beyond the shard's last takes the place of that entry
 //! and of all after it. Of a shard's votes the last one counts.

@@ -83,6 +83,7 @@ impl<'d, D: Disk> Scanner<'d, D> {
         let Spot::Good(header) = spot else {
             let beyond = match &spot {
                 Spot::Torn { span_bytes, .. } => *span_bytes as u64,
+                Spot::Void => 0,
                 _ => BLOCK_BYTES_MIN as u64,
             };
             let expected = self.previous.map_or(1, |previous| previous.sequence + 1);

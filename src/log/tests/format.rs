@@ -55,6 +55,9 @@ fn a_file_of_version_1_opens() {
     assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
     assert_eq!(read_all(&mut log, 4, 1 << 20), [(1, vec![0xAB; 700])]);
 
+    while log.span(ShardId(1), Index(2), 1 << 20) == Span::Fetching {
+        poll(&mut log);
+    }
     let mut pieces = Vec::new();
     log.pieces(ShardId(1), Index(2), 1, &mut pieces);
     let header = record::read(pieces[0]).unwrap().0.header;

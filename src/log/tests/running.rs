@@ -315,3 +315,74 @@ fn many_shards_share_one_write() {
         assert_eq!(read_all(&mut log, shard.0, 1 << 20), vec![(1, shard.0.to_le_bytes().to_vec()); 3]);
     }
 }
+
+/// A region read back from the disk reached into batches that were still in flight, found zeros, and called it decay.
+#[test]
+fn what_is_in_flight_is_never_read_back() {
+    let pool = Pool::new(4);
+    let disk = MemDisk::new(512, 4 << 20);
+    let (mut log, _) = Log::open(disk, pool.clone(), options()).unwrap();
+    log.disk_mut().eager = false;
+    let mut laid = [0u64; 3];
+    for number in 0..6000usize {
+        if log.room_for(8) == Ok(()) {
+            let shard = number % 3;
+            laid[shard] += 1;
+            lay(&mut log, [1, 4, 7][shard], 1, &laid[shard].to_le_bytes());
+            log.submit();
+        }
+        if log.disk().writes.len() > 10 {
+            log.disk_mut().finish(number % 3);
+        }
+        poll(&mut log);
+        if number % 500 == 499 {
+            for (shard, laid) in [1, 4, 7].into_iter().zip(laid) {
+                let expected = (1..=laid).map(|index| (1, index.to_le_bytes().to_vec())).collect::<Vec<_>>();
+                assert!(read_all(&mut log, shard, 1 << 20) == expected, "shard {shard} after {number}");
+            }
+            assert!(log.disk().writes.len() >= 8);
+        }
+    }
+    assert!(laid.iter().all(|&laid| laid > 1900), "{laid:?}");
+}
+
+/// With memory for one read, the shard that asked first in every turn was served over and over, and no other ever.
+#[test]
+fn lagging_readers_of_several_shards_take_turns() {
+    let pool = Pool::new(4);
+    let options = options();
+    let (mut log, _) = Log::open(MemDisk::new(512, 16 << 20), pool.clone(), options.clone()).unwrap();
+    for number in 0..12 {
+        for shard in [1, 4, 7] {
+            lay(&mut log, shard, 1, &vec![number; 300_000]);
+            log.submit();
+        }
+        poll(&mut log);
+    }
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, _) = Log::open(MemDisk::with(image, 512, 16 << 20), pool, options).unwrap();
+    let mut next = [1u64; 3];
+    for turn in 0.. {
+        assert!(turn < 1000, "someone starves: {next:?}");
+        let mut pieces = 0;
+        for (shard, next) in [1, 4, 7].into_iter().zip(&mut next) {
+            if *next <= 12
+                && let Span::Ready { count, .. } = log.span(ShardId(shard), Index(*next), 1 << 20)
+            {
+                let mut bytes = Vec::new();
+                log.pieces(ShardId(shard), Index(*next), count, &mut bytes);
+                record::check_run(&bytes.concat(), ShardId(shard), Index(*next)).unwrap();
+                *next += u64::from(count);
+                pieces += 1;
+            }
+        }
+        assert!(pieces <= 1, "memory for one read serves one shard in a turn");
+        let (least, most) = (next.iter().min().unwrap(), next.iter().max().unwrap());
+        assert!(most - least <= 6, "{next:?}");
+        if *least > 12 {
+            break;
+        }
+        poll(&mut log);
+    }
+}
