@@ -38,7 +38,8 @@ const ARROWS: &[(&str, &[&str])] = &[
                       "io::disk", "io::link", "io::clock", "io::reactor"]),
     ("client",      &["types", "limits", "wire", "raft::Role", "log::record", "log::assemble", "node::config"]),
     ("ffi",         &["types", "limits", "client", "node"]),
-    ("bin",         &["types", "limits", "client", "node", "log", "wire::client", "raft::Role"]),
+    ("local",       &["types", "limits", "client", "node", "raft::Role"]),
+    ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
 /// The concrete backends: a row of [`ARROWS`] allows one only by its own name.
@@ -86,6 +87,7 @@ const BANNED: &[(&str, &[&str])] = &[
             "src/bin/",
             "src/node/",
             "src/client/",
+            "src/local/",
             "tests/",
             "bench/",
         ],
