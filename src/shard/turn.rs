@@ -14,8 +14,8 @@
 //! The log's write is started before the frames are sent, and runs beside the followers' own. Each step is bounded, and
 //! no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
-use super::{Groups, Observer, Options, Shard, World};
-use crate::io::{Clock, DiskError, Link, Park, Port};
+use super::{Groups, Options, Shard, World};
+use crate::io::{Clock, DiskError, Link, Park};
 use crate::log::{Log, LogEvent, RecoveredShard};
 use crate::raft::Input;
 use crate::types::Time;
