@@ -143,7 +143,7 @@ fn any_message(random: &mut Random, raft: &Raft) -> Message {
         _ => value,
     };
     let last = raft.last();
-    let coin = random.next() % 2 == 0;
+    let coin = random.next().is_multiple_of(2);
     let any_term = Term(near(random, if coin { term } else { last.term.0 }));
     let any_index = Index(near(random, if coin { last.index.0 } else { raft.commit().0 }));
     let any_entry =
@@ -151,8 +151,12 @@ fn any_message(random: &mut Random, raft: &Raft) -> Message {
     let round = near(random, 1);
     match random.next() % 9 {
         0 => Message::PreVote { term: any_term, last: any_entry },
-        1 => Message::PreVoteReply { term: any_term, granted: random.next() % 2 == 0 },
-        2 => Message::RequestVote { term: any_term, last: any_entry, transfer: random.next() % 2 == 0 },
+        1 => Message::PreVoteReply { term: any_term, granted: random.next().is_multiple_of(2) },
+        2 => Message::RequestVote {
+            term: any_term,
+            last: any_entry,
+            transfer: random.next().is_multiple_of(2),
+        },
         3 => Message::VoteGranted(Grant::received(any_term)),
         4 => Message::VoteRefused { term: any_term },
         5 => Message::Appended(Ack::received(any_term, any_index, round)),
@@ -197,7 +201,7 @@ fn nothing_that_members_say_makes_a_node_panic() {
         for _ in 0..400 {
             let input = match random.next() % 16 {
                 0 => {
-                    now = if random.next() % 50 == 0 {
+                    now = if random.next().is_multiple_of(50) {
                         Time(now.0 / 2)
                     } else {
                         raft.next_wake().min(Time(1 << 60))
@@ -215,10 +219,10 @@ fn nothing_that_members_say_makes_a_node_panic() {
             raft.step(now, input, &mut effects);
             let _ = raft.propose();
             raft.replicate(now, &mut Any, &mut effects);
-            if let Some(vote) = effects.vote.take().filter(|_| random.next() % 4 != 0) {
+            if let Some(vote) = effects.vote.take().filter(|_| !random.next().is_multiple_of(4)) {
                 raft.step(now, Input::DurableVote(Durable::pretend(vote)), &mut effects);
             }
-            if random.next() % 3 == 0 {
+            if random.next().is_multiple_of(3) {
                 raft.step(now, Input::DurableLog(Durable::pretend(raft.last())), &mut effects);
             }
             effects.clear();
