@@ -1,7 +1,7 @@
 //! [`TcpLink`]: frames to and from the same lane of every peer.
 //!
 //! The lower id dials, so only the way from it to the higher one has to be open. When a connection ends the dialer
-//! tries again after some tens of milliseconds, then more slowly, at most a second apart, never in step with others.
+//! tries again after some tens of milliseconds, then more slowly, at most a second apart, and never in step with others.
 //! A dialer that comes again replaces its first connection once its hello is good: it has restarted, or has given up
 //! a connection of which this end does not know yet that it is dead.
 
@@ -167,8 +167,13 @@ impl Link for TcpLink {
 
 impl TcpLink {
     /// A link that listens, and dials at its first poll. An error is the system's: no descriptor, no memory.
+    ///
+    /// # Panics
+    /// If this node's id is 0, or it is among its own peers.
     pub fn new(options: LinkOptions, reactor: Reactor) -> io::Result<TcpLink> {
         let LinkOptions { identity, listener, peers, stores } = options;
+        assert!(identity.node != NodeId(0), "0 is no node's id");
+        assert!(peers.iter().all(|(id, _)| *id != identity.node), "a node is not its own peer");
         let acceptor = Acceptor::new(listener, &reactor, Owner::Link)?;
         let peers = peers.into_iter().map(|(id, address)| Peer {
             id,

@@ -169,7 +169,6 @@ fn a_hello_that_does_not_belong_is_refused_and_named_at_both_ends() {
             (Identity { cluster: ClusterId(8), ..identity(1) }, "cluster 0x0000000000000007 was expected"),
             (Identity { lanes: 2, ..identity(1) }, "a cluster of 1 lanes was expected"),
             (Identity { lane: LaneId(1), lanes: 2, ..identity(1) }, "a cluster of 1 lanes was expected"),
-            (Identity { node: NodeId(0), ..identity(1) }, "node 0 is not a peer here"),
         ];
         for (wrong, words) in other {
             let (mut one, mut two) = pair(reactor, wrong, identity(2));
@@ -178,6 +177,69 @@ fn a_hello_that_does_not_belong_is_refused_and_named_at_both_ends() {
                 assert!(node.link.lines()[0].contains(words), "{:?}", node.link.lines());
                 assert_eq!((node.ups, node.link.counters().refused >= 1), (0, true));
             }
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_no_member_is_refused() {
+    on_every_reactor(|reactor| {
+        let (second, third) = (listener(), listener());
+        let (at_second, at_third) = (second.local_addr().unwrap(), third.local_addr().unwrap());
+        let mut two = Node::new(reactor(), identity(2), second, &[(3, at_third)]);
+        let mut three = Node::new(reactor(), identity(3), third, &[(1, at_second)]);
+        let told =
+            |node: &Node| node.link.lines().iter().any(|line| line.contains("node 2 is not a peer here"));
+        pump(&mut [&mut two, &mut three], |nodes| nodes.iter().all(|node| told(node)));
+        assert_eq!((two.ups, three.ups), (0, 0));
+    });
+}
+
+/// A connection to `node` that has said hello as node 1, with nothing behind it.
+fn puppet(node: &mut Node) -> TcpStream {
+    let ups = node.ups;
+    let mut puppet = TcpStream::connect(node.link.acceptor_address()).unwrap();
+    puppet.write_all(&Greeting::Hello(identity(1).hello()).encode()).unwrap();
+    pump(&mut [node], |nodes| nodes[0].ups == ups + 1);
+    assert_eq!(greeting(&mut puppet), Greeting::Welcome(identity(2).welcome()));
+    puppet
+}
+
+#[test]
+fn a_peer_that_breaks_off_or_breaks_the_protocol_is_down() {
+    on_every_reactor(|reactor| {
+        let nowhere = listener().local_addr().unwrap();
+        let mut node = Node::new(reactor(), identity(2), listener(), &[(1, nowhere)]);
+        let (head, body) = peer_frame(100_000);
+        let whole = [head, body].concat();
+        // Gone within a frame: what came before it counts, and its process has most likely ended.
+        let mut peer = puppet(&mut node);
+        peer.write_all(&[&whole[..], &whole[..50_000]].concat()).unwrap();
+        drop(peer);
+        pump(&mut [&mut node], |nodes| nodes[0].downs.len() == 1);
+        assert_eq!((node.frames.len(), node.downs[0]), (1, true));
+        assert!(node.link.lines().last().unwrap().contains("after 50000 bytes of a frame"));
+        // Gone between two frames.
+        drop(puppet(&mut node));
+        pump(&mut [&mut node], |nodes| nodes[0].downs.len() == 2);
+        assert!(node.downs[1]);
+        // A reset: closed with bytes unread.
+        let peer = puppet(&mut node);
+        let (head, _) = peer_frame(0);
+        node.link.send(NodeId(1), &[&head]).unwrap();
+        peer.peek(&mut [0]).unwrap();
+        drop(peer);
+        pump(&mut [&mut node], |nodes| nodes[0].downs.len() == 3);
+        assert!(node.downs[2] && node.link.lines().last().unwrap().contains("reset"));
+        // A flipped bit after a good frame, and a request where there are none: this end closes.
+        let mut flipped = whole.clone();
+        flipped[40] ^= 1;
+        for (n, bad) in [flipped, request_frame(1, &[1])].into_iter().enumerate() {
+            let mut peer = puppet(&mut node);
+            peer.write_all(&[&whole[..], &bad].concat()).unwrap();
+            pump(&mut [&mut node], |nodes| nodes[0].downs.len() == 4 + n);
+            assert_eq!((node.frames.len(), node.downs[3 + n]), (2 + n, false));
+            assert_eq!(node.link.counters().malformed, 1 + n as u64);
         }
     });
 }
@@ -444,13 +506,22 @@ fn many_frames_in_one_segment_and_one_frame_in_many() {
         client.write_all(&expected.concat()).unwrap();
         lane.pump(|lane| lane.frames() == 500);
         assert_eq!(lane.frames[&lane.opened[0]], expected);
+        // In pieces that know nothing of frames, some of them longer than the first buffer.
+        let lens = [9, 70_000, 1, 65_440, 65_441, 200_000, 3, 131_072];
+        let more: Vec<_> = lens.iter().map(|len| request_frame(7, &[*len])).collect();
+        for piece in more.concat().chunks(7919) {
+            client.write_all(piece).unwrap();
+            lane.turn();
+        }
+        lane.pump(|lane| lane.frames() == 500 + lens.len());
+        assert!(lane.frames[&lane.opened[0]][500..] == more);
         client.set_nodelay(true).unwrap();
         let frame = request_frame(500, &[100]);
         for byte in &frame {
             client.write_all(&[*byte]).unwrap();
             lane.turn();
         }
-        lane.pump(|lane| lane.frames() == 501);
+        lane.pump(|lane| lane.frames() == 501 + lens.len());
         assert_eq!(lane.frames[&lane.opened[0]].last(), Some(&frame));
     });
 }
