@@ -502,10 +502,6 @@ impl TcpPort {
         &self.reporter.lines
     }
 
-    pub(super) fn reporter_suppressed(&self) -> u64 {
-        self.reporter.suppressed()
-    }
-
     pub(super) fn acceptor_address(&self) -> SocketAddr {
         self.acceptor.listener.local_addr().expect("a listener has an address")
     }
