@@ -74,7 +74,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Backend {
-    Uring(RefCell<Uring>),
+    Uring(Box<RefCell<Uring>>),
     Epoll(RefCell<Epoll>),
 }
 
@@ -87,7 +87,7 @@ impl Reactor {
     fn with(kind: Kind, flavours: &[Flavour]) -> io::Result<Reactor> {
         let waker = Waker::new()?;
         let backend = match kind {
-            Kind::Uring => Backend::Uring(RefCell::new(Uring::new(waker.clone(), flavours)?)),
+            Kind::Uring => Backend::Uring(Box::new(RefCell::new(Uring::new(waker.clone(), flavours)?))),
             Kind::Epoll => Backend::Epoll(RefCell::new(Epoll::new(waker.clone())?)),
         };
         Ok(Reactor { inner: Rc::new(Inner { backend, waker }) })

@@ -332,3 +332,38 @@ fn a_wake_that_meets_a_busy_lane_costs_no_write() {
         waker.leave_park();
     });
 }
+
+#[test]
+fn more_events_than_the_kernel_has_room_for_lose_none() {
+    // The ring's completions overflow, which ends its polls: they are to be armed again, and tell what is there.
+    over_each(|open| {
+        let mut reactor = open();
+        let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
+        for (key, (ours, _)) in pairs.iter().enumerate() {
+            reactor.register(ours.as_fd(), Owner::Link, key as u32).unwrap();
+        }
+        for round in 0..6000 {
+            let (ours, theirs) = &mut pairs[round % 4];
+            theirs.write_all(b"x").unwrap();
+            if round < 5996 {
+                ours.read_exact(&mut [0]).unwrap();
+            }
+        }
+        let mut keys = std::collections::BTreeSet::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        while keys.len() < 4 && Instant::now() < until {
+            reactor.park(Duration::from_millis(10));
+            while let Some(ready) = reactor.ready(Owner::Link) {
+                keys.extend(ready.readable.then_some(ready.key));
+            }
+        }
+        assert_eq!(keys, (0..4).collect());
+        settle(&mut reactor, Owner::Link);
+        for (ours, theirs) in &mut pairs {
+            ours.read_exact(&mut [0]).unwrap();
+            theirs.write_all(b"y").unwrap();
+            wait_for(&mut reactor, Owner::Link, |ready| ready.readable);
+            ours.read_exact(&mut [0]).unwrap();
+        }
+    });
+}

@@ -125,10 +125,6 @@ impl Uring {
         self.collect();
     }
 
-    pub(super) fn kick(&mut self) {
-        self.submit();
-    }
-
     pub(super) fn park(&mut self, timeout: Duration) {
         self.collect();
         if self.table.has_waiting() || !self.completions.is_empty() || !self.waker.enter_park() {
