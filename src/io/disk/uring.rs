@@ -120,6 +120,18 @@ impl UringDisk {
         }
     }
 
+    /// As if the system had refused them.
+    #[cfg(test)]
+    pub(super) fn forgo_registrations(&mut self) {
+        (self.has_buffers, self.has_files) = (false, false);
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_writes_to(&mut self, segment: SegmentId) {
+        let open = self.base.fail_writes_to(segment);
+        self.set_file(&open);
+    }
+
     fn start(&mut self, request: Request, open: Arc<OpenSegment>) {
         let number = self.free.pop().expect("there is a place for every operation that the bounds allow");
         self.operations[number as usize] = Some(Operation { request, open, done_bytes: 0, attempts: 0 });
