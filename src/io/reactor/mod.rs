@@ -79,7 +79,8 @@ enum Backend {
 }
 
 impl Reactor {
-    /// A reactor over `kind`. For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
+    /// A reactor over `kind`, to be made on the thread that will use it: a ring takes entries from its maker alone.
+    /// For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
     pub fn new(kind: Kind) -> io::Result<Reactor> {
         Reactor::with(kind, &Flavour::ALL)
     }
