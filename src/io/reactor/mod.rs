@@ -75,7 +75,7 @@ struct Inner {
 #[derive(Debug)]
 enum Backend {
     Uring(Box<RefCell<Uring>>),
-    Epoll(RefCell<Epoll>),
+    Epoll(Box<RefCell<Epoll>>),
 }
 
 impl Reactor {
@@ -89,7 +89,7 @@ impl Reactor {
         let waker = Waker::new()?;
         let backend = match kind {
             Kind::Uring => Backend::Uring(Box::new(RefCell::new(Uring::new(waker.clone(), flavours)?))),
-            Kind::Epoll => Backend::Epoll(RefCell::new(Epoll::new(waker.clone())?)),
+            Kind::Epoll => Backend::Epoll(Box::new(RefCell::new(Epoll::new(waker.clone())?))),
         };
         Ok(Reactor { inner: Rc::new(Inner { backend, waker }) })
     }
