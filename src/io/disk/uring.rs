@@ -4,6 +4,10 @@
 //! Writes are queued by [`Disk::write`] and handed over together by the lane's next [`crate::io::Park::kick`] or
 //! [`crate::io::Park::park`]. The pool's memory and the segments' files are registered with the ring where the
 //! system allows it, and named with each operation where it does not.
+//!
+//! Where the device has a volatile cache and no forced unit access, the kernel ends such a write on a kernel thread of
+//! the core that took the device's interrupt. A lane that spins on that very core holds it up until the scheduler steps
+//! in, milliseconds later: let a lane block after a short budget, or keep interrupts off its core.
 #![allow(unsafe_code)] // The kernel reads and writes the pool's memory while an operation is under way.
 
 use std::fmt;

@@ -75,11 +75,12 @@ struct Inner {
 #[derive(Debug)]
 enum Backend {
     Uring(Box<RefCell<Uring>>),
-    Epoll(RefCell<Epoll>),
+    Epoll(Box<RefCell<Epoll>>),
 }
 
 impl Reactor {
-    /// A reactor over `kind`. For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
+    /// A reactor over `kind`, to be made on the thread that will use it: a ring takes entries from its maker alone.
+    /// For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
     pub fn new(kind: Kind) -> io::Result<Reactor> {
         Reactor::with(kind, &Flavour::ALL)
     }
@@ -88,7 +89,7 @@ impl Reactor {
         let waker = Waker::new()?;
         let backend = match kind {
             Kind::Uring => Backend::Uring(Box::new(RefCell::new(Uring::new(waker.clone(), flavours)?))),
-            Kind::Epoll => Backend::Epoll(RefCell::new(Epoll::new(waker.clone())?)),
+            Kind::Epoll => Backend::Epoll(Box::new(RefCell::new(Epoll::new(waker.clone())?))),
         };
         Ok(Reactor { inner: Rc::new(Inner { backend, waker }) })
     }
