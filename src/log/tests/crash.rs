@@ -248,3 +248,37 @@ fn verifying_counts_what_is_there_and_what_was_superseded() {
     assert_eq!((one.last, &one.terms[..]), (id(2, 3), &[id(1, 1), id(2, 3)][..]));
     assert_eq!((seven.shard, seven.entries, seven.votes_written, seven.vote), (ShardId(7), 0, 2, vote(3, 2)));
 }
+
+#[test]
+fn whatever_stands_on_the_disk_opening_never_panics_and_never_invents() {
+    let pool = Pool::new(4);
+    let image = image_of(120, &pool);
+    let mut random = Random::new(7);
+    let mut opened = 0;
+    for _ in 0..1000 {
+        let mut image = image.clone();
+        for _ in 0..1 + random.below(4) {
+            let segment = random.below(2);
+            let bytes = image.0.get_mut(&segment).unwrap();
+            let at = random.below(SEGMENT_BYTES / 512) as usize * 512;
+            match random.below(5) {
+                0 => bytes[at + random.below(512) as usize] ^= 1 << random.below(8),
+                1 => bytes[at..at + 512].fill(0),
+                2 => bytes[at..at + 512].fill_with(|| random.below(256) as u8),
+                3 => bytes.copy_within(at..at + 512, random.below(SEGMENT_BYTES / 512) as usize * 512),
+                _ => bytes[at..].fill(0),
+            }
+        }
+        let found = report(&image, &pool);
+        match open(image, &pool) {
+            Ok((mut log, shards)) => {
+                opened += 1;
+                let last = shards[0].last.get().index.0;
+                assert!(matches!(found.end, End::Clean | End::Torn { .. }), "{found:?}");
+                assert_eq!(read_all(&mut log, 1, 1 << 20), payloads(last));
+            }
+            Err(error) => assert!(matches!(error, OpenError::Corrupt { .. }), "{error:?}"),
+        }
+    }
+    assert!((20..980).contains(&opened), "{opened}");
+}
