@@ -127,26 +127,9 @@ fn run(cluster: &mut Cluster, line: &str) -> Result<(), String> {
             cluster.say(format!("{voters} nodes"));
         }
         "boot" => boot(cluster, number(1)?, &words)?,
-        "campaign" => {
-            let id = number(1)?;
-            let wake = cluster.raft(id).ok_or("is down")?.next_wake();
-            cluster.now = cluster.now.max(wake);
-            input(cluster, id, Input::Tick);
+        "campaign" | "lead" | "tick" | "run" => {
+            pass_time(cluster, words[0], number(1)?, number(2).unwrap_or(0))?
         }
-        "lead" => {
-            let id = number(1)?;
-            run(cluster, &format!("campaign {id}"))?;
-            cluster.stabilize();
-            let raft = cluster.raft(id).ok_or("is down")?;
-            let line = format!("{id} is {:?} in term {}, commit {}", raft.role(), raft.term(), raft.commit());
-            cluster.trace = Some(std::vec![line]);
-        }
-        "tick" => {
-            let millis = if words.len() > 2 { number(2)? } else { 0 };
-            cluster.now = cluster.now.after(Duration::from_millis(millis.into()));
-            input(cluster, number(1)?, Input::Tick);
-        }
-        "run" => cluster.run_for(Duration::from_millis(number(1)?.into())),
         "deliver" => deliver(cluster, way()?, if words.len() > 2 { number(2)? } else { u32::MAX }),
         "late" | "double" | "drop" => reroute(cluster, words[0], way()?)?,
         "cut" => {
@@ -186,6 +169,28 @@ fn run(cluster: &mut Cluster, line: &str) -> Result<(), String> {
         "stabilize" => cluster.stabilize(),
         "status" => status(cluster),
         other => return Err(format!("no command {other}")),
+    }
+    Ok(())
+}
+
+fn pass_time(cluster: &mut Cluster, how: &str, first: u32, millis: u32) -> Result<(), String> {
+    match how {
+        "tick" => {
+            cluster.now = cluster.now.after(Duration::from_millis(millis.into()));
+            input(cluster, first, Input::Tick);
+        }
+        "run" => cluster.run_for(Duration::from_millis(first.into())),
+        _ => {
+            let wake = cluster.raft(first).ok_or("is down")?.next_wake();
+            cluster.now = cluster.now.max(wake);
+            input(cluster, first, Input::Tick);
+        }
+    }
+    if how == "lead" {
+        cluster.stabilize();
+        let raft = cluster.raft(first).ok_or("is down")?;
+        let line = format!("{first} is {:?} in term {}, commit {}", raft.role(), raft.term(), raft.commit());
+        cluster.trace = Some(std::vec![line]);
     }
     Ok(())
 }
