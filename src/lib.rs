@@ -7,9 +7,12 @@ extern crate alloc;
 pub mod client;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "node")]
+pub mod local;
 pub mod log;
 #[cfg(feature = "node")]
 pub mod node;
 pub mod raft;
+pub mod shard;
 pub mod types;
 pub mod wire;

@@ -1,51 +1,268 @@
-//! A node: its configuration, its threads, its start and its end.
+//! A node: its lanes on their threads, over real disks and networks.
+//!
+//! A node is a value that a program can embed; the command is a thin shell around it.
+//!
+//! ```no_run
+//! use plimsoll::node::{Config, Node};
+//! let config = Config::load("node1.toml".as_ref()).expect("the configuration is sound");
+//! let node = Node::start(config).expect("the node starts");
+//! // … until somebody calls `node.stopper().stop()`
+//! node.wait().expect("the node stops in good order");
+//! ```
+//!
+//! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the data directory and
+//! whose it is. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
+//! has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what it promised stands, and
+//! it promises nothing more.
 
 pub mod config;
+mod identity;
+mod lane;
+mod report;
 
-use core::convert::Infallible;
-use core::fmt;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 
 pub use self::config::{Config, ConfigError};
+use self::identity::DataDir;
+use self::lane::{Exit, Ports, Report, Seat};
+use crate::io::DiskError;
+use crate::io::reactor::Waker;
+use crate::types::{LaneId, NodeId, StoreId};
 
-/// A running node. There is none yet: its lanes are built elsewhere.
+/// A running node. Dropping it stops it, as [`Stopper::stop`] and [`Node::wait`] do.
 #[derive(Debug)]
-pub struct Node(Infallible);
+pub struct Node {
+    stopper: Stopper,
+    lanes: Vec<JoinHandle<()>>,
+    reports: Receiver<Report>,
+    data_dir: DataDir,
+}
 
-/// Stops a node from any thread.
+/// Stops a node from any thread. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Stopper(Infallible);
+pub struct Stopper {
+    stopping: Arc<AtomicBool>,
+    wakers: Arc<Vec<Waker>>,
+}
 
-/// Why a node does not start.
+/// Why a node does not start. Nothing of what was there has been changed.
 #[derive(Debug)]
 pub enum StartError {
     /// The configuration is not sound.
     Config(ConfigError),
-    /// This build has no lanes.
-    NoLanes,
+    /// An address cannot be listened on.
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What for: "peers" or "clients".
+        whom: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The data directory is held by another process.
+    Held {
+        /// Which.
+        path: PathBuf,
+        /// The process that holds it, as far as it said.
+        holder: String,
+    },
+    /// The data directory is somebody else's.
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// Whose, and what was expected.
+        what: String,
+    },
+    /// The data directory cannot be used.
+    DataDir {
+        /// What.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A lane's log does not open.
+    Log {
+        /// Which lane's.
+        lane: LaneId,
+        /// Why.
+        error: crate::log::OpenError,
+    },
+    /// A lane cannot be set up.
+    Lane {
+        /// Which.
+        lane: LaneId,
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Why a node has stopped although nobody asked it to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeError {
+    /// The disk of a lane failed.
+    Disk {
+        /// Which lane's.
+        lane: LaneId,
+        /// How.
+        error: DiskError,
+    },
+    /// A lane's thread died of a defect in the program; its last words are on standard error.
+    Panicked {
+        /// Which lane's.
+        lane: LaneId,
+    },
 }
 
 impl Node {
-    /// Checks the configuration.
+    /// Starts a node, or says why not.
     pub fn start(config: Config) -> Result<Node, StartError> {
         config.check().map_err(StartError::Config)?;
-        Err(StartError::NoLanes)
+        let config = Arc::new(config);
+        let mut ports = Vec::new();
+        for lane in (0..config.lanes).map(LaneId) {
+            ports.push(listen(&config, lane)?);
+        }
+        let data_dir = DataDir::open(&config)?;
+
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (reporter, reports) = channel();
+        let mut lanes = Vec::new();
+        for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {
+            let seat = Seat {
+                config: Arc::clone(&config),
+                lane,
+                directory: data_dir.lane(lane),
+                store: data_dir.store,
+                peers: data_dir.peers.clone(),
+                stopping: Arc::clone(&stopping),
+                reporter: reporter.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("lane-{lane}"))
+                .spawn(move || seat.run(ports))
+                .map_err(|error| StartError::Lane { lane, what: "start its thread", error })?;
+            lanes.push(thread);
+        }
+        drop(reporter);
+        let mut node = Node {
+            stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) },
+            lanes,
+            reports,
+            data_dir,
+        };
+        node.await_lanes()?;
+        Ok(node)
+    }
+
+    /// Until every lane is ready, or one is not.
+    fn await_lanes(&mut self) -> Result<(), StartError> {
+        let mut wakers = Vec::new();
+        while wakers.len() < self.lanes.len() {
+            match self.reports.recv() {
+                Ok(Report::Ready(waker)) => wakers.push(waker),
+                Ok(Report::NotStarted(error)) => {
+                    self.stopper.wakers = Arc::new(wakers);
+                    return Err(*error);
+                }
+                Ok(Report::Met(peers)) => self.remember(&peers),
+                Ok(Report::Ended(..)) | Err(_) => {
+                    let lane = LaneId(wakers.len() as u16);
+                    let error = io::Error::other("its thread has ended");
+                    return Err(StartError::Lane { lane, what: "start", error });
+                }
+            }
+        }
+        self.stopper.wakers = Arc::new(wakers);
+        Ok(())
     }
 
     /// A handle that stops this node.
     pub fn stopper(&self) -> Stopper {
-        match self.0 {}
+        self.stopper.clone()
     }
 
-    /// Waits until the node has stopped.
-    pub fn wait(self) -> Result<(), StartError> {
-        match self.0 {}
+    /// The life of this node's data directory.
+    pub fn store(&self) -> StoreId {
+        self.data_dir.store
+    }
+
+    /// Waits until the node has stopped: because it was asked to, or because a disk failed.
+    pub fn wait(mut self) -> Result<(), NodeError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), NodeError> {
+        let mut result = Ok(());
+        let mut ended = 0;
+        while ended < self.lanes.len() {
+            // The channel closes when the last lane's thread is gone, in whatever way.
+            let Ok(report) = self.reports.recv() else { break };
+            match report {
+                Report::Met(peers) => self.remember(&peers),
+                Report::Ready(_) => {}
+                Report::NotStarted(_) => ended += 1,
+                Report::Ended(lane, exit) => {
+                    ended += 1;
+                    if let Exit::Failed(error) = exit {
+                        result = result.and(Err(NodeError::Disk { lane, error }));
+                        self.stopper.stop();
+                    }
+                }
+            }
+        }
+        for (lane, thread) in self.lanes.drain(..).enumerate() {
+            if thread.join().is_err() {
+                result = result.and(Err(NodeError::Panicked { lane: LaneId(lane as u16) }));
+            }
+        }
+        result
+    }
+
+    fn remember(&mut self, peers: &[(NodeId, StoreId)]) {
+        if let Err(error) = self.data_dir.remember(peers) {
+            report::line(format_args!("cannot remember the peers' stores: {error}; going on without"));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        let _ = self.join();
     }
 }
 
 impl Stopper {
-    /// Asks the node to stop.
+    /// Asks the node to stop in good order: submits that it accepted end, leadership is handed over, the log falls quiet,
+    /// all within [`crate::shard::DRAIN_BOUND`]. Returns at once; [`Node::wait`] returns when it is done.
     pub fn stop(&self) {
-        match self.0 {}
+        self.stopping.store(true, Ordering::Release);
+        self.wakers.iter().for_each(Waker::wake);
+    }
+}
+
+fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
+    let me = config.me().expect("checked: this node is a member");
+    let bind = |address: SocketAddr, whom| {
+        TcpListener::bind(address).map_err(|error| StartError::Listen { address, whom, error })
+    };
+    Ok(Ports { peers: bind(me.peer_of(lane), "peers")?, clients: bind(me.client_of(lane), "clients")? })
+}
+
+impl StartError {
+    fn data_dir(path: &Path, what: &'static str, error: io::Error) -> StartError {
+        StartError::DataDir { path: path.to_owned(), what, error }
     }
 }
 
@@ -53,9 +270,43 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(error) => error.fmt(f),
-            StartError::NoLanes => f.write_str("this build has no lanes"),
+            StartError::Listen { address, whom, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "{address} (for {whom}) is in use by another process: stop it, or give this node another address"
+            ),
+            StartError::Listen { address, whom, error } => {
+                write!(f, "cannot listen on {address} for {whom}: {error}")
+            }
+            StartError::Held { path, holder } => write!(
+                f,
+                "data directory {} is held by another node (process {}): stop it, or give this node another directory",
+                path.display(),
+                if holder.is_empty() { "unknown" } else { holder }
+            ),
+            StartError::Foreign { path, what } => write!(
+                f,
+                "data directory {} is not this node's: {what}; nothing was changed",
+                path.display()
+            ),
+            StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
+            StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
+            StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeError::Disk { lane, error } => write!(
+                f,
+                "the disk of lane {lane} failed: {error}; what was acknowledged stands, this node has stopped"
+            ),
+            NodeError::Panicked { lane } => write!(f, "lane {lane} died of a defect; see the lines above"),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}

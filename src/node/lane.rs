@@ -1,0 +1,211 @@
+//! A lane on its thread: builds its world there (rings and sockets do not move between threads) and runs it.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::config::{Config, Spin};
+use super::report::{Lines, line};
+use super::{StartError, identity};
+use crate::io::DiskError;
+use crate::io::clock::LaneClock;
+use crate::io::disk;
+use crate::io::link::tcp::{self, TcpLink, TcpPort};
+use crate::io::pool::Pool;
+use crate::io::reactor::{Reactor, Waker};
+use crate::limits::CLIENTS_MAX;
+use crate::log::{Log, OpenError};
+use crate::shard::{self, Lane, Stopped, World};
+use crate::types::{LaneId, NodeId, StoreId};
+
+/// How long a lane spins by default when it has its core to itself. Longer than a round trip and a flush on fast
+/// hardware, so that the path of a commit never meets a sleeping core.
+const SPIN_OWN_CORE: Duration = Duration::from_millis(1);
+
+/// And when it shares its core: a longer one would take the core from the process that is waited for.
+const SPIN_SHARED_CORE: Duration = Duration::from_micros(20);
+
+/// All that a lane's thread is given.
+pub(super) struct Seat {
+    pub(super) config: Arc<Config>,
+    pub(super) lane: LaneId,
+    pub(super) directory: PathBuf,
+    pub(super) store: StoreId,
+    pub(super) peers: Vec<(NodeId, StoreId)>,
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) reporter: Sender<Report>,
+}
+
+/// The listeners of a lane, bound before anything else is touched.
+pub(super) struct Ports {
+    pub(super) peers: TcpListener,
+    pub(super) clients: TcpListener,
+}
+
+/// What lanes tell their node.
+pub(super) enum Report {
+    /// The lane runs; this wakes it.
+    Ready(Waker),
+    /// It does not.
+    NotStarted(Box<StartError>),
+    /// It has met these peers' stores.
+    Met(Vec<(NodeId, StoreId)>),
+    /// It has stopped.
+    Ended(LaneId, Exit),
+}
+
+/// How a lane stopped.
+pub(super) enum Exit {
+    Drained,
+    Failed(DiskError),
+}
+
+impl Seat {
+    pub(super) fn run(self, ports: Ports) {
+        let (lane, reporter) = (self.lane, self.reporter.clone());
+        // A node that is gone has no use for reports: sends may fail.
+        match self.build_and_run(ports) {
+            Ok(exit) => {
+                let _ = reporter.send(Report::Ended(lane, exit));
+            }
+            Err(error) => {
+                let _ = reporter.send(Report::NotStarted(Box::new(error)));
+            }
+        }
+    }
+
+    fn build_and_run(&self, ports: Ports) -> Result<Exit, StartError> {
+        self.pin();
+        let wanted = std::env::var(disk::BACKEND_VARIABLE).ok();
+        let choice = disk::Backend::choose(wanted.as_deref())
+            .map_err(|why| self.failed("choose how to reach the disk", io::Error::other(why)))?;
+        let reactor =
+            Reactor::new(choice.reactor()).map_err(|error| self.failed("set up its reactor", error))?;
+        let (clock, clock_choice) = LaneClock::choose();
+        let pool = Pool::new(self.config.memory.chunks);
+        let options = disk::Options {
+            directory: self.directory.clone(),
+            segment_bytes: self.config.log.segment_bytes(),
+        };
+        let log_failed = |error| StartError::Log { lane: self.lane, error };
+        let disk = disk::FileDisk::open(choice.backend, &options, &reactor, &pool)
+            .map_err(|error| log_failed(OpenError::Disk(error)))?;
+        line(format_args!("lane {}: {choice}; {clock_choice}", self.lane));
+        for note in disk.notes() {
+            line(format_args!("lane {}: {note}", self.lane));
+        }
+        let log = Log::open(disk, pool, self.log_options()).map_err(log_failed)?;
+        let link = TcpLink::new(self.link_options(ports.peers), reactor.clone())
+            .map_err(|error| self.failed("set up the link to its peers", error))?;
+        let port = TcpPort::new(self.port_options(ports.clients), reactor.clone())
+            .map_err(|error| self.failed("set up the port for its clients", error))?;
+        let waker = reactor.waker();
+        let lines = Lines { node: self.config.node_id(), lane: self.lane, malformed: 0 };
+        let mut lane: Lane<Production> =
+            Lane::new(self.lane_options(), log, link, port, clock, reactor, lines);
+        let _ = self.reporter.send(Report::Ready(waker));
+        let stopped = lane.run(|link| {
+            let met = link.learned();
+            if !met.is_empty() {
+                let _ = self.reporter.send(Report::Met(met));
+            }
+            self.stopping.load(Ordering::Acquire)
+        });
+        Ok(self.ended(stopped))
+    }
+
+    fn ended(&self, stopped: Stopped) -> Exit {
+        match stopped {
+            Stopped::Drained(drained) => {
+                line(format_args!(
+                    "lane {}: stopped in good order; {} submits ended as unknown, {} shards had nobody to lead them",
+                    self.lane, drained.unknown, drained.kept
+                ));
+                Exit::Drained
+            }
+            Stopped::Disk(error) => Exit::Failed(error),
+        }
+    }
+
+    fn pin(&self) {
+        let Some(core) = self.config.core_of(self.lane) else { return };
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+            line(format_args!("lane {}: the system does not let it be pinned to core {core}", self.lane));
+        }
+    }
+
+    fn log_options(&self) -> crate::log::Options {
+        crate::log::Options {
+            cluster: self.config.cluster_id(),
+            node: self.config.node_id(),
+            lane: self.lane,
+            shards: self.config.shards_of(self.lane).collect(),
+            segments_max: self.config.log.segments_max(),
+            segments_ahead: self.config.log.segments_ahead,
+        }
+    }
+
+    fn identity(&self) -> tcp::Identity {
+        tcp::Identity {
+            cluster: self.config.cluster_id(),
+            node: self.config.node_id(),
+            store: self.store,
+            lane: self.lane,
+            lanes: self.config.lanes,
+            shards: self.config.shards,
+        }
+    }
+
+    fn link_options(&self, listener: TcpListener) -> tcp::LinkOptions {
+        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
+        tcp::LinkOptions {
+            identity: self.identity(),
+            listener,
+            peers: others.map(|member| (member.node_id(), member.peer_of(self.lane))).collect(),
+            stores: self.peers.clone(),
+        }
+    }
+
+    fn port_options(&self, listener: TcpListener) -> tcp::PortOptions {
+        tcp::PortOptions { identity: self.identity(), listener, clients_max: CLIENTS_MAX }
+    }
+
+    fn lane_options(&self) -> shard::Options {
+        let cpu = &self.config.cpu;
+        let own_core = self.config.core_of(self.lane).is_some() && !cpu.shared;
+        shard::Options {
+            node: self.config.node_id(),
+            voters: self.config.members.iter().map(|member| member.node_id()).collect(),
+            lane: self.lane,
+            election_timeout: self.config.raft.election_timeout(),
+            heartbeat: self.config.raft.heartbeat(),
+            seed: identity::draw(),
+            spin: match cpu.spin_us {
+                Spin::Micros(spin_us) => Duration::from_micros(spin_us.into()),
+                Spin::Auto if own_core => SPIN_OWN_CORE,
+                Spin::Auto => SPIN_SHARED_CORE,
+            },
+            busy_poll: cpu.busy_poll,
+        }
+    }
+
+    fn failed(&self, what: &'static str, error: io::Error) -> StartError {
+        StartError::Lane { lane: self.lane, what, error }
+    }
+}
+
+/// The world of a lane in production.
+struct Production;
+
+impl World for Production {
+    type Disk = disk::FileDisk;
+    type Link = TcpLink;
+    type Port = TcpPort;
+    type Clock = LaneClock;
+    type Park = Reactor;
+    type Observer = Lines;
+}

@@ -1,0 +1,205 @@
+//! The turn: what a pinned core does, over and over. The page to read first.
+//!
+//! ```text
+//! disk.poll      finished writes      → Input::DurableLog, DurableVote
+//! link.poll      frames from peers    → wire::decode → Input::Peer → records laid in the log as they came
+//! clock          due timers           → Input::Tick
+//! port.poll      requests of clients  → propose → records laid in the log
+//! replicate      room at followers    → appends, by reference to what lies in the log
+//! log.submit     one write for all that this lane's shards laid in this turn, votes included
+//! link.send      one frame per peer, all shards coalesced
+//! apply          commit moved         → outcomes and reads
+//! port.send      one frame per client
+//! ```
+//! The log's write is started before the frames are sent, and runs beside the followers' own. Each step is bounded, and
+//! no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
+
+use super::{Groups, Options, Shard, World};
+use crate::io::{Clock, DiskError, Link, Park};
+use crate::log::{Log, LogEvent, RecoveredShard};
+use crate::raft::Input;
+use crate::types::Time;
+
+/// One lane. Made on the thread that runs it.
+pub struct Lane<W: World> {
+    groups: Groups<W>,
+    link: W::Link,
+    port: W::Port,
+    clock: W::Clock,
+    park: W::Park,
+    /// When a turn last found something to do.
+    busy_at: Time,
+}
+
+/// What one turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How many events it took in.
+    pub work: usize,
+    /// When the next timer is due.
+    pub next_wake: Time,
+}
+
+/// Why a lane stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was asked to, and has drained.
+    Drained(super::Drained),
+    /// Its disk failed. What it promised stands on the disk; it promises nothing more.
+    Disk(DiskError),
+}
+
+impl<W: World> Lane<W> {
+    /// A lane over an opened log.
+    pub fn new(
+        options: Options,
+        (log, recovered): (Log<W::Disk>, alloc::vec::Vec<RecoveredShard>),
+        link: W::Link,
+        port: W::Port,
+        clock: W::Clock,
+        park: W::Park,
+        observer: W::Observer,
+    ) -> Lane<W> {
+        let now = clock.now();
+        let shards = recovered.into_iter().map(|shard| Shard::new(&options, shard, now)).collect();
+        let groups = Groups::new(log, observer, shards, options);
+        Lane { groups, link, port, clock, park, busy_at: now }
+    }
+
+    /// Runs turns until the lane has drained or its disk has failed. `attend` is called once per turn, with the link:
+    /// for what the lane's maker does on this thread. It says whether the lane is to drain.
+    pub fn run(&mut self, mut attend: impl FnMut(&mut W::Link) -> bool) -> Stopped {
+        loop {
+            if attend(&mut self.link) {
+                self.drain();
+            }
+            match self.turn() {
+                Ok(turn) => self.idle(turn),
+                Err(stopped) => return stopped,
+            }
+        }
+    }
+
+    /// From now on nothing new is taken: what was accepted ends, leadership is handed over, and [`Lane::turn`] then
+    /// says [`Stopped::Drained`], at the latest after [`super::drain::DRAIN_BOUND`].
+    pub fn drain(&mut self) {
+        self.groups.begin_drain(self.clock.now());
+    }
+
+    /// One turn.
+    pub fn turn(&mut self) -> Result<Turn, Stopped> {
+        let Lane { groups, link, port, clock, park, busy_at } = self;
+        let now = clock.now();
+        park.poll();
+
+        let mut work = groups.take_durable(now)?;
+        work += link.poll(now, &mut |event| groups.on_link(now, event));
+        groups.tick(now);
+        work += groups.take_requests(now, port);
+        let drained = groups.drained(now);
+
+        groups.replicate(now);
+        groups.log.submit();
+        park.kick();
+        groups.send_frames(link);
+
+        work += groups.apply(now, port);
+        groups.send_replies(port);
+        if let Some(drained) = drained {
+            return Err(Stopped::Drained(drained));
+        }
+        if work > 0 {
+            *busy_at = now;
+        }
+        Ok(Turn { work, next_wake: groups.next_wake().min(link.next_wake()) })
+    }
+
+    /// After a turn: again at once if there was work or the spin budget is not used up, else block.
+    fn idle(&mut self, turn: Turn) {
+        if turn.work > 0 {
+            return;
+        }
+        let options = &self.groups.options;
+        let now = self.clock.now();
+        if options.busy_poll || now.since(self.busy_at) < options.spin {
+            core::hint::spin_loop();
+            return;
+        }
+        let timeout = turn.next_wake.since(now);
+        if !timeout.is_zero() {
+            self.park.park(timeout);
+        }
+    }
+
+    /// The way to the peers, for who made it: simulator and tests.
+    pub fn link_mut(&mut self) -> &mut W::Link {
+        &mut self.link
+    }
+
+    /// The observer, for who made it.
+    pub fn observer_mut(&mut self) -> &mut W::Observer {
+        &mut self.groups.observer
+    }
+}
+
+impl<W: World> Groups<W> {
+    fn new(log: Log<W::Disk>, observer: W::Observer, shards: alloc::vec::Vec<Shard>, options: Options) -> Groups<W> {
+        assert!(shards.is_sorted_by_key(|shard| shard.id), "a lane finds its shards by binary search");
+        Groups {
+            outbox: super::outbox::Outbox::new(&options),
+            clients: super::clients::Clients::default(),
+            ingress: super::ingress::Ingress::default(),
+            drain: super::drain::Drain::default(),
+            effects: crate::raft::Effects::default(),
+            log_events: alloc::vec::Vec::with_capacity(64),
+            next_tick: Time(0),
+            unknown_at: Time::NEVER,
+            log,
+            observer,
+            shards,
+            options,
+        }
+    }
+
+    /// Takes in what the disk has finished: the only way by which anything becomes durable.
+    fn take_durable(&mut self, now: Time) -> Result<usize, Stopped> {
+        let mut events = core::mem::take(&mut self.log_events);
+        let work = self.log.poll(&mut |event| events.push(event));
+        for event in events.drain(..) {
+            match event {
+                LogEvent::Vote(shard, vote) => {
+                    let at = self.position(shard).expect("the log speaks of the shards it was opened with");
+                    self.step(now, at, Input::DurableVote(vote), &[]);
+                }
+                LogEvent::Entries(shard, entry) => {
+                    let at = self.position(shard).expect("the log speaks of the shards it was opened with");
+                    self.shards[at].durable = entry.get().index;
+                    self.step(now, at, Input::DurableLog(entry), &[]);
+                }
+                LogEvent::Fetched => self.shards.iter_mut().for_each(|shard| shard.touched = true),
+                LogEvent::Failed(error) => return Err(Stopped::Disk(error)),
+            }
+        }
+        self.log_events = events;
+        Ok(work)
+    }
+
+    /// Tells the time to every shard whose timer is due.
+    fn tick(&mut self, now: Time) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = Time::NEVER;
+        for at in 0..self.shards.len() {
+            if self.shards[at].raft.next_wake() <= now {
+                self.step(now, at, Input::Tick, &[]);
+            }
+            self.next_tick = self.next_tick.min(self.shards[at].raft.next_wake());
+        }
+    }
+
+    /// When the lane has something to do although nothing comes in. A step moves it, so it is never too late.
+    fn next_wake(&self) -> Time {
+        self.next_tick.min(self.unknown_at).min(self.drain.next_wake())
+    }
+}
