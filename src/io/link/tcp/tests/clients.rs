@@ -299,7 +299,7 @@ fn in_a_process_without_descriptors() {
     let limit = std::os::fd::AsRawFd::as_raw_fd(&highest) as u64 + 3;
     drop(highest);
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before.clone() }).unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
     clients.iter_mut().for_each(|client| client.write_all(&hello().encode()).unwrap());
     lane.pump(|lane| lane.port.lines().iter().any(|line| line.contains("accepting connections pauses")));
     lane.pump(|lane| lane.opened.len() == 3);
