@@ -139,7 +139,7 @@ impl NodeProcess {
     }
 
     fn has_ended(&self, status: ExitStatus) -> Failure {
-        Failure(format!("node {} has ended by itself ({status}){}", self.config.node, self.tail()))
+        Failure(format!("node {} has ended by itself ({status})", self.config.node))
     }
 
     fn tail(&self) -> String {
