@@ -102,7 +102,9 @@ const _: () = assert!(
     "an append and a full table fit a frame"
 );
 const _: () = assert!(SEGMENT_BYTES_MIN >= 2 * BATCH_BYTES_MAX as u64, "a segment holds more than one batch");
-const _: () = assert!(ENTRY_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES), "the largest entry needs no padding");
-const _: () = assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
+const _: () =
+    assert!(ENTRY_BYTES_MAX.is_multiple_of(RECORD_ALIGN_BYTES), "the largest entry needs no padding");
+const _: () =
+    assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
 const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link holds more than one frame");
 const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");

@@ -354,7 +354,10 @@ impl Client {
                 self.route(shard).settled();
                 Outcome::Committed { id, timestamp }
             }
-            wire::Outcome::Busy => Outcome::Busy,
+            wire::Outcome::Busy => {
+                self.route(shard).settled();
+                Outcome::Busy
+            }
             wire::Outcome::LogFull => Outcome::LogFull,
             wire::Outcome::Unknown => Outcome::Unknown,
             wire::Outcome::Invalid | wire::Outcome::Accepted => Outcome::Invalid,

@@ -157,6 +157,18 @@ fn ends(client: &mut Client, count: usize) -> Vec<(u64, Outcome)> {
     ends
 }
 
+/// The node's part of [`settle`].
+fn settle_at(end: &mut End) {
+    let asked = end.next();
+    end.commit(&asked, 1);
+}
+
+/// One commit, after which the client knows who leads and pipelines.
+fn settle(client: &mut Client) {
+    submit(client, b"0");
+    assert_eq!(ends(client, 1)[0].1, committed(1, b'0'));
+}
+
 fn committed(index: u64, timestamp: u8) -> Outcome {
     let id = EntryId { term: Term(3), index: Index(index) };
     Outcome::Committed { id, timestamp: Timestamp(timestamp.into()) }
@@ -167,8 +179,9 @@ fn submits_are_coalesced_and_each_has_its_end() {
     let one = fake(1);
     let members = [one.member];
     let node = play(one, |mut end, _| {
+        settle_at(&mut end);
         let asked: Vec<_> = (0..3).map(|_| end.next()).collect();
-        assert_eq!(end.frames, 2, "the hello, and one frame for all that was submitted");
+        assert_eq!(end.frames, 3, "the hello, the first submit, and one frame for all that was submitted");
         assert_eq!(asked.iter().map(Asked::payload).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
         for (at, asked) in asked.iter().enumerate().rev() {
             end.commit(asked, 10 + at as u64);
@@ -176,6 +189,7 @@ fn submits_are_coalesced_and_each_has_its_end() {
         end.until_closed();
     });
     let mut client = Client::connect(options(&members)).unwrap();
+    settle(&mut client);
     assert_eq!((client.lanes(), client.shards()), (1, 4));
     let ids = [submit(&mut client, b"a"), submit(&mut client, b"b"), submit(&mut client, b"c")];
     assert_eq!(client.outstanding(), 3);
@@ -193,6 +207,7 @@ fn a_rejected_series_reaches_the_leader_in_order() {
     let (one, two) = (fake(1), fake(2));
     let members = [one.member, two.member];
     let follower = play(one, |mut end, _| {
+        settle_at(&mut end);
         let asked: Vec<_> = (0..4).map(|_| end.next()).collect();
         for asked in &asked {
             end.outcome(asked, wire::Outcome::NotLeader { leader: Some(NodeId(2)) });
@@ -210,6 +225,7 @@ fn a_rejected_series_reaches_the_leader_in_order() {
         }
         end.until_closed();
     });
+    settle(&mut client);
     for payload in [b"a", b"b", b"c"] {
         submit(&mut client, payload);
     }
@@ -228,12 +244,14 @@ fn what_was_overtaken_is_not_offered_again() {
     let one = fake(1);
     let members = [one.member];
     let node = play(one, |mut end, _| {
+        settle_at(&mut end);
         let (first, second) = (end.next(), end.next());
         end.outcome(&first, wire::Outcome::NotLeader { leader: None });
         end.commit(&second, 1);
         end.until_closed();
     });
     let mut client = Client::connect(options(&members)).unwrap();
+    settle(&mut client);
     submit(&mut client, b"a");
     submit(&mut client, b"b");
     let outcomes: Vec<_> = ends(&mut client, 2).into_iter().map(|(_, outcome)| outcome).collect();

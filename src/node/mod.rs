@@ -155,12 +155,8 @@ impl Node {
             lanes.push(thread);
         }
         drop(reporter);
-        let mut node = Node {
-            stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) },
-            lanes,
-            reports,
-            data_dir,
-        };
+        let mut node =
+            Node { stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) }, lanes, reports, data_dir };
         node.await_lanes()?;
         Ok(node)
     }
@@ -270,10 +266,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(error) => error.fmt(f),
-            StartError::Listen { address, whom, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "{address} (for {whom}) is in use by another process: stop it, or give this node another address"
-            ),
+            StartError::Listen { address, whom, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "{address} (for {whom}) is in use by another process: stop it, or give this node another address"
+                )
+            }
             StartError::Listen { address, whom, error } => {
                 write!(f, "cannot listen on {address} for {whom}: {error}")
             }
@@ -283,11 +281,9 @@ impl fmt::Display for StartError {
                 path.display(),
                 if holder.is_empty() { "unknown" } else { holder }
             ),
-            StartError::Foreign { path, what } => write!(
-                f,
-                "data directory {} is not this node's: {what}; nothing was changed",
-                path.display()
-            ),
+            StartError::Foreign { path, what } => {
+                write!(f, "data directory {} is not this node's: {what}; nothing was changed", path.display())
+            }
             StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
             StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
             StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),

@@ -20,7 +20,10 @@ fn is_dropped(socket: &mut TcpStream) -> bool {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) => {
-                return !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+                return !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                );
             }
         }
     }
@@ -39,7 +42,11 @@ fn offences(cluster: ClusterId) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let mut flipped = good.clone();
     flipped[40] ^= 4;
     vec![
-        ("garbage", (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), "not a frame"),
+        (
+            "garbage",
+            (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+            "not a frame",
+        ),
         ("a request of another protocol", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec(), "not a frame"),
         ("a length of 4 GiB", long, "out of bounds"),
         ("a flipped bit", flipped, "checksum"),

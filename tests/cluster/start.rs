@@ -150,7 +150,8 @@ fn a_node_that_lost_its_data_is_not_taken_for_the_one_that_promised() {
     let mut ledger = crate::ledger::Ledger::open(&cluster, 0);
     ledger.load(4, |ledger| ledger.acknowledged.len() >= 50);
     let mut client = plimsoll::client::Client::connect(cluster.client_options()).unwrap();
-    let status = client.status(wiped, plimsoll::types::ShardId(0), std::time::Duration::from_secs(2)).unwrap();
+    let status =
+        client.status(wiped, plimsoll::types::ShardId(0), std::time::Duration::from_secs(2)).unwrap();
     assert_eq!(status.leader, None, "it follows nobody");
     assert_eq!(status.commit.0, 0);
 }
