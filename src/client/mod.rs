@@ -297,7 +297,7 @@ impl Client {
             let pending = self.pending.get(&cut.id);
             let Some(pending) = pending.filter(|it| it.slot == Some(slot) && it.attempt == cut.attempt)
             else {
-                connection.cut = None;
+                connection.break_off_cut(cut);
                 return;
             };
             if !connection.has_room() {
