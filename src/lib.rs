@@ -3,9 +3,15 @@
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod client;
 pub mod io;
 pub mod limits;
+#[cfg(feature = "node")]
+pub mod local;
 pub mod log;
+#[cfg(feature = "node")]
+pub mod node;
 pub mod raft;
 pub mod shard;
 pub mod types;

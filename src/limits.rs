@@ -75,6 +75,16 @@ pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 /// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
 pub const READS_WAITING_MAX: usize = 1024;
 
+/// How many linearizable reads of one shard wait for their round at once; beyond, they are refused.
+pub const READ_INDEXES_WAITING_MAX: usize = 4096;
+
+/// The highest term that is believed: no honest cluster gets there, and no sum with it overflows. A message that names
+/// a higher one is dropped.
+pub const TERM_MAX: u64 = 1 << 62;
+
+/// The highest index that is believed, for the same reason.
+pub const INDEX_MAX: u64 = 1 << 62;
+
 /// The most voters of a shard.
 pub const VOTERS_MAX: usize = 15;
 

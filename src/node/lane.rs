@@ -1,7 +1,6 @@
 //! A lane on its thread: builds its world there (rings and sockets do not move between threads) and runs it.
 
 use std::io;
-use std::marker::PhantomData;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,13 +11,14 @@ use std::time::Duration;
 use super::config::{Config, Spin};
 use super::report::{Lines, line};
 use super::{StartError, identity};
-use crate::io::clock::Monotonic;
-use crate::io::disk::{self, Backend, BlockingDisk, UringDisk};
+use crate::io::DiskError;
+use crate::io::clock::LaneClock;
+use crate::io::disk;
 use crate::io::link::tcp::{self, TcpLink, TcpPort};
 use crate::io::pool::Pool;
 use crate::io::reactor::{Reactor, Waker};
-use crate::io::{Disk, DiskError};
-use crate::log::Log;
+use crate::limits::CLIENTS_MAX;
+use crate::log::{Log, OpenError};
 use crate::shard::{self, Lane, Stopped, World};
 use crate::types::{LaneId, NodeId, StoreId};
 
@@ -80,49 +80,41 @@ impl Seat {
 
     fn build_and_run(&self, ports: Ports) -> Result<Exit, StartError> {
         self.pin();
-        let chosen = disk::choose().map_err(self.lane_error("choose how to reach the disk"))?;
-        let reactor = Reactor::new(chosen.reactor).map_err(self.lane_error("set up its reactor"))?;
-        line(format_args!("lane {}: disk over {}", self.lane, chosen));
+        let wanted = std::env::var(disk::BACKEND_VARIABLE).ok();
+        let choice = disk::Backend::choose(wanted.as_deref())
+            .map_err(|why| self.failed("choose how to reach the disk", io::Error::other(why)))?;
+        let reactor =
+            Reactor::new(choice.reactor()).map_err(|error| self.failed("set up its reactor", error))?;
+        let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
         let options = disk::Options {
             directory: self.directory.clone(),
             segment_bytes: self.config.log.segment_bytes(),
         };
-        match chosen.backend {
-            Backend::Uring => {
-                let disk = UringDisk::open(&options, &reactor, &pool).map_err(self.disk_error())?;
-                self.over(disk, pool, reactor, ports)
-            }
-            Backend::Blocking => {
-                let disk = BlockingDisk::open(&options, &reactor).map_err(self.disk_error())?;
-                self.over(disk, pool, reactor, ports)
-            }
-        }
-    }
-
-    fn over<D: Disk + disk::Notes>(
-        &self,
-        disk: D,
-        pool: Pool,
-        reactor: Reactor,
-        ports: Ports,
-    ) -> Result<Exit, StartError> {
+        let log_failed = |error| StartError::Log { lane: self.lane, error };
+        let disk = disk::FileDisk::open(choice.backend, &options, &reactor, &pool)
+            .map_err(|error| log_failed(OpenError::Disk(error)))?;
+        line(format_args!("lane {}: {choice}; {clock_choice}", self.lane));
         for note in disk.notes() {
             line(format_args!("lane {}: {note}", self.lane));
         }
-        let log = Log::open(disk, pool, self.log_options())
-            .map_err(|error| StartError::Log { lane: self.lane, error })?;
-        let clock = Monotonic::new();
-        let link = TcpLink::new(&reactor, self.link_options(ports.peers))
-            .map_err(self.lane_error("set up the link to its peers"))?;
-        let port = TcpPort::new(&reactor, self.port_options(ports.clients))
-            .map_err(self.lane_error("set up the port for its clients"))?;
-        let waker = reactor.waker().map_err(self.lane_error("set up its waker"))?;
+        let log = Log::open(disk, pool, self.log_options()).map_err(log_failed)?;
+        let link = TcpLink::new(self.link_options(ports.peers), reactor.clone())
+            .map_err(|error| self.failed("set up the link to its peers", error))?;
+        let port = TcpPort::new(self.port_options(ports.clients), reactor.clone())
+            .map_err(|error| self.failed("set up the port for its clients", error))?;
+        let waker = reactor.waker();
         let lines = Lines { node: self.config.node_id(), lane: self.lane, malformed: 0 };
-        let mut lane: Lane<Over<D>> =
+        let mut lane: Lane<Production> =
             Lane::new(self.lane_options(), log, link, port, clock, reactor, lines);
         let _ = self.reporter.send(Report::Ready(waker));
-        let stopped = lane.run(|| self.stopping.load(Ordering::Acquire));
+        let stopped = lane.run(|link| {
+            let met = link.learned();
+            if !met.is_empty() {
+                let _ = self.reporter.send(Report::Met(met));
+            }
+            self.stopping.load(Ordering::Acquire)
+        });
         Ok(self.ended(stopped))
     }
 
@@ -157,32 +149,29 @@ impl Seat {
         }
     }
 
-    fn link_options(&self, listener: TcpListener) -> tcp::PeerOptions {
-        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
-        tcp::PeerOptions {
+    fn identity(&self) -> tcp::Identity {
+        tcp::Identity {
             cluster: self.config.cluster_id(),
             node: self.config.node_id(),
             store: self.store,
             lane: self.lane,
             lanes: self.config.lanes,
             shards: self.config.shards,
+        }
+    }
+
+    fn link_options(&self, listener: TcpListener) -> tcp::LinkOptions {
+        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
+        tcp::LinkOptions {
+            identity: self.identity(),
             listener,
             peers: others.map(|member| (member.node_id(), member.peer_of(self.lane))).collect(),
             stores: self.peers.clone(),
-            seed: identity::draw(),
         }
     }
 
     fn port_options(&self, listener: TcpListener) -> tcp::PortOptions {
-        tcp::PortOptions {
-            cluster: self.config.cluster_id(),
-            node: self.config.node_id(),
-            store: self.store,
-            lane: self.lane,
-            lanes: self.config.lanes,
-            shards: self.config.shards,
-            listener,
-        }
+        tcp::PortOptions { identity: self.identity(), listener, clients_max: CLIENTS_MAX }
     }
 
     fn lane_options(&self) -> shard::Options {
@@ -204,25 +193,19 @@ impl Seat {
         }
     }
 
-    fn lane_error(&self, what: &'static str) -> impl Fn(io::Error) -> StartError + use<> {
-        let lane = self.lane;
-        move |error| StartError::Lane { lane, what, error }
-    }
-
-    fn disk_error(&self) -> impl Fn(DiskError) -> StartError + use<> {
-        let lane = self.lane;
-        move |error| StartError::Log { lane, error: crate::log::OpenError::Disk(error) }
+    fn failed(&self, what: &'static str, error: io::Error) -> StartError {
+        StartError::Lane { lane: self.lane, what, error }
     }
 }
 
-/// The world of a lane in production, over one of the disk backends.
-struct Over<D>(PhantomData<D>);
+/// The world of a lane in production.
+struct Production;
 
-impl<D: Disk> World for Over<D> {
-    type Disk = D;
+impl World for Production {
+    type Disk = disk::FileDisk;
     type Link = TcpLink;
     type Port = TcpPort;
-    type Clock = Monotonic;
+    type Clock = LaneClock;
     type Park = Reactor;
     type Observer = Lines;
 }

@@ -4,6 +4,7 @@
 //! into its log as they came. All entries of one append are of one term, so that a term, a count and the entry
 //! before them say everything that the protocol needs to know of them; a sender cuts at the border of two terms.
 
+use crate::limits::{INDEX_MAX, TERM_MAX};
 use crate::types::{Durable, EntryId, Index, NodeId, Term, Vote};
 
 /// One message of one shard.
@@ -154,5 +155,34 @@ impl Message {
             Message::VoteGranted(grant) => grant.term,
             Message::Appended(ack) => ack.term,
         }
+    }
+
+    /// Whether an honest peer could say this: terms and indices within bounds (so that no sum of them overflows), an
+    /// index 0 exactly with term 0, no entry of a later term than the one it is spoken of in, and terms that ascend.
+    pub fn is_sane(&self) -> bool {
+        let term = self.term();
+        let is_entry = |entry: EntryId| {
+            entry.index.0 <= INDEX_MAX
+                && (entry.index == Index::ZERO) == (entry.term == Term(0))
+                && entry.term <= term
+        };
+        let content = match *self {
+            Message::PreVote { last, .. } | Message::RequestVote { last, .. } => {
+                is_entry(last) && last.term < term
+            }
+            Message::Append { previous, entries_term, count, .. } => {
+                is_entry(previous)
+                    && previous.index.0 + u64::from(count) <= INDEX_MAX
+                    && (previous.term..=term).contains(&entries_term)
+                    && entries_term > Term(0)
+            }
+            Message::Rejected { refused, hint, .. } => refused.0 <= INDEX_MAX && is_entry(hint),
+            Message::Appended(ack) => ack.matched.0 <= INDEX_MAX,
+            Message::PreVoteReply { .. }
+            | Message::VoteGranted(_)
+            | Message::VoteRefused { .. }
+            | Message::TimeoutNow { .. } => true,
+        };
+        term.0 <= TERM_MAX && content
     }
 }

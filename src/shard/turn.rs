@@ -66,10 +66,11 @@ impl<W: World> Lane<W> {
         Lane { groups, link, port, clock, park, busy_at: now }
     }
 
-    /// Runs turns until the lane has drained or its disk has failed. `draining` is asked once per turn.
-    pub fn run(&mut self, draining: impl Fn() -> bool) -> Stopped {
+    /// Runs turns until the lane has drained or its disk has failed. `attend` is called once per turn, with the link:
+    /// for what the lane's maker does on this thread. It says whether the lane is to drain.
+    pub fn run(&mut self, mut attend: impl FnMut(&mut W::Link) -> bool) -> Stopped {
         loop {
-            if draining() {
+            if attend(&mut self.link) {
                 self.drain();
             }
             match self.turn() {

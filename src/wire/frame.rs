@@ -160,8 +160,11 @@ pub fn announced_bytes(header: &[u8; 32]) -> Result<usize, Malformed> {
     Ok(len_bytes)
 }
 
+/// Kind, table and body of a whole frame.
+pub type Opened<'a> = (Kind, &'a [[u8; 64]], &'a [u8]);
+
 /// Kind, table and body of a whole frame; bounds and checksum hold.
-pub fn open(frame: &[u8]) -> Result<(Kind, &[[u8; 64]], &[u8]), Malformed> {
+pub fn open(frame: &[u8]) -> Result<Opened<'_>, Malformed> {
     let Some((head, rest)) = frame.split_first_chunk::<FRAME_HEADER_BYTES>() else {
         return Err(Malformed::Truncated);
     };

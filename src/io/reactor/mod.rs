@@ -4,9 +4,22 @@
 //! io_uring one ring carries readiness and disk writes alike, so that a turn starts its writes and waits for whatever
 //! comes first with one system call; over epoll the disk's helper thread wakes it through an eventfd.
 
+mod epoll;
+mod table;
+#[cfg(test)]
+mod tests;
+pub(crate) mod uring;
+mod waker;
+
+use std::cell::{RefCell, RefMut};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::Duration;
+
+use self::epoll::Epoll;
+use self::uring::Uring;
+pub use self::waker::Waker;
 
 use crate::io::Park;
 
@@ -44,50 +57,118 @@ pub enum Kind {
     Epoll,
 }
 
+/// The longest that one block lasts, whatever was asked for: what comes later is found by looking again.
+const PARK_MAX: Duration = Duration::from_secs(3600);
+
 /// See the module. Clones are the same reactor. Not `Send`: it stays on its lane's thread.
 #[derive(Clone, Debug)]
-pub struct Reactor {}
+pub struct Reactor {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    backend: Backend,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Uring(RefCell<Uring>),
+    Epoll(RefCell<Epoll>),
+}
 
 impl Reactor {
     /// A reactor over `kind`. For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
     pub fn new(kind: Kind) -> io::Result<Reactor> {
-        let _ = kind;
-        unimplemented!()
+        let waker = Waker::new()?;
+        let backend = match kind {
+            Kind::Uring => Backend::Uring(RefCell::new(Uring::new(waker.clone())?)),
+            Kind::Epoll => Backend::Epoll(RefCell::new(Epoll::new(waker.clone())?)),
+        };
+        Ok(Reactor { inner: Rc::new(Inner { backend, waker }) })
     }
 
     /// Which kind it is.
     pub fn kind(&self) -> Kind {
-        unimplemented!()
+        match self.inner.backend {
+            Backend::Uring(_) => Kind::Uring,
+            Backend::Epoll(_) => Kind::Epoll,
+        }
     }
 
-    /// From now on `owner` is told, under `key`, when `fd` becomes readable or writable.
+    /// Lets other threads end this reactor's block. What a wake announces must be looked for after every
+    /// [`Park::park`], and before the next.
+    pub fn waker(&self) -> Waker {
+        self.inner.waker.clone()
+    }
+
+    /// From now on `owner` is told, under `key`, when `fd` becomes readable or writable; what it is already is told
+    /// first. A descriptor is registered once: registering its number again ends the earlier registration.
     pub fn register(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
-        let _ = (fd, owner, key);
-        unimplemented!()
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().register(fd, owner, key),
+            Backend::Epoll(epoll) => epoll.borrow_mut().register(fd, owner, key),
+        }
     }
 
-    /// No more. To be called before the descriptor is closed. A readiness already collected may still be told.
+    /// No more, and what was collected of it and not told yet is forgotten. To be called before the descriptor is
+    /// closed. Does nothing if it is not registered under this owner and key.
     pub fn deregister(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) {
-        let _ = (fd, owner, key);
-        unimplemented!()
+        let number = fd.as_raw_fd();
+        match &self.inner.backend {
+            Backend::Uring(uring) => {
+                let mut uring = uring.borrow_mut();
+                if uring.table.is(number, owner, key) {
+                    uring.deregister(fd);
+                }
+            }
+            Backend::Epoll(epoll) => {
+                let mut epoll = epoll.borrow_mut();
+                if epoll.table.is(number, owner, key) {
+                    epoll.deregister(fd);
+                }
+            }
+        }
     }
 
     /// The next of `owner`'s descriptors that became ready, as of the last [`Park::poll`] or [`Park::park`].
     pub fn ready(&self, owner: Owner) -> Option<Ready> {
-        let _ = owner;
-        unimplemented!()
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().table.next(owner),
+            Backend::Epoll(epoll) => epoll.borrow_mut().table.next(owner),
+        }
+    }
+
+    /// The ring, for a disk that shares it.
+    pub(crate) fn ring(&self) -> Option<RefMut<'_, Uring>> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => Some(uring.borrow_mut()),
+            Backend::Epoll(_) => None,
+        }
     }
 }
 
 impl Park for Reactor {
     fn poll(&mut self) {
-        unimplemented!()
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().poll(),
+            Backend::Epoll(epoll) => epoll.borrow_mut().poll(),
+        }
     }
+
     fn kick(&mut self) {
-        unimplemented!()
+        if let Some(mut uring) = self.ring() {
+            uring.submit();
+        }
     }
+
+    /// Returns at once if something was collected that nobody has taken yet, or if a [`Waker`] was used since the
+    /// last block. May return early for no reason. Over epoll the timeout is rounded up to milliseconds.
     fn park(&mut self, timeout: Duration) {
-        let _ = timeout;
-        unimplemented!()
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().park(timeout),
+            Backend::Epoll(epoll) => epoll.borrow_mut().park(timeout),
+        }
     }
 }

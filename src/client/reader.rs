@@ -1,0 +1,230 @@
+//! The committed records of one shard, one after another, as one node holds them.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use super::{Client, ClientError, Options};
+use crate::limits::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::log::record::{self, FLAG_MORE, Header};
+use crate::types::{EntryId, Epoch, Index, NodeId, ShardId, Term, Timestamp};
+
+/// The bytes that are asked for at once.
+const READ_BYTES: u32 = 1 << 20;
+const _: () = assert!(READ_BYTES as usize >= ENTRY_BYTES_MAX, "an answer has room for every entry");
+
+/// One record as it was submitted: whole, its checksums verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Where it is in the log: of a record in parts, its last entry.
+    pub id: EntryId,
+    /// The index of its first entry.
+    pub first: Index,
+    /// The engine's timestamp.
+    pub timestamp: Timestamp,
+    /// The engine's epoch.
+    pub epoch: Epoch,
+    /// Who submitted it; 0: nobody that cares about duplicates.
+    pub session: u64,
+    /// The submit's number in the session.
+    pub serial: u64,
+    /// What was submitted.
+    pub payload: &'a [u8],
+}
+
+/// Reads one shard from one node, from an index to the end and beyond.
+#[derive(Debug)]
+pub struct Reader {
+    client: Client,
+    node: NodeId,
+    shard: ShardId,
+    /// The entry that comes next.
+    next: Index,
+    commit: Index,
+    bytes: Vec<u8>,
+    at: usize,
+    asked: Option<u64>,
+    parts: Parts,
+    /// The entry that comes next is only there to tell whether the one after it continues a record.
+    before: bool,
+}
+
+/// The parts of a record that is longer than an entry, as far as they have come.
+#[derive(Debug, Default)]
+struct Parts {
+    first: Option<Header>,
+    bytes: Vec<u8>,
+    /// Their first part was not read: they are passed over.
+    beheaded: bool,
+}
+
+/// What an entry completes.
+#[derive(Debug, PartialEq, Eq)]
+enum Whole {
+    /// Nothing yet.
+    Nothing,
+    /// A record that is the entry's own payload.
+    Entry,
+    /// A record whose parts lie in [`Parts::bytes`].
+    Parts { first: Index },
+}
+
+impl Reader {
+    /// Connects to `node` alone, of those that `options` names.
+    pub fn open(options: Options, node: NodeId, shard: ShardId, from: Index) -> Result<Reader, ClientError> {
+        let mut options = options;
+        options.members.retain(|(id, _)| *id == node);
+        if options.members.is_empty() {
+            return Err(ClientError::NoSuchMember(node));
+        }
+        let client = Client::connect(options)?;
+        if shard.0 >= client.shards() {
+            return Err(ClientError::NoSuchShard { shard, shards: client.shards() });
+        }
+        Ok(Reader {
+            client,
+            node,
+            shard,
+            next: from.previous().max(Index(1)),
+            before: from > Index(1),
+            commit: Index::ZERO,
+            bytes: Vec::new(),
+            at: 0,
+            asked: None,
+            parts: Parts::default(),
+        })
+    }
+
+    /// The next record. `None`: everything that is committed was read, and nothing more was within `wait`.
+    ///
+    /// A reader that starts within a record in parts begins with the record after it.
+    pub fn next_record(&mut self, wait: Duration) -> Result<Option<Record<'_>>, ClientError> {
+        let until = Instant::now() + wait;
+        loop {
+            if self.at == self.bytes.len() && !self.fetch(wait, until)? {
+                return Ok(None);
+            }
+            let at = self.at;
+            let (header, span) = self.check(at)?;
+            self.at += span;
+            self.next = Index(header.index).next();
+            if core::mem::take(&mut self.before) {
+                self.parts.begin_after(&header);
+                continue;
+            }
+            let payload = at + size_of::<Header>()..at + size_of::<Header>() + header.len_bytes as usize;
+            let whole = self.parts.take(&header, &self.bytes[payload.clone()]);
+            let (first, payload) = match whole.map_err(|what| self.malformed(what))? {
+                Whole::Nothing => continue,
+                Whole::Entry => (Index(header.index), &self.bytes[payload]),
+                Whole::Parts { first } => (first, &self.parts.bytes[..]),
+            };
+            return Ok(Some(Record {
+                id: EntryId { term: Term(header.term), index: Index(header.index) },
+                first,
+                timestamp: Timestamp(header.timestamp),
+                epoch: Epoch(header.epoch),
+                session: header.session,
+                serial: header.serial,
+                payload,
+            }));
+        }
+    }
+
+    /// What the node knew to be committed when it last answered.
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The index of the entry that is read next.
+    pub fn position(&self) -> Index {
+        self.next
+    }
+
+    /// Asks for more, or goes on waiting for what was asked for. Whether something came.
+    fn fetch(&mut self, wait: Duration, until: Instant) -> Result<bool, ClientError> {
+        let patient = !wait.is_zero();
+        let until = if patient { until } else { Instant::now() + self.client.options.deadline };
+        let id = match self.asked {
+            Some(id) => id,
+            None => self.client.ask_read(self.node, self.shard, self.next, READ_BYTES, patient, until)?,
+        };
+        self.asked = Some(id);
+        let Some(answer) = self.client.await_answer(id, until) else {
+            if patient {
+                return Ok(false);
+            }
+            self.asked = None;
+            return self.client.timed_out(id);
+        };
+        self.asked = None;
+        let records = self.client.as_records(self.node, answer?)?;
+        self.commit = self.commit.max(records.commit);
+        self.bytes = records.bytes;
+        self.at = 0;
+        Ok(!self.bytes.is_empty())
+    }
+
+    /// The header of the record at `at` and its span, once everything about it was found right.
+    fn check(&self, at: usize) -> Result<(Header, usize), ClientError> {
+        let (record, span) = record::read(&self.bytes[at..])
+            .map_err(|malformed| self.malformed(format!("record {}: {malformed:?}", self.next)))?;
+        let header = record.header;
+        if (header.shard, header.index) != (self.shard.0, self.next.0) {
+            return Err(self.malformed(format!(
+                "record {} of shard {} where {} of {} was asked for",
+                header.index, header.shard, self.next, self.shard
+            )));
+        }
+        Ok((header, span))
+    }
+
+    fn malformed(&self, what: String) -> ClientError {
+        ClientError::Malformed { node: self.node, what }
+    }
+}
+
+impl Parts {
+    /// The next entry is the one after this.
+    fn begin_after(&mut self, header: &Header) {
+        if header.kind == record::Kind::Data as u8 && header.flags & FLAG_MORE != 0 {
+            (self.first, self.beheaded) = (Some(*header), true);
+        }
+    }
+
+    /// Takes in the next entry of the log. Parts lie next to each other and in one term; what a lost leader left
+    /// unfinished is followed by an entry of another term, and is no record.
+    fn take(&mut self, header: &Header, payload: &[u8]) -> Result<Whole, String> {
+        let more = header.flags & FLAG_MORE != 0;
+        let ends = |first: &mut Header| first.term != header.term || header.kind != record::Kind::Data as u8;
+        if self.first.take_if(ends).is_some() {
+            self.beheaded = false;
+        }
+        if header.kind != record::Kind::Data as u8 {
+            return Ok(Whole::Nothing);
+        }
+        let Some(first) = self.first else {
+            if !more {
+                return Ok(Whole::Entry);
+            }
+            self.bytes.clear();
+            self.first = Some(*header);
+            self.bytes.extend_from_slice(payload);
+            return Ok(Whole::Nothing);
+        };
+        if self.beheaded {
+            if !more {
+                (self.first, self.beheaded) = (None, false);
+            }
+            return Ok(Whole::Nothing);
+        }
+        if self.bytes.len() + payload.len() > RECORD_BYTES_MAX {
+            return Err(format!("the record that begins at {} is longer than a record may be", first.index));
+        }
+        self.bytes.extend_from_slice(payload);
+        if more {
+            return Ok(Whole::Nothing);
+        }
+        self.first = None;
+        Ok(Whole::Parts { first: Index(first.index) })
+    }
+}

@@ -1,0 +1,254 @@
+//! What both backends have in common: the segments, what is to be told, the end after a failure, and the thread that
+//! makes segments.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::files::{Aligned, Directory, OpenSegment, OpenSegments, failure};
+use super::spawn;
+use crate::io::reactor::Waker;
+use crate::io::{DiskError, DiskEvent, Read, SegmentId, Write};
+use crate::types::{Flushed, WriteSequence};
+
+/// What is read at once at start-up when the caller's memory is not aligned.
+const BOUNCE_BYTES: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) directory: Arc<Directory>,
+    open: OpenSegments,
+    events: VecDeque<DiskEvent>,
+    is_failed: bool,
+    preparer: Preparer,
+}
+
+impl Base {
+    pub(super) fn new(directory: Directory, waker: Waker) -> Result<Base, DiskError> {
+        let directory = Arc::new(directory);
+        let preparer = Preparer::new(Arc::clone(&directory), waker)?;
+        Ok(Base { directory, open: OpenSegments::new(), events: VecDeque::new(), is_failed: false, preparer })
+    }
+
+    /// The segment, and whether it was opened just now. `None`: it does not open, and the disk has failed.
+    pub(super) fn segment(&mut self, segment: SegmentId) -> Option<(Arc<OpenSegment>, bool)> {
+        if let Some(open) = self.open.get(segment) {
+            return Some((open, false));
+        }
+        match self.directory.open_segment(segment) {
+            Ok(file) => Some((self.open.insert(segment, file), true)),
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Something to be told, unless the disk has failed before.
+    pub(super) fn tell(&mut self, event: DiskEvent) {
+        if !self.is_failed {
+            self.events.push_back(event);
+        }
+    }
+
+    /// The end: told once, and nothing after it.
+    pub(super) fn fail(&mut self, error: DiskError) {
+        self.tell(DiskEvent::Failed(error));
+        self.is_failed = true;
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.is_failed
+    }
+
+    pub(super) fn prepare(&mut self, segment: SegmentId) {
+        if !self.is_failed {
+            self.preparer.start(segment);
+        }
+    }
+
+    /// Takes in segments that were made. Returns the first that is new since the last call, open.
+    pub(super) fn next_prepared(&mut self) -> Option<Arc<OpenSegment>> {
+        let (segment, outcome) = self.preparer.next()?;
+        match outcome {
+            Ok(file) => {
+                let open = self.open.insert(segment, file);
+                self.tell(DiskEvent::Prepared(segment));
+                Some(open)
+            }
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, sink: &mut impl FnMut(DiskEvent)) -> usize {
+        let mut count = 0;
+        while let Some(event) = self.events.pop_front() {
+            count += 1;
+            sink(event);
+        }
+        count
+    }
+
+    pub(super) fn read_now(
+        &mut self,
+        segment: SegmentId,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), DiskError> {
+        let open = match self.open.get(segment) {
+            Some(open) => open,
+            None => self.open.insert(segment, self.directory.open_segment(segment)?),
+        };
+        let block = self.directory.block_bytes();
+        let end = offset + into.len() as u64;
+        let is_aligned = into.as_ptr().addr().is_multiple_of(block) && into.len().is_multiple_of(block);
+        let done = if is_aligned && offset.is_multiple_of(block as u64) {
+            open.file.read_exact_at(into, offset)
+        } else {
+            read_bounced(&open.file, offset, into, block)
+        };
+        done.map_err(|error| {
+            let operation = format!("read {} bytes at {offset} up to {end}", into.len());
+            failure(operation, &self.directory.path_of(segment), &error)
+        })
+    }
+
+    pub(super) fn sync_now(&mut self, sequence: WriteSequence) -> Result<Flushed, DiskError> {
+        for segment in self.directory.segments()? {
+            let open = match self.open.get(segment) {
+                Some(open) => open,
+                None => self.open.insert(segment, self.directory.open_segment(segment)?),
+            };
+            open.file
+                .sync_data()
+                .map_err(|error| failure("flush segment".into(), &self.directory.path_of(segment), &error))?;
+        }
+        self.directory.sync()?;
+        Ok(Flushed::by_disk(sequence))
+    }
+
+    /// What a caller owes: whole blocks inside the segment, from memory that the device takes.
+    pub(super) fn check_write(&self, write: &Write) {
+        self.check_place(write.offset, write.bytes.len());
+        let block = self.directory.block_bytes();
+        assert!(
+            write.bytes.as_ptr().addr().is_multiple_of(block),
+            "a write's memory is aligned to the block"
+        );
+    }
+
+    /// As [`Base::check_write`].
+    pub(super) fn check_read(&self, read: &Read) {
+        self.check_place(read.offset, read.len_bytes);
+        let block = self.directory.block_bytes();
+        let spare = read.into.spare();
+        assert!(spare.len() >= read.len_bytes, "a read fits the chunk's spare room");
+        assert!(spare.as_ptr().addr().is_multiple_of(block), "a read's memory is aligned to the block");
+    }
+
+    fn check_place(&self, offset: u64, len_bytes: usize) {
+        let block = self.directory.block_bytes();
+        assert!(len_bytes > 0 && len_bytes.is_multiple_of(block), "whole blocks are written and read");
+        assert!(offset.is_multiple_of(block as u64), "writes and reads begin at a block");
+        assert!(offset + len_bytes as u64 <= self.directory.segment_bytes(), "and end inside the segment");
+    }
+}
+
+fn read_bounced(file: &File, offset: u64, into: &mut [u8], block: usize) -> std::io::Result<()> {
+    let mut bounce = Aligned::zeroed(BOUNCE_BYTES);
+    let mut done = 0;
+    while done < into.len() {
+        let from = offset + done as u64;
+        let skip = (from % block as u64) as usize;
+        let wanted = (into.len() - done).min(BOUNCE_BYTES - skip);
+        let whole = (skip + wanted).next_multiple_of(block);
+        file.read_exact_at(&mut bounce.bytes()[..whole], from - skip as u64)?;
+        into[done..done + wanted].copy_from_slice(&bounce.bytes()[skip..skip + wanted]);
+        done += wanted;
+    }
+    Ok(())
+}
+
+/// The thread that makes segments, one at a time. Between pieces it rests for as long as the piece took, so that the
+/// writes of the hot path find the device free at least half of the time.
+#[derive(Debug)]
+struct Preparer {
+    /// `None` once it is told to end.
+    orders: Option<Sender<SegmentId>>,
+    outcomes: Receiver<Outcome>,
+    under_way: usize,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Outcome = (SegmentId, Result<File, DiskError>);
+
+impl Preparer {
+    fn new(directory: Arc<Directory>, waker: Waker) -> Result<Preparer, DiskError> {
+        let (orders, ordered) = channel::<SegmentId>();
+        let (finished, outcomes) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = spawn("plimsoll-zero", &directory.path_of(SegmentId(0)), move || {
+            let mut pause = |rest: Duration| {
+                let until = Instant::now() + rest;
+                while !stopped.load(Ordering::Relaxed) {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return true;
+                    }
+                    std::thread::park_timeout(left);
+                }
+                false
+            };
+            for segment in ordered {
+                let outcome = match directory.create(segment, &mut pause) {
+                    Ok(Some(file)) => Ok(file),
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                };
+                if finished.send((segment, outcome)).is_err() {
+                    return;
+                }
+                waker.wake();
+            }
+        })?;
+        Ok(Preparer { orders: Some(orders), outcomes, under_way: 0, stop, thread: Some(thread) })
+    }
+
+    fn start(&mut self, segment: SegmentId) {
+        let orders = self.orders.as_ref().expect("orders end only when it is dropped");
+        orders.send(segment).expect("the thread takes orders until it is dropped");
+        self.under_way += 1;
+    }
+
+    fn next(&mut self) -> Option<Outcome> {
+        if self.under_way == 0 {
+            return None;
+        }
+        let outcome = self.outcomes.try_recv().ok()?;
+        self.under_way -= 1;
+        Some(outcome)
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It panics only by a broken invariant, and has said so.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A directory of segment files, as both backends see it.
+//!
+//! `segment-00000007.log` is segment 7. A segment comes to be under another name, is filled with zeros to its end and
+//! flushed, and only then gets its own: a name that can be seen is a segment that is whole.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
+
+use crate::io::{DiskError, SegmentId};
+use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
+
+/// What the name of a segment that is being made ends with.
+const UNFINISHED: &str = ".unfinished";
+
+/// The smallest block that a device may have.
+const BLOCK_BYTES_MIN: usize = 512;
+
+/// Zeros are written in pieces of this size, with a pause after each.
+const ZERO_PIECE_BYTES: usize = 1 << 20;
+
+/// The longest pause after a piece.
+const ZERO_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// How many segments are held open at most. Beyond, the oldest that nothing is under way on is closed.
+pub(super) const OPEN_MAX: usize = 256;
+
+/// The directory. Locked: as long as this lives, no other process has it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Open, and locked, until the last user is gone.
+    directory: File,
+    segment_bytes: u64,
+    block_bytes: usize,
+    is_direct: bool,
+}
+
+impl Directory {
+    /// Opens it, makes it if it is not there, and clears away segments that were never finished. The notes are for the
+    /// operator.
+    pub(super) fn open(
+        path: &Path,
+        segment_bytes: u64,
+        notes: &mut Vec<String>,
+    ) -> Result<Directory, DiskError> {
+        assert!(
+            segment_bytes > 0
+                && segment_bytes.is_multiple_of(BLOCK_BYTES_MAX as u64)
+                && segment_bytes <= SEGMENT_BYTES_MAX,
+            "a segment is whole blocks, and bounded"
+        );
+        let failed = |operation: &str, error: &io::Error| failure(operation.into(), path, error);
+        std::fs::create_dir_all(path).map_err(|error| failed("create directory", &error))?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(|error| failed("flush parent directory", &error))?;
+        }
+        let directory = File::open(path).map_err(|error| failed("open directory", &error))?;
+        directory.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => DiskError {
+                operation: "lock directory".into(),
+                place: path.display().to_string(),
+                cause: "it is in use, by another process or another lane".into(),
+                no_space: false,
+            },
+            TryLockError::Error(error) => failed("lock directory", &error),
+        })?;
+        let mut opened = Directory {
+            path: path.into(),
+            directory,
+            segment_bytes,
+            block_bytes: BLOCK_BYTES_MAX,
+            is_direct: true,
+        };
+        opened.clear_unfinished()?;
+        opened.probe(notes)?;
+        Ok(opened)
+    }
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    pub(super) fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    pub(super) fn path_of(&self, segment: SegmentId) -> PathBuf {
+        self.path.join(format!("segment-{:08}.log", segment.0))
+    }
+
+    /// The segments that are there, ascending.
+    pub(super) fn segments(&self) -> Result<Vec<SegmentId>, DiskError> {
+        let mut segments: Vec<SegmentId> = self.names()?.iter().filter_map(|name| parse(name)).collect();
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    /// Opens a segment so that every write to it is durable when it returns.
+    pub(super) fn open_segment(&self, segment: SegmentId) -> Result<File, DiskError> {
+        let path = self.path_of(segment);
+        let failed = |error: &io::Error| failure("open segment".into(), &path, error);
+        let file = self.options(libc::O_DSYNC).open(&path).map_err(|error| failed(&error))?;
+        let len_bytes = file.metadata().map_err(|error| failed(&error))?.len();
+        if len_bytes != self.segment_bytes {
+            return Err(DiskError {
+                operation: "open segment".into(),
+                place: path.display().to_string(),
+                cause: format!("it has {len_bytes} bytes, but segments here have {}", self.segment_bytes),
+                no_space: false,
+            });
+        }
+        Ok(file)
+    }
+
+    /// Makes a segment, zeroed and durable, and opens it. `pause` is called between the pieces with how long a rest
+    /// would be fair to the foreground, and says whether to go on.
+    pub(super) fn create(
+        &self,
+        segment: SegmentId,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> Result<Option<File>, DiskError> {
+        let path = self.path_of(segment);
+        let unfinished = path.with_extension(format!("log{UNFINISHED}"));
+        let outcome = self.create_as(&path, &unfinished, pause);
+        if !matches!(outcome, Ok(true)) {
+            // Best effort: what stays is cleared away when the directory is opened next.
+            let _ = std::fs::remove_file(&unfinished);
+        }
+        match outcome {
+            Ok(true) => self.open_segment(segment).map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => {
+                Err(failure(format!("create segment of {} bytes", self.segment_bytes), &path, &error))
+            }
+        }
+    }
+
+    fn create_as(
+        &self,
+        path: &Path,
+        unfinished: &Path,
+        pause: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<bool> {
+        if path.try_exists()? {
+            // Never write zeros over what may have been acknowledged.
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a segment of this number exists"));
+        }
+        let file = self.options(0).create_new(true).open(unfinished)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.segment_bytes) {
+            // Where it cannot be reserved at once, the zeros do it piece by piece.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut zeros = Aligned::zeroed(ZERO_PIECE_BYTES);
+        let mut offset = 0;
+        while offset < self.segment_bytes {
+            let piece = (self.segment_bytes - offset).min(ZERO_PIECE_BYTES as u64);
+            let begun = Instant::now();
+            file.write_all_at(&zeros.bytes()[..piece as usize], offset)?;
+            offset += piece;
+            if !pause(begun.elapsed().min(ZERO_PAUSE_MAX)) {
+                return Ok(false);
+            }
+        }
+        file.sync_data()?;
+        std::fs::rename(unfinished, path)?;
+        self.directory.sync_all()?;
+        Ok(true)
+    }
+
+    /// Makes the directory itself durable: the names in it.
+    pub(super) fn sync(&self) -> Result<(), DiskError> {
+        self.directory.sync_all().map_err(|error| failure("flush directory".into(), &self.path, &error))
+    }
+
+    fn names(&self) -> Result<Vec<String>, DiskError> {
+        let failed = |error: &io::Error| failure("list directory".into(), &self.path, error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(|error| failed(&error))? {
+            let entry = entry.map_err(|error| failed(&error))?;
+            // What is not text is not ours.
+            names.extend(entry.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
+    fn clear_unfinished(&self) -> Result<(), DiskError> {
+        for name in self.names()? {
+            if name.strip_suffix(UNFINISHED).and_then(parse).is_some() {
+                let path = self.path.join(&name);
+                std::fs::remove_file(&path)
+                    .map_err(|error| failure("remove unfinished segment".into(), &path, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out, with a file of its own, whether this filesystem takes direct writes, and of what alignment.
+    fn probe(&mut self, notes: &mut Vec<String>) -> Result<(), DiskError> {
+        let path = self.path.join(format!("segment-00000000.log{UNFINISHED}"));
+        let failed = |error: &io::Error| failure("probe directory".into(), &path, error);
+        let mut opened = self.options(0).create_new(true).open(&path);
+        if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
+            self.is_direct = false;
+            notes.push(format!(
+                "{}: this filesystem refuses direct writes; writing through the page cache, flushed each time",
+                self.path.display()
+            ));
+            // Some filesystems refuse after they have made the file.
+            let _ = std::fs::remove_file(&path);
+            opened = self.options(0).create_new(true).open(&path);
+        }
+        let file = opened.map_err(|error| failed(&error))?;
+        let asked = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+        if let Ok(answer) = asked
+            && answer.stx_mask & StatxFlags::DIOALIGN.bits() != 0
+            && answer.stx_dio_offset_align != 0
+        {
+            self.block_bytes = block_for(answer.stx_dio_offset_align, answer.stx_dio_mem_align);
+        }
+        drop(file);
+        std::fs::remove_file(&path).map_err(|error| failed(&error))
+    }
+
+    fn options(&self, flags: i32) -> OpenOptions {
+        let direct = if self.is_direct { libc::O_DIRECT } else { 0 };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(flags | direct | libc::O_CLOEXEC);
+        options
+    }
+}
+
+/// The unit of writing for a filesystem that wants offsets and memory aligned so.
+fn block_for(offset_align: u32, memory_align: u32) -> usize {
+    let wanted = offset_align.max(memory_align).max(BLOCK_BYTES_MIN as u32) as usize;
+    wanted.checked_next_power_of_two().unwrap_or(BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX)
+}
+
+/// The segment of this name.
+fn parse(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
+    let number = digits.parse().ok()?;
+    // Exactly as it is written here: no sign, no other padding.
+    (format!("{number:08}") == digits).then_some(SegmentId(number))
+}
+
+/// A system's refusal in words for the operator.
+pub(super) fn failure(operation: String, path: &Path, error: &io::Error) -> DiskError {
+    let no_space = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        || error.kind() == io::ErrorKind::StorageFull;
+    let cause = if no_space { format!("the filesystem is full: {error}") } else { error.to_string() };
+    DiskError { operation, place: path.display().to_string(), cause, no_space }
+}
+
+/// An open segment. Whoever has an operation under way on it holds a clone.
+#[derive(Debug)]
+pub(super) struct OpenSegment {
+    pub(super) file: File,
+    /// Its place among [`OPEN_MAX`].
+    pub(super) place: u32,
+}
+
+/// The open segments.
+#[derive(Debug)]
+pub(super) struct OpenSegments {
+    open: BTreeMap<SegmentId, Arc<OpenSegment>>,
+    free: Vec<u32>,
+}
+
+impl OpenSegments {
+    pub(super) fn new() -> OpenSegments {
+        OpenSegments { open: BTreeMap::new(), free: (0..OPEN_MAX as u32).rev().collect() }
+    }
+
+    /// The segment, if it is open.
+    pub(super) fn get(&self, segment: SegmentId) -> Option<Arc<OpenSegment>> {
+        self.open.get(&segment).cloned()
+    }
+
+    /// Takes in a file that was opened.
+    pub(super) fn insert(&mut self, segment: SegmentId, file: File) -> Arc<OpenSegment> {
+        if self.free.is_empty() {
+            let idle = self.open.iter().find(|(_, open)| Arc::strong_count(open) == 1).map(|(id, _)| *id);
+            let idle = idle.expect("fewer operations can be under way than segments can be open");
+            let closed = self.open.remove(&idle).expect("it was just found");
+            self.free.push(closed.place);
+        }
+        let place = self.free.pop().expect("one was freed if there was none");
+        let opened = Arc::new(OpenSegment { file, place });
+        if let Some(replaced) = self.open.insert(segment, Arc::clone(&opened)) {
+            self.free.push(replaced.place);
+        }
+        opened
+    }
+}
+
+/// Memory that direct reads and writes accept.
+#[derive(Debug)]
+pub(super) struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len_bytes: usize,
+}
+
+impl Aligned {
+    pub(super) fn zeroed(len_bytes: usize) -> Aligned {
+        let memory = vec![0; len_bytes + BLOCK_BYTES_MAX];
+        let start = memory.as_ptr().addr().next_multiple_of(BLOCK_BYTES_MAX) - memory.as_ptr().addr();
+        Aligned { memory, start, len_bytes }
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len_bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        assert_eq!(parse("segment-00000007.log"), Some(SegmentId(7)));
+        assert_eq!(parse("segment-123456789.log"), Some(SegmentId(123_456_789)));
+        for foreign in
+            ["segment-7.log", "segment-+0000007.log", "segment-00000007.log.unfinished", "segment-.log"]
+        {
+            assert_eq!(parse(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_block_is_a_power_of_two_within_its_bounds() {
+        assert_eq!(block_for(512, 4), 512);
+        assert_eq!(block_for(1, 1), 512);
+        assert_eq!(block_for(512, 4096), 4096);
+        assert_eq!(block_for(3000, 1), 4096);
+        assert_eq!(block_for(1 << 20, u32::MAX), 4096);
+    }
+
+    #[test]
+    fn aligned_memory_is_aligned() {
+        let mut memory = Aligned::zeroed(8192);
+        assert_eq!(memory.bytes().len(), 8192);
+        assert!(memory.bytes().as_ptr().addr().is_multiple_of(BLOCK_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_full_filesystem_is_told_apart() {
+        let full = failure("write".into(), Path::new("/x"), &io::Error::from_raw_os_error(libc::ENOSPC));
+        assert!(full.no_space);
+        assert!(full.cause.contains("full"), "{}", full.cause);
+        let other = failure("write".into(), Path::new("/x"), &io::Error::from_raw_os_error(libc::EIO));
+        assert!(!other.no_space);
+    }
+}

@@ -1,0 +1,46 @@
+//! The one place where links write to the operator: a line each on standard error, so many per second and no more.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// How many lines one reporter writes per second; those beyond are counted and told in the next line.
+const LINES_PER_SECOND: u32 = 10;
+
+/// Writes lines for one link or port: offenders that come again and again do not flood the log.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    window: Time,
+    written: u32,
+    suppressed: u64,
+    #[cfg(test)]
+    pub(crate) lines: Vec<String>,
+}
+
+impl Reporter {
+    /// Writes `line`, or counts it when too many were written within this second.
+    pub fn line(&mut self, now: Time, line: fmt::Arguments<'_>) {
+        if now.since(self.window) >= Duration::from_secs(1) {
+            self.window = now;
+            self.written = 0;
+        }
+        if self.written == LINES_PER_SECOND {
+            self.suppressed += 1;
+            return;
+        }
+        self.written += 1;
+        if self.suppressed > 0 {
+            eprintln!("plimsoll: {} more lines like the last ones were left out", self.suppressed);
+            self.suppressed = 0;
+        }
+        eprintln!("plimsoll: {line}");
+        #[cfg(test)]
+        self.lines.push(line.to_string());
+    }
+
+    /// How many lines were left out since the last one written.
+    pub fn suppressed(&self) -> u64 {
+        self.suppressed
+    }
+}

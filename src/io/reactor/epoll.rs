@@ -1,0 +1,103 @@
+//! Readiness over epoll, edge-triggered.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use super::table::{Table, Token};
+use super::waker::Waker;
+use super::{Owner, PARK_MAX};
+
+/// Events taken from the kernel with one call; more stay there for the next.
+const EVENTS_PER_CALL: usize = 256;
+
+/// The waker's mark, which no registration has: generations have 30 bits.
+const WAKER: u64 = u64::MAX;
+
+/// See the module.
+pub(super) struct Epoll {
+    epoll: OwnedFd,
+    pub(super) table: Table,
+    events: Vec<Event>,
+    waker: Waker,
+}
+
+impl fmt::Debug for Epoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epoll").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Epoll {
+    pub(super) fn new(waker: Waker) -> io::Result<Epoll> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, waker.event(), EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
+        Ok(Epoll { epoll, table: Table::default(), events: Vec::with_capacity(EVENTS_PER_CALL), waker })
+    }
+
+    pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.table.remove(stale);
+        }
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = EventData::new_u64(token.0);
+        let added = match epoll::add(&self.epoll, fd, data, flags) {
+            // The number was registered before and is still open: it gets the new mark, and its state told afresh.
+            Err(Errno::EXIST) => epoll::modify(&self.epoll, fd, data, flags),
+            other => other,
+        };
+        added.map_err(|error| {
+            self.table.remove(token);
+            error.into()
+        })
+    }
+
+    pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
+        if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
+            self.table.remove(token);
+            // An error says that it is not there, which is what was wanted.
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+    }
+
+    pub(super) fn poll(&mut self) {
+        self.wait(Duration::ZERO);
+    }
+
+    pub(super) fn park(&mut self, timeout: Duration) {
+        if self.table.has_waiting() || !self.waker.enter_park() {
+            return self.poll();
+        }
+        self.wait(timeout.min(PARK_MAX));
+        self.waker.leave_park();
+    }
+
+    /// A block that a signal interrupts ends early: the lane looks around and comes back.
+    fn wait(&mut self, timeout: Duration) {
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("the lane's epoll descriptor is its own and open, yet: {error}"),
+        }
+        for event in &self.events {
+            let (data, flags) = (event.data, event.flags);
+            if data.u64() == WAKER {
+                self.waker.drain();
+                continue;
+            }
+            let readable =
+                flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            let writable = flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
+            self.table.became_ready(Token(data.u64()), readable, writable);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::*;
+
+/// Runs a test over every kind that this system has; at least epoll is always there.
+fn over_each(test: impl Fn(Reactor)) {
+    let mut ran = 0;
+    for kind in [Kind::Epoll, Kind::Uring] {
+        match Reactor::new(kind) {
+            Ok(reactor) => {
+                assert_eq!(reactor.kind(), kind);
+                test(reactor);
+                ran += 1;
+            }
+            Err(error) => {
+                assert_eq!(kind, Kind::Uring, "epoll is always there: {error}");
+                println!("skipped over io_uring: {error}");
+            }
+        }
+    }
+    assert!(ran >= 1);
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (ours, theirs)
+}
+
+/// Waits until `owner` is told something that `wanted` holds for.
+fn wait_for(reactor: &mut Reactor, owner: Owner, wanted: impl Fn(&Ready) -> bool) -> Ready {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        while let Some(ready) = reactor.ready(owner) {
+            if wanted(&ready) {
+                return ready;
+            }
+        }
+        assert!(Instant::now() < until, "nothing was told");
+        reactor.park(Duration::from_millis(100));
+    }
+}
+
+/// Everything that is told within a short time.
+fn settle(reactor: &mut Reactor, owner: Owner) -> Vec<Ready> {
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        reactor.park(Duration::from_millis(2));
+        told.extend(std::iter::from_fn(|| reactor.ready(owner)));
+    }
+    told
+}
+
+#[test]
+fn what_was_there_before_the_registration_is_told() {
+    over_each(|mut reactor| {
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"early").unwrap();
+        reactor.register(ours.as_fd(), Owner::Port, 7).unwrap();
+        let ready = wait_for(&mut reactor, Owner::Port, |ready| ready.readable);
+        assert_eq!(ready, Ready { key: 7, readable: true, writable: true });
+        assert_eq!(reactor.ready(Owner::Link), None);
+    });
+}
+
+#[test]
+fn every_arrival_is_an_edge_and_silence_is_none() {
+    over_each(|mut reactor| {
+        let (mut ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.writable && !ready.readable);
+        for round in 0..50u8 {
+            theirs.write_all(&[round]).unwrap();
+            wait_for(&mut reactor, Owner::Link, |ready| ready.readable);
+            let mut byte = [0];
+            assert_eq!(ours.read(&mut byte).unwrap(), 1);
+            assert_eq!(byte, [round]);
+            assert_eq!(ours.read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        assert_eq!(settle(&mut reactor, Owner::Link), []);
+        // Not read: told once, and not again.
+        theirs.write_all(b"x").unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.readable);
+        assert_eq!(settle(&mut reactor, Owner::Link), []);
+    });
+}
+
+#[test]
+fn room_to_write_is_told_when_it_comes_back() {
+    over_each(|mut reactor| {
+        let (mut ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.writable);
+        let block = [1u8; 65_536];
+        let mut sent = 0;
+        while let Ok(bytes) = ours.write(&block) {
+            sent += bytes;
+        }
+        settle(&mut reactor, Owner::Link);
+        let mut sink = vec![0; sent];
+        theirs.read_exact(&mut sink).unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.writable);
+        assert!(ours.write(&block).unwrap() > 0);
+    });
+}
+
+#[test]
+fn closing_is_told_as_readable() {
+    over_each(|mut reactor| {
+        let (mut ours, theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Port, 3).unwrap();
+        wait_for(&mut reactor, Owner::Port, |ready| ready.writable);
+        drop(theirs);
+        wait_for(&mut reactor, Owner::Port, |ready| ready.readable);
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+        // No storm: a closed connection is not told for ever.
+        assert!(settle(&mut reactor, Owner::Port).len() <= 3);
+    });
+}
+
+#[test]
+fn a_closed_descriptor_closes_the_connection_at_once() {
+    // A poll of io_uring holds its file: had its removal waited for the next submission, the other end would have
+    // waited for the end of the connection as long.
+    over_each(|reactor| {
+        let (ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Port, 3).unwrap();
+        reactor.deregister(ours.as_fd(), Owner::Port, 3);
+        drop(ours);
+        theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    });
+}
+
+#[test]
+fn many_descriptors_and_owners_are_told_apart() {
+    const COUNT: u32 = 600;
+    over_each(|mut reactor| {
+        let mut pairs: Vec<_> = (0..COUNT / 2).map(|_| pair()).collect();
+        for (key, (ours, _)) in pairs.iter().enumerate() {
+            let owner = if key % 2 == 0 { Owner::Link } else { Owner::Port };
+            reactor.register(ours.as_fd(), owner, key as u32).unwrap();
+        }
+        for _ in 0..4 {
+            reactor.poll();
+        }
+        for owner in [Owner::Link, Owner::Port] {
+            let first: Vec<_> = std::iter::from_fn(|| reactor.ready(owner)).collect();
+            assert_eq!(first.len(), pairs.len() / 2, "each is writable from the start");
+        }
+        for (_, theirs) in pairs.iter_mut().step_by(3) {
+            theirs.write_all(b"!").unwrap();
+        }
+        let mut keys = Vec::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        while keys.len() < pairs.len().div_ceil(3) && Instant::now() < until {
+            reactor.park(Duration::from_millis(10));
+            for (owner, parity) in [(Owner::Link, 0), (Owner::Port, 1)] {
+                while let Some(ready) = reactor.ready(owner) {
+                    assert!(ready.readable);
+                    assert_eq!(ready.key % 2, parity);
+                    keys.push(ready.key);
+                }
+            }
+        }
+        keys.sort_unstable();
+        let expected: Vec<u32> = (0..pairs.len() as u32).step_by(3).collect();
+        assert_eq!(keys, expected);
+    });
+}
+
+#[test]
+fn an_event_of_an_earlier_registration_is_dropped() {
+    over_each(|mut reactor| {
+        for key in 0..100 {
+            let (ours, mut theirs) = pair();
+            reactor.register(ours.as_fd(), Owner::Port, key).unwrap();
+            theirs.write_all(b"x").unwrap();
+            reactor.poll();
+            reactor.deregister(ours.as_fd(), Owner::Port, key);
+            drop(ours);
+            assert_eq!(reactor.ready(Owner::Port), None, "forgotten with its registration");
+        }
+        // The descriptor's number and the key come again; what is told is of the new one.
+        let (ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Port, 99).unwrap();
+        assert!(settle(&mut reactor, Owner::Port).iter().all(|ready| !ready.readable));
+        theirs.write_all(b"y").unwrap();
+        assert_eq!(wait_for(&mut reactor, Owner::Port, |ready| ready.readable).key, 99);
+    });
+}
+
+#[test]
+fn a_number_registered_again_takes_the_place_of_the_old() {
+    over_each(|mut reactor| {
+        let (ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Port, 1).unwrap();
+        reactor.register(ours.as_fd(), Owner::Link, 2).unwrap();
+        // Under its old name it is not there any more.
+        reactor.deregister(ours.as_fd(), Owner::Port, 1);
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(wait_for(&mut reactor, Owner::Link, |ready| ready.readable).key, 2);
+        assert_eq!(reactor.ready(Owner::Port), None);
+        reactor.deregister(ours.as_fd(), Owner::Link, 2);
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(settle(&mut reactor, Owner::Link), []);
+        // And may come back.
+        reactor.register(ours.as_fd(), Owner::Link, 2).unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.readable);
+    });
+}
+
+#[test]
+fn a_block_ends_at_its_time_and_not_before() {
+    over_each(|mut reactor| {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(30) {
+            reactor.park(Duration::from_millis(30));
+        }
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let mut blocks = 0;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(50) {
+            reactor.park(Duration::from_millis(5));
+            blocks += 1;
+        }
+        assert!(blocks <= 12, "{blocks} blocks of 5 ms in 50 ms: it does not block");
+    });
+}
+
+#[test]
+fn what_was_not_taken_keeps_it_from_blocking() {
+    over_each(|mut reactor| {
+        let (ours, mut theirs) = pair();
+        reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
+        theirs.write_all(b"x").unwrap();
+        reactor.poll();
+        let begun = Instant::now();
+        reactor.park(Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert!(reactor.ready(Owner::Link).is_some());
+    });
+}
+
+#[test]
+fn a_wake_before_the_block_is_not_lost() {
+    over_each(|mut reactor| {
+        reactor.waker().wake();
+        let begun = Instant::now();
+        reactor.park(Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        // And is told once.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(10) {
+            reactor.park(Duration::from_millis(10));
+        }
+    });
+}
+
+#[test]
+fn no_wake_is_lost_between_two_threads() {
+    // Each waits for the other's number to move on: one lost wake, and both sleep for a minute.
+    const ROUNDS: u64 = 20_000;
+    over_each(|mut reactor| {
+        let kind = reactor.kind();
+        let (here, there) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn({
+            let (here, there, waker) = (Arc::clone(&here), Arc::clone(&there), reactor.waker());
+            move || {
+                let mut reactor = Reactor::new(kind).unwrap();
+                tell.send(reactor.waker()).unwrap();
+                for round in 1..=ROUNDS {
+                    there.store(round, Ordering::Relaxed);
+                    waker.wake();
+                    while here.load(Ordering::Relaxed) < round {
+                        reactor.park(Duration::from_secs(60));
+                    }
+                }
+            }
+        });
+        let waker = told.recv().unwrap();
+        let begun = Instant::now();
+        for round in 1..=ROUNDS {
+            while there.load(Ordering::Relaxed) < round {
+                reactor.park(Duration::from_secs(60));
+            }
+            here.store(round, Ordering::Relaxed);
+            waker.wake();
+        }
+        other.join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_wake_that_meets_a_busy_lane_costs_no_write() {
+    over_each(|mut reactor| {
+        let waker = reactor.waker();
+        for _ in 0..1000 {
+            waker.wake();
+        }
+        // Had they been written, the eventfd would be readable now.
+        reactor.poll();
+        assert_eq!(rustix::io::read(waker.event(), &mut [0u8; 8][..]), Err(rustix::io::Errno::AGAIN));
+        assert!(!waker.enter_park(), "and the next block is skipped");
+        assert!(waker.enter_park(), "but only that one");
+        waker.leave_park();
+    });
+}

@@ -1,0 +1,374 @@
+//! Readiness and disk operations over one io_uring.
+#![allow(unsafe_code)] // The ring takes raw descriptors and raw memory; who owns them is said at each block.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::table::{Table, Token};
+use super::waker::Waker;
+use super::{Owner, PARK_MAX};
+
+/// Entries that can be queued between two submissions; a full queue is submitted at once, so this is no bound.
+const SUBMISSIONS: u32 = 256;
+
+/// Completions that fit before the kernel has to keep them aside: one per client, and room.
+const COMPLETIONS: u32 = 4096;
+
+/// What a completion belongs to: the two highest bits of its user data.
+const KIND_MASK: u64 = 3 << 62;
+/// A registration's poll: the rest is its token.
+const KIND_READY: u64 = 0;
+/// A disk operation: the rest is the disk's number for it.
+const KIND_DISK: u64 = 1 << 62;
+/// The waker's poll.
+const KIND_WAKER: u64 = 2 << 62;
+/// Of no interest: the answer to a cancellation.
+const KIND_NONE: u64 = 3 << 62;
+
+const READABLE: i32 =
+    libc::POLLIN as i32 | libc::POLLRDHUP as i32 | libc::POLLHUP as i32 | libc::POLLERR as i32;
+const WRITABLE: i32 = libc::POLLOUT as i32 | libc::POLLHUP as i32 | libc::POLLERR as i32;
+
+/// A finished disk operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Completion {
+    /// The disk's number for it.
+    pub(crate) operation: u32,
+    /// Bytes, or a negated error number.
+    pub(crate) result: i32,
+}
+
+/// See the module.
+pub(crate) struct Uring {
+    ring: IoUring,
+    pub(super) table: Table,
+    waker: Waker,
+    completions: VecDeque<Completion>,
+    /// Polls that ended and are to be armed again. Kept to spare an allocation.
+    rearm: Vec<u64>,
+    /// Queued entries that must not wait for the lane's next kick.
+    urgent: bool,
+    /// A disk has the ring's buffer and file tables.
+    claimed: bool,
+}
+
+impl fmt::Debug for Uring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uring").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Uring {
+    pub(super) fn new(waker: Waker) -> io::Result<Uring> {
+        let ring = set_up().map_err(|error| explain(&error))?;
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring of this kernel is too old: it cannot wait with a timeout (Linux 5.11 and later can)",
+            ));
+        }
+        let event = waker.event().as_raw_fd();
+        let mut uring = Uring {
+            ring,
+            table: Table::default(),
+            waker,
+            completions: VecDeque::new(),
+            rearm: Vec::new(),
+            urgent: false,
+            claimed: false,
+        };
+        uring.arm(event, KIND_WAKER);
+        uring.submit();
+        Ok(uring)
+    }
+
+    pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(stale);
+        }
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        self.arm(fd.as_raw_fd(), KIND_READY | token.0);
+        self.submit();
+        Ok(())
+    }
+
+    pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
+        if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(token);
+        }
+    }
+
+    /// A poll holds its file open. It is gone when this returns, so that closing the descriptor closes the connection.
+    fn remove(&mut self, token: Token) {
+        self.table.remove(token);
+        // Not POLL_REMOVE: that gives up on a poll whose event is just being delivered.
+        let entry = opcode::AsyncCancel::new(KIND_READY | token.0).build().user_data(KIND_NONE);
+        self.push_entry(&entry);
+        self.submit();
+        self.run_task_work();
+        self.collect();
+    }
+
+    /// Collects without blocking. Enters the kernel only if it says that it has something aside.
+    pub(super) fn poll(&mut self) {
+        if self.urgent {
+            self.submit();
+        }
+        self.run_task_work();
+        self.collect();
+    }
+
+    pub(super) fn kick(&mut self) {
+        self.submit();
+    }
+
+    pub(super) fn park(&mut self, timeout: Duration) {
+        self.collect();
+        if self.table.has_waiting() || !self.completions.is_empty() || !self.waker.enter_park() {
+            self.submit();
+            return self.poll();
+        }
+        self.submit_and_wait(timeout.min(PARK_MAX));
+        self.waker.leave_park();
+        self.collect();
+    }
+
+    fn submit_and_wait(&mut self, timeout: Duration) {
+        let timespec = Timespec::from(timeout);
+        let args = SubmitArgs::new().timespec(&timespec);
+        let waited = self.ring.submitter().submit_with_args(1, &args);
+        self.urgent = !self.ring.submission().is_empty();
+        match waited {
+            Ok(_) => {}
+            // Timed out, interrupted, or short of memory or room: the lane looks around and comes back.
+            Err(error) if is_passing(&error) => {}
+            Err(error) => panic!("the lane's ring is its own and open, yet: {error}"),
+        }
+    }
+
+    /// Hands what is queued to the kernel. What it cannot take now is handed over by the next poll.
+    pub(crate) fn submit(&mut self) {
+        loop {
+            if self.ring.submission().is_empty() {
+                self.urgent = false;
+                return;
+            }
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) if is_passing(&error) => {
+                    self.urgent = true;
+                    return;
+                }
+                Err(error) => panic!("the lane's ring is its own and open, yet: {error}"),
+            }
+        }
+    }
+
+    /// Lets the kernel post what it holds back until the lane enters it.
+    fn run_task_work(&mut self) {
+        let queue = self.ring.submission();
+        let is_held_back = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if is_held_back {
+            // Enters with GETEVENTS because of the flags just read. An error leaves the flags, and so comes back here.
+            let _ = self.ring.submit();
+        }
+    }
+
+    /// Takes in what the kernel has posted, and arms again what ended.
+    fn collect(&mut self) {
+        self.sort();
+        if !self.rearm.is_empty() {
+            self.arm_again();
+        }
+    }
+
+    /// Takes in what the kernel has posted.
+    fn sort(&mut self) {
+        let Uring { ring, table, waker, completions, rearm, .. } = self;
+        for entry in ring.completion() {
+            let user_data = entry.user_data();
+            match user_data & KIND_MASK {
+                KIND_READY => sort_ready(table, rearm, user_data, &entry),
+                KIND_DISK => {
+                    completions.push_back(Completion { operation: user_data as u32, result: entry.result() })
+                }
+                KIND_WAKER => {
+                    waker.drain();
+                    if !cqueue::more(entry.flags()) {
+                        rearm.push(KIND_WAKER);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Arming tells what is ready at that moment, so nothing is lost between a poll's end and its successor.
+    fn arm_again(&mut self) {
+        while let Some(user_data) = self.rearm.pop() {
+            if user_data == KIND_WAKER {
+                self.arm(self.waker.event().as_raw_fd(), KIND_WAKER);
+            } else if let Some(fd) = self.table.fd(Token(user_data)) {
+                self.arm(fd, user_data);
+            }
+        }
+        self.submit();
+    }
+
+    fn arm(&mut self, fd: RawFd, user_data: u64) {
+        let events = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
+        let events = if user_data == KIND_WAKER { libc::POLLIN as u32 } else { events };
+        let entry = opcode::PollAdd::new(Fd(fd), events).multi(true).build().user_data(user_data);
+        self.push_entry(&entry);
+    }
+
+    /// Queues an entry that carries no memory.
+    fn push_entry(&mut self, entry: &squeue::Entry) {
+        self.urgent = true;
+        // SAFETY: polls and cancellations point to no memory; a descriptor that is not open is answered with EBADF.
+        unsafe { self.push(entry) }
+    }
+
+    /// # Safety
+    /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, until its completion.
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: by this function's own contract.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // Full: hand over. The kernel refuses only while its own completion queue overflows, which collecting ends.
+            self.submit();
+            self.run_task_work();
+            self.sort();
+        }
+    }
+}
+
+/// What a disk does with the ring.
+impl Uring {
+    /// The ring's tables of buffers and files have one user. False: they have one already.
+    pub(crate) fn claim(&mut self) -> bool {
+        !std::mem::replace(&mut self.claimed, true)
+    }
+
+    /// Ends [`Uring::claim`] and empties the tables.
+    pub(crate) fn release(&mut self) {
+        // Errors say that a table was never made.
+        let _ = self.ring.submitter().unregister_buffers();
+        let _ = self.ring.submitter().unregister_files();
+        self.claimed = false;
+    }
+
+    /// Makes regions of memory known to the kernel, so that it need not pin them with every operation.
+    ///
+    /// # Safety
+    /// The regions stay allocated until [`Uring::release`].
+    pub(crate) unsafe fn register_buffers(&mut self, regions: &[libc::iovec]) -> io::Result<()> {
+        // SAFETY: by this function's own contract.
+        unsafe { self.ring.submitter().register_buffers(regions) }
+    }
+
+    /// Makes an empty table of files.
+    pub(crate) fn register_files(&mut self, files: u32) -> io::Result<()> {
+        self.ring.submitter().register_files_sparse(files)
+    }
+
+    /// Puts a file into the table. What was queued against the place before keeps the file that it meant.
+    pub(crate) fn set_file(&mut self, place: u32, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.submit();
+        if !self.ring.submission().is_empty() {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        self.ring.submitter().register_files_update(place, &[file.as_raw_fd()]).map(drop)
+    }
+
+    /// Queues a disk operation; [`Uring::next_completion`] gives the number back once.
+    ///
+    /// # Safety
+    /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
+    /// stays open, until then.
+    pub(crate) unsafe fn start(&mut self, entry: squeue::Entry, operation: u32) {
+        // SAFETY: by this function's own contract.
+        unsafe { self.push(&entry.user_data(KIND_DISK | u64::from(operation))) }
+    }
+
+    /// The next disk operation that finished, as of the last poll.
+    pub(crate) fn next_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    /// Submits, and blocks until something has happened or the time is over.
+    pub(crate) fn wait(&mut self, timeout: Duration) {
+        self.poll();
+        if self.completions.is_empty() {
+            self.submit_and_wait(timeout.min(PARK_MAX));
+            self.collect();
+        }
+    }
+}
+
+fn sort_ready(table: &mut Table, rearm: &mut Vec<u64>, user_data: u64, entry: &cqueue::Entry) {
+    let (token, result) = (Token(user_data), entry.result());
+    if result == -libc::ECANCELED {
+        // By its owner, then the token is not live; or by the kernel, then it is armed again.
+        rearm.push(user_data);
+    } else if result < 0 {
+        // The poll cannot be had. Whoever reads the descriptor is told why; arming again would only spin.
+        table.became_ready(token, true, true);
+    } else {
+        table.became_ready(token, result & READABLE != 0, result & WRITABLE != 0);
+        if !cqueue::more(entry.flags()) {
+            rearm.push(user_data);
+        }
+    }
+}
+
+/// The best ring that this kernel makes: completions held back until the lane asks (Linux 6.1), else at least without
+/// interrupting it (5.19), else a plain one.
+fn set_up() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(COMPLETIONS).setup_clamp();
+    let mut deferred = builder.clone();
+    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    let mut cooperative = builder.clone();
+    cooperative.setup_coop_taskrun().setup_taskrun_flag();
+    let mut outcome = deferred.build(SUBMISSIONS);
+    for simpler in [cooperative, builder] {
+        match &outcome {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => outcome = simpler.build(SUBMISSIONS),
+            _ => break,
+        }
+    }
+    outcome
+}
+
+/// An error of the set-up in words for the operator.
+fn explain(error: &io::Error) -> io::Error {
+    let words = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "io_uring is forbidden here, by kernel.io_uring_disabled or a seccomp filter"
+        }
+        Some(libc::ENOSYS) => "this kernel has no io_uring, or a seccomp filter hides it",
+        Some(libc::ENOMEM) => "no memory for an io_uring: RLIMIT_MEMLOCK may be too small",
+        Some(libc::EMFILE | libc::ENFILE) => "no descriptor is left for an io_uring",
+        _ => "no io_uring can be set up",
+    };
+    io::Error::new(error.kind(), format!("{words} ({error})"))
+}
+
+/// Errors that say "not now", or that the time is over.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
+    )
+}

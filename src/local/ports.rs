@@ -1,0 +1,55 @@
+//! Free ports, claimed so that neither another cluster of this machine nor an outgoing connection takes them while
+//! their node is down.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+
+/// Below the range from which systems take the ports of outgoing connections.
+const FIRST: u16 = 17_000;
+const LAST: u16 = 32_000;
+
+/// Ports are claimed in blocks of so many, each by a lock on a file.
+const BLOCK: u16 = 50;
+
+/// Claimed ports, one after another. Given back when dropped, by the lock, even if the process is killed.
+#[derive(Debug)]
+pub(super) struct Ports {
+    first: u16,
+    _locks: Vec<File>,
+}
+
+impl Ports {
+    pub(super) fn claim(count: usize) -> io::Result<Ports> {
+        let blocks = count.div_ceil(usize::from(BLOCK)).max(1) as u16;
+        let directory = std::env::temp_dir().join("plimsoll-ports");
+        fs::create_dir_all(&directory)?;
+        let mut first = FIRST;
+        while first + blocks * BLOCK <= LAST {
+            let locks: io::Result<Vec<File>> =
+                (0..blocks).map(|block| lock(&directory, first + block * BLOCK)).collect();
+            if let Ok(locks) = locks
+                && (first..first + count as u16).all(is_free)
+            {
+                return Ok(Ports { first, _locks: locks });
+            }
+            first += BLOCK;
+        }
+        Err(io::Error::other(format!("no {count} free ports in a row between {FIRST} and {LAST}")))
+    }
+
+    pub(super) fn at(&self, place: usize) -> u16 {
+        self.first + place as u16
+    }
+}
+
+fn lock(directory: &std::path::Path, first: u16) -> io::Result<File> {
+    let path = directory.join(first.to_string());
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

@@ -1,0 +1,160 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn three() -> Config {
+    let member = |id: u32| Member {
+        id,
+        peer: format!("127.0.0.1:{}", 7100 + 10 * id).parse().unwrap(),
+        client: format!("127.0.0.1:{}", 7200 + 10 * id).parse().unwrap(),
+    };
+    Config::new("books", NodeId(2), "/data", vec![member(1), member(2), member(3)])
+}
+
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Config), key: &str, part: &str) {
+    let mut config = three();
+    change(&mut config);
+    let error = config.check().unwrap_err();
+    assert_eq!(error.key, key, "{error}");
+    assert!(error.to_string().contains(part), "{error}");
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let mut config = three();
+    assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    config.cluster = "a \"quoted\" \\ name\n\u{e9}".to_owned();
+    config.data_dir = "/tmp/with space".into();
+    config.shards = 8;
+    config.lanes = 2;
+    config.cpu = Cpu { cores: vec![0, 1], shared: true, spin_us: Spin::Micros(50), busy_poll: false };
+    config.raft = Raft { election_timeout_ms: 900, heartbeat_ms: 300 };
+    config.log = Log { segment_mib: 8, capacity_mib: 64, segments_ahead: 2 };
+    config.memory = Memory { chunks: 32 };
+    assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+}
+
+#[test]
+fn a_short_file_has_defaults() {
+    let text = "cluster = \"books\"\nnode = 1\ndata_dir = \"d\"\n[[member]]\nid = 1\n\
+                peer = \"127.0.0.1:7100\"\nclient = \"127.0.0.1:7200\"\n";
+    let config = Config::from_toml(text).unwrap();
+    config.check().unwrap();
+    assert_eq!((config.lanes, config.shards), (1, 1));
+    assert_eq!(config.log.segments_max(), 64);
+    assert_eq!(config.log.segment_bytes(), 64 << 20);
+    assert_eq!(config.raft.heartbeat(), Duration::from_millis(30));
+    assert_eq!(config.memory.bytes(), 64 << 20);
+    assert_eq!(config.cpu.spin_us, Spin::Auto);
+}
+
+#[test]
+fn unknown_and_ill_typed_keys_are_named_with_their_line() {
+    let good = three().to_toml();
+    for (from, to, line_of, part) in [
+        ("heartbeat_ms", "hartbeat_ms", "hartbeat_ms", "unknown field `hartbeat_ms`"),
+        ("shards = 1", "shards = -1", "shards = -1", "u32"),
+        ("\"auto\"", "\"some\"", "spin_us", "\"auto\" or a number"),
+        ("\"auto\"", "-5", "spin_us", "\"auto\" or a number"),
+        ("127.0.0.1:7110", "localhost", "localhost", "socket address"),
+        ("\n[log]", "\n[logs]", "[logs]", "unknown field `logs`"),
+    ] {
+        let text = good.replacen(from, to, 1);
+        let error = Config::from_toml(&text).unwrap_err().to_string();
+        let line = 1 + text.lines().position(|line| line.contains(line_of)).unwrap();
+        assert!(error.contains(part), "{error}");
+        assert!(error.contains(&format!("line {line}:")), "{error} is not in line {line}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nowhere/plimsoll.toml")).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/plimsoll.toml") && error.contains("cannot be read"), "{error}");
+}
+
+#[test]
+fn identity_and_members_are_checked() {
+    refused(|config| config.cluster.clear(), "cluster", "empty");
+    refused(|config| config.node = 9, "node", "[1, 2, 3]");
+    refused(|config| config.node = 0, "node", "is 0");
+    refused(|config| config.members[0].id = 0, "member.id", "1 to");
+    refused(|config| config.members[0].id = 3, "member.id", "3 is given twice");
+    refused(|config| config.members.clear(), "member (their number)", "1 to 15");
+    refused(|config| config.data_dir = PathBuf::new(), "data_dir", "is empty");
+    refused(|config| config.lanes = 0, "lanes", "1 to 256");
+    refused(|config| config.shards = 65_537, "shards", "1 to 65536");
+    refused(|config| config.lanes = 2, "lanes", "more than the 1 shards");
+}
+
+#[test]
+fn ports_of_all_lanes_must_not_overlap() {
+    let wide = |config: &mut Config| (config.lanes, config.shards) = (11, 11);
+    refused(wide, "member 2 peer", "7120 to 7130 (one per lane) overlap 7110 to 7120 of member 1 peer");
+    let fits = |config: &mut Config| (config.lanes, config.shards) = (10, 10);
+    let mut config = three();
+    fits(&mut config);
+    config.check().unwrap();
+    assert_eq!(config.members[0].peer_of(LaneId(9)).port(), 7119);
+    refused(
+        |config| config.members[2].client = config.members[0].peer,
+        "member 3 client",
+        "of member 1 peer",
+    );
+    refused(|config| config.members[0].peer.set_port(0), "member 1 peer", "cannot be connected to");
+    let any = "0.0.0.0:7000".parse().unwrap();
+    refused(|config| config.members[0].peer = any, "member 1 peer", "cannot be connected to");
+    refused(
+        |config| {
+            fits(config);
+            config.members[1].client.set_port(65_530);
+        },
+        "member 2 client",
+        "port 65539",
+    );
+    let mut config = three();
+    config.members[1].peer = "127.0.0.2:7110".parse().unwrap();
+    config.check().unwrap();
+}
+
+#[test]
+fn times_and_sizes_are_checked() {
+    refused(
+        |config| config.raft.heartbeat_ms = 51,
+        "raft.heartbeat_ms",
+        "a third of raft.election_timeout_ms (150)",
+    );
+    refused(|config| config.raft.heartbeat_ms = 0, "raft.heartbeat_ms", "1 to 50");
+    refused(|config| config.raft.election_timeout_ms = 9, "raft.election_timeout_ms", "10 to 60000");
+    refused(|config| config.log.segment_mib = 7, "log.segment_mib", "8 to 1024");
+    refused(|config| config.log.capacity_mib = 64, "log.capacity_mib", "128 to");
+    refused(|config| config.log.capacity_mib = 200, "log.capacity_mib", "multiple");
+    refused(|config| config.log.segments_ahead = 0, "log.segments_ahead", "1 to 16");
+    refused(|config| config.memory.chunks = 3, "memory.chunks", "4 to");
+}
+
+#[test]
+fn cores_exist_and_are_shared_only_when_told() {
+    refused(|config| config.cpu.cores = vec![99_999], "cpu.cores", "core 99999");
+    refused(|config| config.cpu.cores = vec![0, 1], "cpu.cores", "2 cores for 1 lanes");
+    let two = |config: &mut Config| (config.lanes, config.shards) = (2, 2);
+    refused(|config| (two(config), config.cpu.cores = vec![0]).1, "cpu.cores", "cpu.shared = true");
+    refused(|config| (two(config), config.cpu.cores = vec![0, 0]).1, "cpu.cores", "cpu.shared = true");
+    refused(|config| (config.cpu.shared, config.cpu.busy_poll) = (true, true), "cpu.busy_poll", "starves");
+    refused(|config| config.cpu.spin_us = Spin::Micros(1_000_001), "cpu.spin_us", "0 to 1000000");
+    let core = core_affinity::get_core_ids().unwrap()[0].id;
+    let mut config = three();
+    two(&mut config);
+    config.cpu = Cpu { cores: vec![core], shared: true, ..Cpu::default() };
+    config.check().unwrap();
+    assert_eq!(config.core_of(LaneId(1)), Some(core));
+    assert_eq!(config.shards_of(LaneId(1)).collect::<Vec<_>>(), [ShardId(1)]);
+}
+
+#[test]
+fn cluster_ids() {
+    assert_eq!(cluster_id("00000000000000ff"), ClusterId(255));
+    // The published FNV-1a 64 test vectors.
+    assert_eq!(cluster_id("a"), ClusterId(0xaf63_dc4c_8601_ec8c));
+    assert_eq!(cluster_id("foobar"), ClusterId(0x8594_4171_f739_67e8));
+}

@@ -1,0 +1,51 @@
+//! Handing leadership over (Ongaro's thesis, 3.10): proposals stop, the target catches up, and is then told to stand
+//! at once. If it does not lead after an election timeout, everything goes on as before.
+
+use super::effects::Effects;
+use super::message::Message;
+use super::{Raft, State};
+use crate::types::{NodeId, Time};
+
+/// A transfer under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handover {
+    pub(super) to: NodeId,
+    /// When it is given up.
+    pub(super) until: Time,
+    /// Whether the target was told; heartbeats repeat it.
+    told: bool,
+}
+
+impl Raft {
+    pub(super) fn on_transfer(&mut self, now: Time, to: NodeId, effects: &mut Effects) {
+        let State::Leader(leader) = &mut self.state else { return };
+        let known = leader.followers.iter().any(|follower| follower.id == to);
+        if !known || leader.handover.is_some_and(|handover| handover.to == to) {
+            return;
+        }
+        let until = now.after(self.timing.election);
+        leader.handover = Some(Handover { to, until, told: false });
+        self.hand_over(false, effects);
+    }
+
+    /// Tells the target to stand if its log is as fresh as ours: once, or again when `repeat` is set.
+    pub(super) fn hand_over(&mut self, repeat: bool, effects: &mut Effects) {
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(handover) = &mut leader.handover else { return };
+        let last = self.local.last().index;
+        let fresh =
+            |id| leader.followers.iter().any(|follower| follower.id == id && follower.matched() == last);
+        if (repeat || !handover.told) && fresh(handover.to) {
+            handover.told = true;
+            effects.messages.push((handover.to, Message::TimeoutNow { term: self.vote.term }));
+        }
+    }
+
+    /// The leader of this term asks us to take over.
+    pub(super) fn on_timeout_now(&mut self, now: Time, from: NodeId, effects: &mut Effects) {
+        let follows = matches!(self.state, State::Follower(_));
+        if follows && self.leader.is_none_or(|leader| leader == from) {
+            self.stand(now, true, effects);
+        }
+    }
+}
