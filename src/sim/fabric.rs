@@ -101,6 +101,9 @@ pub(super) struct Fabric {
     pub(super) net: Network,
     pub(super) oracle: Oracle,
     pub(super) trace: Trace,
+    /// When the last thing that a client and a node sent each other arrives.
+    pub(super) streams_ns: Vec<u64>,
+    pub(super) next_connection: u64,
     hash: u64,
 }
 
@@ -117,6 +120,8 @@ impl Fabric {
             events: Vec::new(),
             free: Vec::new(),
             sequence: 0,
+            streams_ns: Vec::new(),
+            next_connection: 1,
             hash: mix(plan.seed),
             random,
             nodes,

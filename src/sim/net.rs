@@ -11,7 +11,6 @@ use crate::wire;
 /// What a node's link finds when it looks.
 #[derive(Debug)]
 pub(super) enum NetEvent {
-    Up(NodeId),
     Down { peer: NodeId, by_peer: bool },
     Frame { from: NodeId, bytes: Vec<u8> },
 }
@@ -166,7 +165,6 @@ impl Link for SimLink {
         let count = inbox.len();
         for event in inbox.drain(..) {
             match event {
-                NetEvent::Up(peer) => sink(LinkEvent::Up(peer)),
                 NetEvent::Down { peer, by_peer } => sink(LinkEvent::Down { peer, by_peer }),
                 NetEvent::Frame { from, bytes } => sink(LinkEvent::Frame { from, bytes: &bytes }),
             }
