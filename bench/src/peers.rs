@@ -200,7 +200,10 @@ fn table(all: &[Measured]) -> String {
             }
         }
         if let (Some(p), Some(e)) = (plimsoll, etcd) {
-            let ratio = |ours: f64, theirs: f64| format!("{:.2}x", ours / theirs);
+            let ratio = |ours: f64, theirs: f64| {
+                let ratio = ours / theirs;
+                if ratio < 0.1 { format!("{ratio:.4}x") } else { format!("{ratio:.2}x") }
+            };
             let ratios = [
                 (p.ops_per_s, e.ops_per_s),
                 (p.p50_us, e.p50_us),

@@ -240,7 +240,7 @@ impl Cluster {
                     words.join("\n")
                 )));
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 

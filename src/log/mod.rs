@@ -1,14 +1,81 @@
 //! One log per lane: records and votes of all its shards in one stream.
+//!
+//! # Format
+//! A log is a sequence of *batches* in segments of equal size. A batch is one write: everything that a lane laid between
+//! two submits. It begins at a fresh block, lies in one segment, and is never touched again. One that does not fit a
+//! segment's rest begins the next segment, at offset 0.
+//! ```text
+//! segment n  | batch | batch | ... | batch | zeros          |
+//! batch      | header 64 B | record | record | ... | zeros to a multiple of the block |
+//!
+//! header  0  header_crc    u32  CRC32C of bytes 4..64
+//!         4  magic         u32  "PLMB"
+//!         8  version       u8   of the format: 1
+//!         9  block_shift   u8   the block is 1 << block_shift bytes: 9 to 12
+//!        10  lane          u16
+//!        12  node          u32
+//!        16  cluster       u64
+//!        24  sequence      u64  of the write: from 1, without gaps, over all segments
+//!        32  durable       u64  the sequence up to which everything was durable when this batch was laid
+//!        40  previous_crc  u32  header_crc of the batch before; 0 in the first
+//!        44  records_crc   u32  CRC32C of the records' header_crc fields, one after another
+//!        48  len_bytes     u32  of the records, their padding included
+//!        52  offset        u32  where this batch begins in its segment
+//!        56  segment       u32  in which it lies
+//!        60  life          u32  one more at each opening of the log than any header on the disk tells
+//!        64  the records, one after another; each as drawn in [`record`]
+//! ```
+//! Little-endian. `header_crc`, `magic` and `version` stand where they stand in every version. The headers form a chain by
+//! `previous_crc`, and each is bound to its records' every byte by `records_crc`, so that a batch follows one other batch
+//! and no other. What opening makes of a log that ends in something else than zeros is a decision table, drawn in
+//! `log/recovery.rs`.
+//!
+//! *Supersession.* The log only grows. A record whose index is not beyond the shard's last takes the place of that entry
+//! and of all after it. Of a shard's votes the last one counts.
+//!
+//! # Memory
+//! The newest batches stay in the chunks in which they were laid, at most half of the pool's: followers that keep up are
+//! served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's chunks.
+//! Of every entry's place in the log something stays in memory: 32 bytes for each run of entries that lie together.
+//!
+//! # Turns
+//! [`Log::poll`] begins a turn. What [`Log::span`] promised holds until the next one.
 
+mod batch;
+mod fetch;
+mod flight;
+mod recovery;
+mod scan;
+mod shards;
+mod tail;
+mod writer;
+
+pub mod assemble;
 pub mod record;
+pub mod verify;
 
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::io::pool::Pool;
-use crate::io::{Disk, DiskError};
-use crate::raft::effects::{Entries, Span};
-use crate::types::{ClusterId, Durable, EntryId, Index, LaneId, NodeId, ShardId, StoreId, Term, Vote};
+use self::fetch::Fetches;
+use self::flight::Flight;
+use self::shards::Shards;
+use self::tail::Tail;
+use self::writer::{OpenBatch, Stream};
+use crate::io::pool::{Chunk, Pool};
+use crate::io::{Disk, DiskError, DiskEvent, Full, Write};
+use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::raft::effects::Span;
+use crate::types::{ClusterId, Durable, EntryId, Index, LaneId, NodeId, ShardId, Vote};
+
+/// The smallest pool that a log works with: one chunk to lay into, two for the tail, one to read back into.
+pub const POOL_CHUNKS_MIN: usize = 4;
 
 /// What a log is told when it is opened.
 #[derive(Clone, Debug)]
@@ -46,11 +113,26 @@ pub enum OpenError {
     /// The disk failed.
     Disk(DiskError),
     /// It is another's: what is there, and what was expected.
-    Foreign { found: alloc::string::String, expected: alloc::string::String },
+    Foreign {
+        /// What is there.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
     /// Something that was durable is not readable any more: not a torn tail, and so not to be cut off.
-    Corrupt { segment: u64, offset: u64, what: alloc::string::String },
+    Corrupt {
+        /// In which segment.
+        segment: u64,
+        /// At which byte of it.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
     /// Of a format version that this build does not read.
-    Version { found: u16 },
+    Version {
+        /// The version of what is there.
+        found: u16,
+    },
 }
 
 /// No room in the log: nothing was laid.
@@ -78,89 +160,351 @@ pub enum LogEvent {
 /// What a leader gives a new entry beside its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEntry {
+    /// In which shard.
     pub shard: ShardId,
+    /// Its term and index; follows the shard's last entry.
     pub id: EntryId,
+    /// Data or a no-op.
     pub kind: record::Kind,
+    /// See [`record::FLAG_MORE`].
     pub flags: u8,
+    /// The engine's timestamp.
     pub timestamp: crate::types::Timestamp,
+    /// The engine's epoch.
     pub epoch: crate::types::Epoch,
+    /// Who submitted it; 0: nobody that cares about duplicates.
     pub session: u64,
+    /// The submit's number in the session.
     pub serial: u64,
+    /// CRC32C of the payload, made by the submitter and checked where it came in. Not made again.
     pub payload_crc: u32,
 }
 
+/// Whose a log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    cluster: u64,
+    node: u32,
+    lane: u16,
+}
+
+impl Options {
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.cluster.0, node: self.node.0, lane: self.lane.0 }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cluster {}, node {}, lane {}", self.cluster, self.node, self.lane)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Disk(error) => write!(f, "{error}"),
+            OpenError::Foreign { found, expected } => {
+                write!(f, "the log is another's: found {found}, expected {expected}")
+            }
+            OpenError::Corrupt { segment, offset, what } => {
+                write!(f, "the log is corrupt in segment {segment} at byte {offset}: {what}")
+            }
+            OpenError::Version { found } => {
+                write!(f, "the log is of format version {found}; this build reads {}", batch::VERSION)
+            }
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
 /// One lane's log over its disk.
+#[derive(Debug)]
 pub struct Log<D> {
     disk: D,
+    pool: Pool,
+    shards: Shards,
+    /// Where batches go.
+    stream: Stream,
+    /// What is laid and not sealed yet, at the beginning of `chunk`'s spare room.
+    open: Option<OpenBatch>,
+    /// Submitted, but as many writes are in flight as may be: to be sealed when one is done.
+    overdue: bool,
+    chunk: Option<Chunk>,
+    /// The next chunk, so that turning to it does not depend on what may be evicted in the middle of a turn.
+    spare: Option<Chunk>,
+    flight: Flight,
+    /// The disk took no more; to be tried again.
+    refused: alloc::collections::VecDeque<Write>,
+    tail: Tail,
+    fetches: Fetches,
+    events: Vec<DiskEvent>,
+    health: Health,
+}
+
+/// Whether the log's promises hold.
+#[derive(Debug)]
+enum Health {
+    Good,
+    /// Failed, and not told yet.
+    Failed(DiskError),
+    /// Failed and told: nothing touches the disk any more.
+    Told,
 }
 
 impl<D: Disk> Log<D> {
     /// Reads what is there (nothing: a new log), decides what a crash tore, and is ready to append.
+    ///
+    /// Polls the disk until the first segment exists, where there was none.
+    ///
+    /// # Panics
+    /// If the pool has fewer free chunks than [`POOL_CHUNKS_MIN`], or the disk's sizes are out of bounds.
     pub fn open(disk: D, pool: Pool, options: Options) -> Result<(Log<D>, Vec<RecoveredShard>), OpenError> {
-        unimplemented!()
+        let mut disk = disk;
+        let block = disk.block_bytes();
+        assert!(block.is_power_of_two() && (batch::BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&block));
+        let size = disk.segment_bytes();
+        assert!(
+            size <= SEGMENT_BYTES_MAX && size.is_multiple_of(BLOCK_BYTES_MAX as u64),
+            "segment of {size} bytes"
+        );
+        assert!(pool.available() >= POOL_CHUNKS_MIN, "a log needs {POOL_CHUNKS_MIN} free chunks");
+
+        let memory = pool.take().expect("chunks are free");
+        let shards = Shards::new(&options.shards);
+        let recovered = recovery::recover(&mut disk, memory, options.identity(), shards)?;
+        let proof = recovery::settle(&mut disk, recovered.sequence)?;
+        let told = recovery::told(&recovered.shards, &proof);
+
+        let existing = disk.segments().map_err(OpenError::Disk)?;
+        let existing = existing.into_iter().map(|segment| segment.0).collect::<BTreeSet<_>>();
+        let stream = Stream::new(&disk, &options, &recovered, existing);
+        let mut log = Log {
+            flight: Flight::new(recovered.shards.0.len()),
+            shards: recovered.shards,
+            stream,
+            open: None,
+            overdue: false,
+            chunk: None,
+            spare: pool.take(),
+            refused: alloc::collections::VecDeque::new(),
+            tail: Tail::default(),
+            fetches: Fetches::new((pool.chunks() / 4).max(1)),
+            events: Vec::new(),
+            health: Health::Good,
+            disk,
+            pool,
+        };
+        log.await_first_segment()?;
+        Ok((log, told))
     }
 
-    /// Whether an entry with such a payload can be laid at this moment. Room for votes is kept back.
-    pub fn room_for(&self, payload_bytes: usize) -> Result<(), NoRoom> {
-        unimplemented!()
+    fn await_first_segment(&mut self) -> Result<(), OpenError> {
+        self.stream.prepare(&mut self.disk);
+        while !self.stream.has_segment() {
+            let mut failed = None;
+            self.poll(&mut |event| {
+                if let LogEvent::Failed(error) = event {
+                    failed = Some(error);
+                }
+            });
+            if let Some(error) = failed {
+                return Err(OpenError::Disk(error));
+            }
+            core::hint::spin_loop();
+        }
+        Ok(())
     }
 
-    /// Lays a new entry. The caller has asked for room. The entry follows the shard's last.
-    pub fn lay(&mut self, entry: NewEntry, payload: &[u8]) {
-        unimplemented!()
-    }
-
-    /// Whether records of so many bytes in all can be laid as they came.
-    pub fn room_for_received(&self, bytes: usize) -> Result<(), NoRoom> {
-        unimplemented!()
-    }
-
-    /// Lays records as a leader sent them, already checked. They follow the shard's last entry.
-    pub fn lay_received(&mut self, shard: ShardId, records: &[u8]) {
-        unimplemented!()
-    }
-
-    /// Drops the shard's entries after `last`, logically: later records supersede. What is in flight of them will not
-    /// be told durable.
-    pub fn truncate_after(&mut self, shard: ShardId, last: Index) {
-        unimplemented!()
-    }
-
-    /// Lays a vote.
-    pub fn lay_vote(&mut self, shard: ShardId, vote: Vote) {
-        unimplemented!()
-    }
-
-    /// Seals what was laid since the last time and starts its write.
-    pub fn submit(&mut self) {
-        unimplemented!()
-    }
-
-    /// Takes in what the disk has finished. Returns how much that was.
+    /// Takes in what the disk has finished. Returns how much that was. Begins a turn: see the module.
     pub fn poll(&mut self, sink: &mut impl FnMut(LogEvent)) -> usize {
-        unimplemented!()
+        if matches!(self.health, Health::Told) {
+            return 0;
+        }
+        let mut fetched = self.fetches.turn();
+        let mut events = core::mem::take(&mut self.events);
+        let found = self.disk.poll(&mut |event| events.push(event));
+        for event in events.drain(..) {
+            if matches!(self.health, Health::Good) {
+                fetched |= self.take_in(event);
+            }
+        }
+        self.events = events;
+        if let Some(durable) = self.flight.settle(&self.shards.0, sink) {
+            self.stream.durable = durable;
+        }
+        if matches!(self.health, Health::Good) {
+            self.go_on();
+            self.make_room();
+        }
+        if fetched {
+            sink(LogEvent::Fetched);
+        }
+        if matches!(self.health, Health::Failed(_))
+            && let Health::Failed(error) = core::mem::replace(&mut self.health, Health::Told)
+        {
+            sink(LogEvent::Failed(error));
+        }
+        found
+    }
+
+    /// Takes in one event; returns whether it brought something that was being fetched.
+    fn take_in(&mut self, event: DiskEvent) -> bool {
+        match event {
+            DiskEvent::Written(proof) => self.flight.written(proof),
+            DiskEvent::Prepared(segment) => self.stream.prepared(segment, &mut self.disk),
+            DiskEvent::Failed(error) => self.fail(error),
+            DiskEvent::Read { token, mut chunk } => {
+                let bytes = chunk.freeze(self.fetches.len_bytes(token));
+                match self.fetches.done(token, bytes, &self.shards.0) {
+                    Ok(()) => return true,
+                    Err(error) => self.fail(error),
+                }
+            }
+        }
+        false
+    }
+
+    /// Gives the disk what it refused before, and the batch that was waiting for a write to finish.
+    fn go_on(&mut self) {
+        while let Some(write) = self.refused.pop_front() {
+            if let Err(Full(write)) = self.disk.write(write) {
+                self.refused.push_front(write);
+                return;
+            }
+        }
+        if self.overdue {
+            self.submit();
+        }
+    }
+
+    /// Lets go of what is oldest, so that the next turn finds a chunk to lay into and one to read into.
+    fn make_room(&mut self) {
+        let tail_max = (self.pool.chunks() / 2).max(2);
+        while self.tail.chunks() > tail_max && self.tail.evict_chunk(self.stream.durable) {}
+        while self.spare.is_none() {
+            self.spare = self.pool.take();
+            if self.spare.is_none() && !self.tail.evict_chunk(self.stream.durable) && !self.fetches.evict() {
+                return;
+            }
+        }
     }
 
     /// How many entries from `from` on can be read from memory now, cut at `bytes_max` and where the term changes;
     /// starts to fetch them from disk if they are not in memory.
+    ///
+    /// # Panics
+    /// If the shard has no entry `from`, or it alone is longer than `bytes_max`.
     pub fn span(&mut self, shard: ShardId, from: Index, bytes_max: usize) -> Span {
-        unimplemented!()
+        let position = self.shards.of(shard);
+        let log = &self.shards.0[position];
+        let first = log.run_of(from);
+        let term = log.runs[first].term;
+        let mut count = 0;
+        let mut bytes = 0;
+        let mut missing = None;
+        for (number, run) in log.runs.iter().enumerate().skip(first).take_while(|(_, run)| run.term == term) {
+            let Some(memory) = self.memory(position, run) else {
+                missing = Some(number);
+                break;
+            };
+            let skip = (from.0 + u64::from(count)) - run.first;
+            let (more, range) = run.part(memory, skip, u64::from(u32::MAX - count), bytes_max - bytes);
+            count += more;
+            bytes += range.len();
+            self.fetches.keep(position, run.place, run.len_bytes as usize);
+            if skip + u64::from(more) < u64::from(run.count) {
+                assert!(count > 0, "entry {from} of shard {shard} alone is longer than {bytes_max} bytes");
+                break;
+            }
+        }
+        if let Some(number) = missing
+            && matches!(self.health, Health::Good)
+        {
+            let until = self.tail.begin().unwrap_or(self.stream.next);
+            self.fetches.start(&mut self.disk, &self.pool, position, &self.shards.0[position], number, until);
+        }
+        if count == 0 { Span::Fetching } else { Span::Ready { count, bytes } }
     }
 
     /// The bytes of `count` entries from `from` on, piece by piece, of which [`Log::span`] has said in this turn that
     /// they can be read.
+    ///
+    /// # Panics
+    /// If they cannot.
     pub fn pieces<'a>(&'a self, shard: ShardId, from: Index, count: u32, pieces: &mut Vec<&'a [u8]>) {
-        unimplemented!()
+        let position = self.shards.of(shard);
+        let log = &self.shards.0[position];
+        let end = from.0 + u64::from(count);
+        assert!(end <= log.last.index.0 + 1, "shard {shard} ends with {}", log.last);
+        let mut next = from.0;
+        let mut number = log.run_of(from);
+        while next < end {
+            let run = &log.runs[number];
+            let memory = self.memory(position, run).expect("a span promised in this turn is in memory");
+            let (taken, range) = run.part(memory, next - run.first, end - next, usize::MAX);
+            pieces.push(&memory[range]);
+            next += u64::from(taken);
+            number += 1;
+        }
+    }
+
+    /// The run's bytes, if they are in memory.
+    fn memory(&self, shard: usize, run: &shards::Run) -> Option<&[u8]> {
+        let len_bytes = run.len_bytes as usize;
+        if let Some(open) = &self.open
+            && run.place >= open.place
+        {
+            let at = (run.place.offset - open.place.offset) as usize;
+            let chunk = self.chunk.as_ref().expect("an open batch lies in a chunk");
+            return Some(&chunk.spare()[at..at + len_bytes]);
+        }
+        self.tail.get(run.place, len_bytes).or_else(|| self.fetches.get(shard, run.place, len_bytes))
     }
 
     /// The shard's last entry, durable or not.
     pub fn last(&self, shard: ShardId) -> EntryId {
-        unimplemented!()
+        self.shards.0[self.shards.of(shard)].last
     }
 
     /// Whether everything that was laid is durable.
     pub fn is_quiet(&self) -> bool {
-        unimplemented!()
+        self.open.is_none() && self.flight.len() == 0
+    }
+
+    /// The disk below.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The disk below, to be polled by other means or asked for its figures; the log's writes are its own.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// The end of this log's promises: nothing more becomes durable, nothing more is written.
+    fn fail(&mut self, error: DiskError) {
+        if matches!(self.health, Health::Good) {
+            self.health = Health::Failed(error);
+        }
+    }
+
+    /// As [`Log::fail`], for want of room for what cannot be refused.
+    fn fail_for_room(&mut self, no_room: NoRoom, what: &str) {
+        let (cause, no_space) = match no_room {
+            NoRoom::Full => {
+                ("every segment that the log may have is full, the room kept for votes included", true)
+            }
+            NoRoom::Busy => ("the disk has not finished any of the writes that hold all memory", false),
+        };
+        let place = format!("segment {}", self.stream.next.segment);
+        self.fail(DiskError {
+            operation: format!("laying {what}"),
+            place,
+            cause: String::from(cause),
+            no_space,
+        });
     }
 
     pub fn bytes_of(&self, shard: ShardId, from: Index, count: u32) -> usize { unimplemented!() }

@@ -21,6 +21,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES};
+use crate::types::{EntryId, Index, NodeId, ShardId, Term, Vote};
+
 /// A record's header as it lies in memory, on disk and on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -92,16 +95,183 @@ pub fn payload_crc(payload: &[u8]) -> u32 {
 }
 
 /// Lays a record at the front of `into`, sealing the header, and returns its span. The padding is zeroed.
+///
+/// The payload's checksum is the submitter's and is not made again.
+///
+/// # Panics
+/// If the header's length is not the payload's, or `into` is too short.
 pub fn lay(header: Header, payload: &[u8], into: &mut [u8]) -> usize {
-    unimplemented!()
+    assert_eq!(header.len_bytes as usize, payload.len(), "a header tells its payload's length");
+    debug_assert_eq!(header.payload_crc, payload_crc(payload), "a submitter sums what it submits");
+    let span = span_bytes(payload.len());
+    let end = RECORD_HEADER_BYTES + payload.len();
+    let mut header = header;
+    header.header_crc = header_crc(bytemuck::bytes_of(&header));
+    into[..RECORD_HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
+    into[RECORD_HEADER_BYTES..end].copy_from_slice(payload);
+    into[end..span].fill(0);
+    span
 }
 
 /// The record at the front of `bytes` and its span; checks bounds, fields and both checksums.
 pub fn read(bytes: &[u8]) -> Result<(Record<'_>, usize), Malformed> {
-    unimplemented!()
+    let (header, span) = peek(bytes)?;
+    let end = RECORD_HEADER_BYTES + header.len_bytes as usize;
+    let payload = &bytes[RECORD_HEADER_BYTES..end];
+    if payload_crc(payload) != header.payload_crc {
+        return Err(Malformed::PayloadChecksum);
+    }
+    if bytes[end..span].iter().any(|&byte| byte != 0) {
+        return Err(Malformed::Field("padding"));
+    }
+    Ok((Record { header, payload }, span))
 }
 
-pub struct Run { pub count: u32, pub term: crate::types::Term }
-pub fn check_run(bytes: &[u8], shard: crate::types::ShardId, first: crate::types::Index) -> Result<Run, Malformed> { unimplemented!() }
-pub fn prefix_bytes(bytes: &[u8], count: u32) -> usize { unimplemented!() }
-impl core::fmt::Display for Malformed { fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result { write!(f, "{self:?}") } }
+/// The header at the front of `bytes` and the record's span: everything that [`read`] checks but the payload's
+/// checksum and the padding. `bytes` holds the whole span.
+pub fn peek(bytes: &[u8]) -> Result<(Header, usize), Malformed> {
+    let Some(head) = bytes.get(..RECORD_HEADER_BYTES) else { return Err(Malformed::Truncated) };
+    let header: Header = bytemuck::pod_read_unaligned(head);
+    if header.header_crc != header_crc(head) {
+        return Err(Malformed::HeaderChecksum);
+    }
+    header.check()?;
+    let span = span_bytes(header.len_bytes as usize);
+    if span > bytes.len() {
+        return Err(Malformed::Truncated);
+    }
+    Ok((header, span))
+}
+
+/// The records that lie in `bytes` one after another, each checked as by [`read`]. Ends after the first error.
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Malformed>> {
+    let mut rest = bytes;
+    core::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        match read(rest) {
+            Ok((record, span)) => {
+                rest = &rest[span..];
+                Some(Ok(record))
+            }
+            Err(malformed) => {
+                rest = &[];
+                Some(Err(malformed))
+            }
+        }
+    })
+}
+
+/// What [`check_run`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunSummary {
+    /// The term of all its entries.
+    pub term: Term,
+    /// How many entries; never none.
+    pub count: u32,
+    /// The last one.
+    pub last: EntryId,
+}
+
+/// Checks what an append carries: whole records and nothing else, all of `shard`, with consecutive indices from
+/// `first` on, of one term, entries and no votes, all checksums good.
+pub fn check_run(bytes: &[u8], shard: ShardId, first: Index) -> Result<RunSummary, Malformed> {
+    let mut next = first;
+    let mut term = None;
+    for record in records(bytes) {
+        let header = record?.header;
+        if header.shard != shard.0 {
+            return Err(Malformed::Field("shard"));
+        }
+        if header.index != next.0 {
+            return Err(Malformed::Field("index"));
+        }
+        if header.kind == Kind::Vote as u8 {
+            return Err(Malformed::Field("kind"));
+        }
+        if *term.get_or_insert(header.term) != header.term {
+            return Err(Malformed::Field("term"));
+        }
+        next = Index(next.0.checked_add(1).ok_or(Malformed::Field("index"))?);
+    }
+    let Some(term) = term.map(Term) else { return Err(Malformed::Truncated) };
+    let count = u32::try_from(next.0 - first.0).map_err(|_| Malformed::Field("count"))?;
+    Ok(RunSummary { term, count, last: EntryId { term, index: next.previous() } })
+}
+
+fn header_crc(header: &[u8]) -> u32 {
+    crc32c::crc32c(&header[size_of::<u32>()..RECORD_HEADER_BYTES])
+}
+
+impl Header {
+    /// The entry that it names.
+    pub fn id(&self) -> EntryId {
+        EntryId { term: Term(self.term), index: Index(self.index) }
+    }
+
+    /// What it is for; `None` for a number that no writer writes.
+    pub fn kind(&self) -> Option<Kind> {
+        match self.kind {
+            1 => Some(Kind::Data),
+            2 => Some(Kind::Noop),
+            3 => Some(Kind::Vote),
+            _ => None,
+        }
+    }
+
+    /// A vote as a record.
+    pub fn vote(shard: ShardId, vote: Vote) -> Header {
+        Header {
+            shard: shard.0,
+            term: vote.term.0,
+            serial: vote.candidate.map_or(0, |node| u64::from(node.0)),
+            kind: Kind::Vote as u8,
+            payload_crc: payload_crc(&[]),
+            ..Header::default()
+        }
+    }
+
+    /// The vote that this record is. Meaningful for [`Kind::Vote`] alone.
+    pub fn as_vote(&self) -> Vote {
+        let candidate = u32::try_from(self.serial).ok().filter(|&node| node != 0).map(NodeId);
+        Vote { term: Term(self.term), candidate }
+    }
+
+    /// Whether the fields hold what a writer writes.
+    fn check(&self) -> Result<(), Malformed> {
+        let fault = Malformed::Field;
+        if self.reserved != 0 {
+            return Err(fault("reserved"));
+        }
+        if self.len_bytes as usize > ENTRY_PAYLOAD_BYTES_MAX {
+            return Err(fault("len_bytes"));
+        }
+        let Some(kind) = self.kind() else { return Err(fault("kind")) };
+        match kind {
+            Kind::Data if self.flags & !FLAG_MORE != 0 => Err(fault("flags")),
+            Kind::Noop | Kind::Vote if self.flags != 0 => Err(fault("flags")),
+            Kind::Noop | Kind::Vote if self.len_bytes != 0 => Err(fault("len_bytes")),
+            Kind::Data | Kind::Noop if self.index == 0 => Err(fault("index")),
+            Kind::Data | Kind::Noop if self.term == 0 => Err(fault("term")),
+            Kind::Vote if self.index != 0 => Err(fault("index")),
+            Kind::Vote if self.serial > u64::from(u32::MAX) => Err(fault("serial")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl core::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Malformed::Truncated => write!(f, "the record is cut short"),
+            Malformed::HeaderChecksum => write!(f, "the record's header fails its checksum"),
+            Malformed::PayloadChecksum => write!(f, "the record's payload fails its checksum"),
+            Malformed::Field(name) => write!(f, "the record's field {name} holds what no writer writes"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -37,8 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("node",        &["types", "limits", "io", "raft", "log", "wire", "engine", "shard",
                       "io::disk", "io::link", "io::clock", "io::reactor"]),
     ("client",      &["types", "limits", "wire", "raft::Role", "log::record", "log::assemble", "node::config"]),
-    ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("ffi",         &["types", "limits", "client", "node"]),
+    ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
@@ -87,6 +87,7 @@ const BANNED: &[(&str, &[&str])] = &[
             "src/bin/",
             "src/node/",
             "src/client/",
+            "src/local/",
             "tests/",
             "bench/",
         ],

@@ -1,0 +1,212 @@
+//! Random lives and deaths of a log against an obvious model: the list of everything ever laid. What a crash leaves must
+//! be what the first so many of them make, and so many include everything that was told durable.
+
+use alloc::collections::BTreeMap;
+
+use super::disk::Random;
+use super::*;
+use crate::log::verify::verify;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Entry { shard: u32, id: EntryId, payload: Vec<u8> },
+    Vote { shard: u32, vote: Vote },
+}
+
+/// What a shard is after some operations.
+#[derive(Default)]
+struct Shard {
+    entries: Vec<(u64, Vec<u8>)>,
+    vote: Vote,
+}
+
+fn replay(ops: &[Op]) -> BTreeMap<u32, Shard> {
+    let mut shards: BTreeMap<u32, Shard> = BTreeMap::new();
+    for op in ops {
+        match op {
+            Op::Vote { shard, vote } => shards.entry(*shard).or_default().vote = *vote,
+            Op::Entry { shard, id, payload } => {
+                let entries = &mut shards.entry(*shard).or_default().entries;
+                entries.truncate(id.index.0 as usize - 1);
+                entries.push((id.term.0, payload.clone()));
+            }
+        }
+    }
+    shards
+}
+
+struct World {
+    random: Random,
+    pools: [Pool; 2],
+    log: Log<MemDisk>,
+    ops: Vec<Op>,
+    /// So many operations were told durable.
+    told: usize,
+    terms: BTreeMap<u32, u64>,
+    crashes: u64,
+    lost: u64,
+}
+
+impl World {
+    fn act(&mut self) {
+        match self.random.below(100) {
+            0..45 => self.lay(),
+            45..55 => self.receive(),
+            55..60 => self.vote(),
+            60..80 => self.log.submit(),
+            80..98 => self.poll(),
+            _ => self.crash(),
+        }
+    }
+
+    fn shard(&mut self) -> u32 {
+        options().shards[self.random.below(3) as usize].0
+    }
+
+    fn payload(&mut self) -> Vec<u8> {
+        let len = match self.random.below(20) {
+            0 => 20_000,
+            1..5 => 700,
+            _ => 60,
+        };
+        vec![self.random.below(256) as u8; 1 + self.random.below(len) as usize]
+    }
+
+    fn lay(&mut self) {
+        let shard = self.shard();
+        let payload = self.payload();
+        if self.log.room_for(payload.len()).is_err() {
+            return;
+        }
+        let term = *self.terms.entry(shard).or_insert(1);
+        let id = lay(&mut self.log, shard, term, &payload);
+        self.ops.push(Op::Entry { shard, id, payload });
+    }
+
+    /// Records from a new leader, which take the place of the last few.
+    fn receive(&mut self) {
+        let shard = self.shard();
+        let payloads = (0..1 + self.random.below(5)).map(|_| self.payload()).collect::<Vec<_>>();
+        let last = self.log.last(ShardId(shard));
+        let keep = last.index.0.saturating_sub(self.random.below(4));
+        let term = self.terms.entry(shard).or_insert(1);
+        *term += 1;
+        let term = *term;
+        let bytes = records(shard, term, keep + 1, &payloads);
+        if self.log.room_for_received(bytes.len()).is_err() {
+            return;
+        }
+        self.log.truncate_after(ShardId(shard), Index(keep));
+        self.log.lay_received(ShardId(shard), &bytes);
+        for (index, payload) in (keep + 1..).zip(payloads) {
+            self.ops.push(Op::Entry { shard, id: id(term, index), payload });
+        }
+    }
+
+    fn vote(&mut self) {
+        let shard = self.shard();
+        let term = self.terms.entry(shard).or_insert(1);
+        *term += 1;
+        let vote = vote(*term, 1 + self.random.below(3) as u32);
+        self.log.lay_vote(ShardId(shard), vote);
+        self.ops.push(Op::Vote { shard, vote });
+    }
+
+    fn poll(&mut self) {
+        let disk = self.log.disk_mut();
+        for _ in 0..self.random.below(4) {
+            if !disk.writes.is_empty() {
+                let position = self.random.below(disk.writes.len() as u64) as usize;
+                disk.finish(position);
+            }
+        }
+        for told in poll(&mut self.log) {
+            let place =
+                match told {
+                    Told::Entries(of, at) => self.ops.iter().rposition(
+                        |op| matches!(op, Op::Entry { shard, id, .. } if *shard == of && *id == at),
+                    ),
+                    Told::Vote(of, at) => self.ops.iter().rposition(
+                        |op| matches!(op, Op::Vote { shard, vote } if *shard == of && *vote == at),
+                    ),
+                    Told::Fetched => continue,
+                    Told::Failed(why) => panic!("{why}"),
+                };
+            self.told = self.told.max(place.expect("only what was laid is told durable") + 1);
+        }
+    }
+
+    fn crash(&mut self) {
+        let image = self.log.disk_mut().crash(&mut self.random);
+        let block = self.log.disk().block;
+        self.crashes += 1;
+        // The old log still holds its memory while the new one opens: they take turns with two pools.
+        self.pools.swap(0, 1);
+        let pool = self.pools[0].clone();
+        let mut disk = MemDisk::with(image, block, SEGMENT_BYTES);
+        disk.eager = false;
+        let survived = verify(&mut disk, &pool, &options()).unwrap().records as usize;
+        assert!(survived >= self.told, "{survived} of {} survived, {} were told", self.ops.len(), self.told);
+        self.lost += (self.ops.len() - survived) as u64;
+        self.ops.truncate(survived);
+        let (log, shards) = Log::open(disk, pool, options()).unwrap();
+        self.log = log;
+        self.told = survived;
+        let model = replay(&self.ops);
+        for shard in shards {
+            let expected = model.get(&shard.shard.0);
+            assert_eq!(*shard.vote.get(), expected.map_or(Vote::default(), |shard| shard.vote));
+            let count = expected.map_or(0, |shard| shard.entries.len());
+            assert_eq!(shard.last.get().index.0, count as u64);
+            let mut terms = expected.map_or(Vec::new(), |shard| {
+                (1..).zip(&shard.entries).map(|(index, &(term, _))| id(term, index)).collect()
+            });
+            terms.dedup_by_key(|id| id.term);
+            assert_eq!(shard.terms, terms);
+        }
+        self.compare();
+    }
+
+    /// Everything reads back as the model has it, in pieces of a random size.
+    fn compare(&mut self) {
+        let model = replay(&self.ops);
+        for shard in options().shards {
+            let bytes_max = 21_000 + self.random.below(200_000) as usize;
+            let entries = read_all(&mut self.log, shard.0, bytes_max);
+            match model.get(&shard.0) {
+                Some(expected) => assert!(entries == expected.entries, "shard {shard}"),
+                None => assert_eq!(entries, []),
+            }
+        }
+    }
+}
+
+fn live(seed: u64, pools: &[Pool; 2]) -> (u64, u64, usize) {
+    let mut random = Random::new(seed);
+    let block = if random.chance(50) { 512 } else { 4096 };
+    let mut disk = MemDisk::new(block, SEGMENT_BYTES);
+    let options = options();
+    disk.eager = false;
+    let (log, _) = Log::open(disk, pools[0].clone(), options).unwrap();
+    let terms = BTreeMap::new();
+    let mut world =
+        World { random, pools: pools.clone(), log, ops: Vec::new(), told: 0, terms, crashes: 0, lost: 0 };
+    for _ in 0..150 {
+        world.act();
+    }
+    world.crash();
+    (world.crashes, world.lost, world.ops.len())
+}
+
+#[test]
+fn whatever_happens_the_log_holds_what_the_model_holds() {
+    let pools = [Pool::new(4), Pool::new(4)];
+    let mut sum = (0, 0, 0);
+    for seed in 1..=200 {
+        let one = std::panic::catch_unwind(|| live(seed, &pools));
+        let Ok(one) = one else { panic!("seed {seed} fails") };
+        sum = (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2);
+    }
+    // A run in which little happened would show little.
+    assert!(sum.0 > 500 && sum.1 > 1000 && sum.2 > 5000, "{sum:?}");
+}

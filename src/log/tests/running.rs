@@ -1,0 +1,388 @@
+//! A log at work: laying, durability, reading, bounds.
+
+use super::super::NoRoom;
+use super::*;
+use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
+
+#[test]
+fn what_is_laid_is_read_before_and_after_it_is_durable_and_after_reopening() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    lay(&mut log, 1, 1, b"one");
+    lay(&mut log, 4, 1, b"other");
+    lay(&mut log, 1, 1, b"two");
+    let expected = vec![(1, b"one".to_vec()), (1, b"two".to_vec())];
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+    assert!(!log.is_quiet());
+    log.lay_vote(ShardId(7), vote(3, 2));
+    log.submit();
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+    let told = poll(&mut log);
+    let votes = vec![Told::Vote(7, vote(3, 2))];
+    assert_eq!(told, [votes, vec![Told::Entries(1, id(1, 2)), Told::Entries(4, id(1, 1))]].concat());
+    assert!(log.is_quiet());
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, shards) = open(image, &pool).unwrap();
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+    assert_eq!(read_all(&mut log, 4, 1 << 20), vec![(1, b"other".to_vec())]);
+    let tell =
+        |shard: &RecoveredShard| (shard.shard.0, *shard.vote.get(), *shard.last.get(), shard.terms.clone());
+    assert_eq!(tell(&shards[0]), (1, Vote::default(), id(1, 2), vec![id(1, 1)]));
+    assert_eq!(tell(&shards[1]), (4, Vote::default(), id(1, 1), vec![id(1, 1)]));
+    assert_eq!(tell(&shards[2]), (7, vote(3, 2), EntryId::default(), vec![]));
+}
+
+#[test]
+fn nothing_laid_writes_nothing() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    poll(&mut log);
+    let before = log.disk().operations;
+    log.submit();
+    assert_eq!((poll(&mut log), log.disk().operations), (vec![], before));
+}
+
+#[test]
+fn only_the_contiguous_prefix_is_told_durable() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    log.disk_mut().eager = false;
+    for _ in 0..4 {
+        lay(&mut log, 1, 1, b"entry");
+        log.submit();
+    }
+    log.disk_mut().finish(3);
+    log.disk_mut().finish(1);
+    assert_eq!(poll(&mut log), []);
+    log.disk_mut().finish(0);
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(1, 2))]);
+    assert!(!log.is_quiet());
+    log.disk_mut().finish(0);
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(1, 4))]);
+    assert!(log.is_quiet());
+}
+
+/// A follower acknowledged entries of a deposed leader that it had dropped meanwhile: the write that held them was
+/// still in flight when they were superseded, and its completion told them durable under the new leader's eyes.
+#[test]
+fn superseded_entries_in_flight_are_never_told_durable() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    log.disk_mut().eager = false;
+    for _ in 0..5 {
+        lay(&mut log, 1, 1, b"old");
+        log.submit();
+    }
+    lay(&mut log, 1, 1, b"old, not submitted");
+    log.truncate_after(ShardId(1), Index(2));
+    assert_eq!(log.last(ShardId(1)), id(1, 2));
+    log.lay_received(ShardId(1), &records(1, 2, 3, &[b"new".to_vec()]));
+    log.submit();
+    for _ in 0..5 {
+        log.disk_mut().finish(0);
+        for told in poll(&mut log) {
+            let Told::Entries(1, told) = told else { panic!("{told:?}") };
+            assert!(told <= id(1, 2), "{told}");
+        }
+    }
+    log.disk_mut().finish(0);
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(2, 3))]);
+    let expected = vec![(1, b"old".to_vec()), (1, b"old".to_vec()), (2, b"new".to_vec())];
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+    let (mut log, shards) = open(log.disk().image.clone(), &Pool::new(4)).unwrap();
+    assert_eq!(read_all(&mut log, 1, 1 << 20), expected);
+    assert_eq!(shards[0].terms, [id(1, 1), id(2, 3)]);
+}
+
+#[test]
+fn a_run_cut_in_the_middle_is_read_to_the_cut() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    for number in 0..10 {
+        lay(&mut log, 1, 1, &[number; 20]);
+    }
+    log.truncate_after(ShardId(1), Index(4));
+    lay(&mut log, 1, 2, b"after the cut");
+    log.truncate_after(ShardId(1), Index(0));
+    assert_eq!(log.last(ShardId(1)), EntryId::default());
+    for number in 0..6 {
+        lay(&mut log, 1, 3, &[number; 21]);
+    }
+    log.truncate_after(ShardId(1), Index(4));
+    lay(&mut log, 1, 4, b"last");
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(4, 5))]);
+    let mut expected = (0..4).map(|number| (3, vec![number; 21])).collect::<Vec<_>>();
+    expected.push((4, b"last".to_vec()));
+    for bytes_max in [88, 100, 200, 1 << 20] {
+        assert_eq!(read_all(&mut log, 1, bytes_max), expected);
+    }
+    let (mut log, _) = open(log.disk().image.clone(), &Pool::new(4)).unwrap();
+    assert_eq!(read_all(&mut log, 1, 88), expected);
+}
+
+#[test]
+fn with_all_writes_in_flight_records_gather_in_one_batch() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    log.disk_mut().eager = false;
+    for number in 0..100 {
+        assert_eq!(log.room_for(8), Ok(()), "{number}");
+        lay(&mut log, 1, 1, b"gathered");
+        log.submit();
+    }
+    assert_eq!(log.disk().writes.len(), WRITES_IN_FLIGHT_MAX);
+    assert_eq!(log.room_for(52 << 10), Err(NoRoom::Busy));
+    log.lay_vote(ShardId(1), vote(5, 5));
+    log.submit();
+    log.disk_mut().finish(0);
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(1, 1))]);
+    assert_eq!(log.disk().writes.len(), WRITES_IN_FLIGHT_MAX, "the gathered batch is under way");
+    log.disk_mut().eager = true;
+    assert_eq!(poll(&mut log), [Told::Vote(1, vote(5, 5)), Told::Entries(1, id(1, 100))]);
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len(), 100);
+}
+
+#[test]
+fn a_disk_that_refuses_gets_its_writes_later_and_in_order() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    (log.disk_mut().eager, log.disk_mut().writes_max) = (false, 2);
+    for _ in 0..6 {
+        lay(&mut log, 1, 1, b"entry");
+        log.submit();
+    }
+    assert_eq!(log.disk().writes.len(), 2);
+    for number in 1..=6 {
+        assert_eq!(log.disk().writes[0].sequence.0, number);
+        log.disk_mut().finish(0);
+        assert_eq!(poll(&mut log), [Told::Entries(1, id(1, number))]);
+    }
+}
+
+#[test]
+fn a_failed_disk_ends_all_promises_and_is_left_alone() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    log.disk_mut().eager = false;
+    lay(&mut log, 1, 1, b"before");
+    log.submit();
+    lay(&mut log, 1, 1, b"never");
+    log.submit();
+    log.disk_mut().finish(0);
+    log.disk_mut().fail();
+    log.disk_mut().finish(0);
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(1, 1)), Told::Failed("told to".into())]);
+    let before = log.disk().operations;
+    lay(&mut log, 1, 1, b"nothing");
+    log.lay_vote(ShardId(1), vote(2, 2));
+    log.submit();
+    assert_eq!((poll(&mut log), log.disk().operations), (vec![], before));
+    assert_eq!(log.room_for(1), Err(NoRoom::Busy));
+}
+
+#[test]
+fn a_full_log_says_so_and_still_takes_votes_and_no_ops() {
+    let pool = Pool::new(4);
+    let options = Options { segments_max: 3, ..options() };
+    let (mut log, _) = Log::open(MemDisk::new(512, SEGMENT_BYTES), pool.clone(), options.clone()).unwrap();
+    let mut laid = 0;
+    let full = loop {
+        match log.room_for(1000) {
+            Ok(()) => lay(&mut log, 1, 1, &[7; 1000]),
+            Err(NoRoom::Full) => break log.last(ShardId(1)),
+            Err(NoRoom::Busy) => panic!("a disk that answers at once is never busy"),
+        };
+        laid += 1;
+        log.submit();
+        poll(&mut log);
+    };
+    assert!(laid > 100, "{laid}");
+    assert_eq!(log.disk().image.0.len(), 3);
+    assert_eq!(log.room_for_received(1064), Err(NoRoom::Full));
+    for term in 2..8 {
+        assert_eq!(log.room_for_vote(), Ok(()));
+        log.lay_vote(ShardId(1), vote(term, 2));
+        log.submit();
+        assert_eq!(poll(&mut log), [Told::Vote(1, vote(term, 2))]);
+    }
+    let noop = id(8, full.index.0 + 1);
+    log.lay(NewEntry { kind: Kind::Noop, ..new_entry(1, noop, b"") }, b"");
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, noop)]);
+
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, shards) = Log::open(MemDisk::with(image, 512, SEGMENT_BYTES), pool, options).unwrap();
+    assert_eq!((*shards[0].vote.get(), *shards[0].last.get()), (vote(7, 2), noop));
+    assert_eq!(log.room_for(1000), Err(NoRoom::Full));
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len(), laid + 1);
+
+    // And when even that is used up, the log stops with a clear word.
+    let mut last = Vec::new();
+    for term in 9..200 {
+        log.lay_vote(ShardId(1), vote(term, 2));
+        log.submit();
+        last = poll(&mut log);
+        if last.iter().any(|told| matches!(told, Told::Failed(_))) {
+            break;
+        }
+    }
+    let [Told::Failed(cause)] = &last[..] else { panic!("{last:?}") };
+    assert!(cause.contains("every segment"), "{cause}");
+}
+
+#[test]
+fn the_next_segment_not_being_ready_is_busy_and_not_full() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    poll(&mut log);
+    log.disk_mut().prepares = false;
+    while log.room_for(1000) == Ok(()) {
+        lay(&mut log, 1, 1, &[7; 1000]);
+        log.submit();
+        poll(&mut log);
+    }
+    assert_eq!(log.room_for(1000), Err(NoRoom::Busy));
+    assert_eq!(log.room_for_vote(), Ok(()));
+    log.disk_mut().prepares = true;
+    poll(&mut log);
+    assert_eq!(log.room_for(1000), Ok(()));
+}
+
+#[test]
+fn the_largest_entries_and_a_lagging_reader_in_the_smallest_pool() {
+    let pool = Pool::new(4);
+    let disk = MemDisk::new(4096, 8 << 20);
+    let (mut log, _) = Log::open(disk, pool.clone(), options()).unwrap();
+    let payload = |number: u64| vec![number as u8; ENTRY_PAYLOAD_BYTES_MAX - (number as usize % 3)];
+    let mut laid = 0;
+    while laid < 40 {
+        if log.room_for(ENTRY_PAYLOAD_BYTES_MAX) == Ok(()) {
+            lay(&mut log, 4, 1 + laid / 10, &payload(laid));
+            lay(&mut log, 1, 1, b"small");
+            laid += 1;
+            log.submit();
+        }
+        poll(&mut log);
+    }
+    let all = read_all(&mut log, 4, crate::limits::APPEND_BYTES_MAX);
+    assert_eq!(all.len(), 40);
+    for (number, entry) in (0..).zip(all) {
+        assert!(entry == (1 + number / 10, payload(number)), "entry {number}");
+    }
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len(), 40);
+}
+
+#[test]
+fn decay_found_when_reading_back_stops_the_node() {
+    let pool = Pool::new(4);
+    let image = image_of(3, &pool);
+    let (mut log, _) = open(image, &pool).unwrap();
+    let segment = log.disk_mut().image.0.get_mut(&0).unwrap();
+    segment[64 + 64 + 3] ^= 1;
+    assert_eq!(log.span(ShardId(1), Index(1), 1 << 20), Span::Fetching);
+    let told = poll(&mut log);
+    let [Told::Failed(cause)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(cause, "entries from 1 on of shard 1 have decayed: the record's payload fails its checksum");
+    assert_eq!(log.span(ShardId(1), Index(1), 1 << 20), Span::Fetching);
+}
+
+#[test]
+fn many_shards_share_one_write() {
+    let pool = Pool::new(4);
+    let shards = (0..500).map(|number| ShardId(number * 4)).collect::<Vec<_>>();
+    let options = Options { shards: shards.clone(), ..options() };
+    let (mut log, _) = Log::open(MemDisk::new(512, 1 << 20), pool.clone(), options.clone()).unwrap();
+    for round in 1..=3 {
+        for shard in &shards {
+            lay(&mut log, shard.0, 1, &shard.0.to_le_bytes());
+        }
+        log.submit();
+        assert_eq!(log.disk().writes.len(), 1);
+        let told = poll(&mut log);
+        let expected = shards.iter().map(|shard| Told::Entries(shard.0, id(1, round)));
+        assert_eq!(told, expected.collect::<Vec<_>>());
+    }
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, recovered) = Log::open(MemDisk::with(image, 512, 1 << 20), pool, options).unwrap();
+    assert_eq!(recovered.len(), 500);
+    for shard in shards {
+        assert_eq!(read_all(&mut log, shard.0, 1 << 20), vec![(1, shard.0.to_le_bytes().to_vec()); 3]);
+    }
+}
+
+/// A region read back from the disk reached into batches that were still in flight, found zeros, and called it decay.
+#[test]
+fn what_is_in_flight_is_never_read_back() {
+    let pool = Pool::new(4);
+    let disk = MemDisk::new(512, 4 << 20);
+    let (mut log, _) = Log::open(disk, pool.clone(), options()).unwrap();
+    log.disk_mut().eager = false;
+    let mut laid = [0u64; 3];
+    for number in 0..6000usize {
+        if log.room_for(8) == Ok(()) {
+            let shard = number % 3;
+            laid[shard] += 1;
+            lay(&mut log, [1, 4, 7][shard], 1, &laid[shard].to_le_bytes());
+            log.submit();
+        }
+        if log.disk().writes.len() > 10 {
+            log.disk_mut().finish(number % 3);
+        }
+        poll(&mut log);
+        if number % 500 == 499 {
+            for (shard, laid) in [1, 4, 7].into_iter().zip(laid) {
+                let expected = (1..=laid).map(|index| (1, index.to_le_bytes().to_vec())).collect::<Vec<_>>();
+                assert!(read_all(&mut log, shard, 1 << 20) == expected, "shard {shard} after {number}");
+            }
+            assert!(log.disk().writes.len() >= 8);
+        }
+    }
+    assert!(laid.iter().all(|&laid| laid > 1900), "{laid:?}");
+}
+
+/// With memory for one read, the shard that asked first in every turn was served over and over, and no other ever.
+#[test]
+fn lagging_readers_of_several_shards_take_turns() {
+    let pool = Pool::new(4);
+    let options = options();
+    let (mut log, _) = Log::open(MemDisk::new(512, 16 << 20), pool.clone(), options.clone()).unwrap();
+    for number in 0..12 {
+        for shard in [1, 4, 7] {
+            lay(&mut log, shard, 1, &vec![number; 300_000]);
+            log.submit();
+        }
+        poll(&mut log);
+    }
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, _) = Log::open(MemDisk::with(image, 512, 16 << 20), pool, options).unwrap();
+    let mut next = [1u64; 3];
+    for turn in 0.. {
+        assert!(turn < 1000, "someone starves: {next:?}");
+        let mut pieces = 0;
+        for (shard, next) in [1, 4, 7].into_iter().zip(&mut next) {
+            if *next <= 12
+                && let Span::Ready { count, .. } = log.span(ShardId(shard), Index(*next), 1 << 20)
+            {
+                let mut bytes = Vec::new();
+                log.pieces(ShardId(shard), Index(*next), count, &mut bytes);
+                record::check_run(&bytes.concat(), ShardId(shard), Index(*next)).unwrap();
+                *next += u64::from(count);
+                pieces += 1;
+            }
+        }
+        assert!(pieces <= 1, "memory for one read serves one shard in a turn");
+        let (least, most) = (next.iter().min().unwrap(), next.iter().max().unwrap());
+        assert!(most - least <= 6, "{next:?}");
+        if *least > 12 {
+            break;
+        }
+        poll(&mut log);
+    }
+}

@@ -1,0 +1,133 @@
+//! Records of every size, every kind of acknowledgement, a log that is full.
+
+use std::time::{Duration, Instant};
+
+use plimsoll::client::{Client, Outcome, Reader, Submit};
+use plimsoll::local::{Cluster, Shape};
+use plimsoll::types::{Acks, Index, ShardId, Timestamp};
+
+use crate::ledger::payload;
+use crate::{cluster, small, turn};
+
+fn submit_and_wait(client: &mut Client, submit: Submit<'_>) -> Outcome {
+    let request = client.submit(submit).unwrap();
+    client.flush();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        assert!(Instant::now() < until, "no outcome");
+        client.poll(Duration::from_millis(100), &mut completions);
+    }
+    assert_eq!(completions.len(), 1);
+    assert_eq!(completions[0].request, request);
+    completions[0].outcome
+}
+
+fn read_all(cluster: &Cluster, count: usize) -> Vec<Vec<Vec<u8>>> {
+    let mut replicas = Vec::new();
+    for id in cluster.ids() {
+        let mut reader = Reader::open(cluster.client_options(), id, ShardId(0), Index(1)).unwrap();
+        let mut records = Vec::new();
+        let until = Instant::now() + Duration::from_secs(60);
+        while records.len() < count {
+            assert!(Instant::now() < until, "node {id} has {} records", records.len());
+            if let Some(record) = reader.next_record(Duration::from_secs(1)).unwrap() {
+                records.push(record.payload.to_vec());
+            }
+        }
+        replicas.push(records);
+    }
+    replicas
+}
+
+#[test]
+fn records_from_one_byte_to_64_mib_come_back_whole_from_every_replica() {
+    let _turn = turn();
+    let shape = Shape { segment_mib: 64, capacity_mib: 1024, chunks: 16, ..Shape::default() };
+    let mut cluster = cluster("sizes", &shape);
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    let sizes = [
+        1,
+        7,
+        8,
+        4096,
+        (1 << 20) - 64,
+        (1 << 20) - 63,
+        286_208,
+        3 << 20,
+        (16 << 20) + 1,
+        64 << 20,
+        100,
+    ];
+    let mut expected = Vec::new();
+    for (number, size) in sizes.into_iter().enumerate() {
+        let mut bytes = payload(number as u64, size.max(8));
+        bytes.truncate(size);
+        let outcome = submit_and_wait(&mut client, Submit::new(ShardId(0), &bytes));
+        assert!(outcome.is_committed(), "{size} bytes: {outcome:?}");
+        expected.push(bytes);
+    }
+    for (replica, records) in read_all(&cluster, expected.len()).into_iter().enumerate() {
+        for (found, expected) in records.iter().zip(&expected) {
+            assert_eq!(found.len(), expected.len());
+            assert!(found == expected, "a record of {} bytes is altered on replica {replica}", expected.len());
+        }
+    }
+}
+
+#[test]
+fn each_kind_of_acknowledgement_is_answered() {
+    let _turn = turn();
+    let mut cluster = cluster("acks", &small());
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    let mut last = Index(0);
+    for (number, acks) in [Acks::None, Acks::Leader, Acks::Quorum, Acks::None, Acks::Quorum].into_iter().enumerate() {
+        let bytes = payload(number as u64, 64);
+        let submit = Submit { acks, timestamp: Timestamp(900 + number as u64), ..Submit::new(ShardId(0), &bytes) };
+        match submit_and_wait(&mut client, submit) {
+            Outcome::Committed { id, timestamp } => {
+                assert_eq!(timestamp, Timestamp(900 + number as u64));
+                assert!(id.index > last);
+                last = id.index;
+            }
+            other => panic!("{acks:?}: {other:?}"),
+        }
+    }
+    for records in read_all(&cluster, 5) {
+        assert!(records.iter().enumerate().all(|(number, bytes)| *bytes == payload(number as u64, 64)));
+    }
+}
+
+#[test]
+fn a_full_log_says_so_and_keeps_what_it_has() {
+    let _turn = turn();
+    let shape = Shape { segment_mib: 8, capacity_mib: 16, chunks: 8, ..Shape::default() };
+    let mut cluster = cluster("full", &shape);
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    let mut taken = 0_u64;
+    let outcome = loop {
+        let bytes = payload(taken, 100_000);
+        match submit_and_wait(&mut client, Submit::new(ShardId(0), &bytes)) {
+            Outcome::Committed { .. } => taken += 1,
+            other => break other,
+        }
+        assert!(taken < 200, "16 MiB do not hold {taken} records of 100 kB");
+    };
+    assert_eq!(outcome, Outcome::LogFull);
+    assert!(taken > 100, "full after {taken} records of 100 kB");
+    // What is there stays, over a restart of all nodes too: an election still finds room for its votes.
+    for id in cluster.ids() {
+        cluster.kill(id).unwrap();
+    }
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    for records in read_all(&cluster, taken as usize) {
+        assert!(records.iter().enumerate().all(|(number, bytes)| *bytes == payload(number as u64, 100_000)));
+    }
+}

@@ -1,0 +1,156 @@
+//! A node that must not start says one clear thing, exits with 2 and touches nothing.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use plimsoll::local::{Cluster, Shape};
+use plimsoll::types::NodeId;
+
+use crate::{binary, cluster, small};
+
+fn run(config: &Path) -> Output {
+    Command::new(binary()).args(["node", "--config"]).arg(config).output().unwrap()
+}
+
+/// Runs node 1 of the cluster, which must refuse, and returns what it says.
+fn refused(cluster: &Cluster) -> String {
+    let output = run(cluster.config_path(NodeId(1)));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let errors = said.lines().filter(|line| line.contains("error:")).count();
+    assert_eq!(errors, 1, "one clear error:\n{said}");
+    said
+}
+
+/// Every path below `directory`, with what it holds.
+fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(directory) else { return found };
+    for entry in entries.map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.push((path.display().to_string(), Vec::new()));
+            found.extend(contents(&path));
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn one() -> Shape {
+    Shape { nodes: 1, ..small() }
+}
+
+#[test]
+fn a_port_in_use() {
+    let cluster = cluster("port", &one());
+    let me = cluster.config(NodeId(1)).me().unwrap().clone();
+    for address in [me.peer, me.client] {
+        let _taken = TcpListener::bind(address).unwrap();
+        let said = refused(&cluster);
+        assert!(said.contains(&address.to_string()) && said.contains("in use"), "{said}");
+        assert!(!cluster.config(NodeId(1)).data_dir.exists(), "nothing is made");
+    }
+}
+
+#[test]
+fn a_data_directory_that_another_node_holds() {
+    let mut first = cluster("held", &one());
+    first.start_all().unwrap();
+    first.await_leaders().unwrap();
+    let mut second = cluster("holder", &one());
+    let held = first.config(NodeId(1)).clone();
+    second
+        .reconfigure(NodeId(1), |config| {
+            config.cluster = held.cluster.clone();
+            config.data_dir = held.data_dir.clone();
+        })
+        .unwrap();
+    let said = refused(&second);
+    assert!(said.contains("held by another node"), "{said}");
+    let pid = first.pid(NodeId(1)).unwrap().to_string();
+    assert!(said.contains(&pid), "it names the holder, {pid}: {said}");
+}
+
+#[test]
+fn a_data_directory_of_another_cluster_or_node_or_shape() {
+    let mut cluster = cluster("foreign", &one());
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    cluster.kill(NodeId(1)).unwrap();
+    let original = cluster.config(NodeId(1)).clone();
+    let before = contents(&original.data_dir);
+    assert!(before.len() >= 3, "there is a log and an identity");
+    let wrong: [(&str, fn(&mut plimsoll::node::Config)); 3] = [
+        ("cluster", |config| config.cluster = "another".into()),
+        ("node", |config| {
+            config.node = 7;
+            config.members[0].id = 7;
+        }),
+        ("shards", |config| config.shards = 3),
+    ];
+    for (word, change) in wrong {
+        cluster.reconfigure(NodeId(1), change).unwrap();
+        let said = refused(&cluster);
+        assert!(said.contains("is not this node's") && said.contains(word), "{said}");
+        assert_eq!(contents(&original.data_dir), before, "nothing is touched");
+        cluster.reconfigure(NodeId(1), |config| *config = original.clone()).unwrap();
+    }
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+}
+
+#[test]
+fn a_directory_that_is_somebody_elses() {
+    let cluster = cluster("stranger", &one());
+    let path = &cluster.config(NodeId(1)).data_dir;
+    fs::create_dir(path).unwrap();
+    fs::write(path.join("thesis.txt"), "three years of work").unwrap();
+    let before = contents(path);
+    let said = refused(&cluster);
+    assert!(said.contains("thesis.txt"), "{said}");
+    assert_eq!(contents(path), before, "nothing is touched");
+}
+
+#[test]
+fn a_configuration_that_is_not_sound() {
+    let mut cluster = cluster("config", &one());
+    cluster.reconfigure(NodeId(1), |config| config.raft.heartbeat_ms = 100).unwrap();
+    let said = refused(&cluster);
+    assert!(said.contains("heartbeat_ms"), "{said}");
+    let path = cluster.config_path(NodeId(1)).to_owned();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("colour = \"blue\"\n{text}")).unwrap();
+    let said = refused(&cluster);
+    assert!(said.contains("colour"), "{said}");
+    assert!(!cluster.config(NodeId(1)).data_dir.exists(), "nothing is made");
+}
+
+#[test]
+fn a_node_that_lost_its_data_is_not_taken_for_the_one_that_promised() {
+    // A member whose directory was wiped comes back with an empty log and no votes. Let in under its old name, it could
+    // help to elect a leader that lacks what it once acknowledged. Its peers know the life of its directory.
+    let mut cluster = cluster("wiped", &small());
+    cluster.start_all().unwrap();
+    let leader = cluster.await_leaders().unwrap()[0];
+    let wiped = cluster.ids().into_iter().find(|&id| id != leader).unwrap();
+    cluster.kill(wiped).unwrap();
+    fs::remove_dir_all(&cluster.config(wiped).data_dir).unwrap();
+    cluster.start(wiped).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !(cluster.log(leader).contains("store") || cluster.log(wiped).contains("store")) {
+        assert!(std::time::Instant::now() < until, "nobody noticed:\n{}", cluster.last_words(leader));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // The other two serve, and the wiped one stays outside.
+    let mut ledger = crate::ledger::Ledger::open(&cluster, 0);
+    ledger.load(4, |ledger| ledger.acknowledged.len() >= 50);
+    let mut client = plimsoll::client::Client::connect(cluster.client_options()).unwrap();
+    let status = client.status(wiped, plimsoll::types::ShardId(0), std::time::Duration::from_secs(2)).unwrap();
+    assert_eq!(status.leader, None, "it follows nobody");
+    assert_eq!(status.commit.0, 0);
+}

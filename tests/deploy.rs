@@ -1,0 +1,27 @@
+//! What lies in `deploy/` for users to copy is understood by the node that they start with it.
+#![cfg(feature = "node")]
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use plimsoll::node::config::Config;
+
+#[test]
+fn every_configuration_is_sound_and_one_cluster_agrees() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let load = |name: &str| Config::load(&deploy.join(name)).unwrap_or_else(|error| panic!("{error}"));
+    let alone = load("node.toml");
+    assert_eq!((alone.members.len(), alone.cpu.cores.len()), (3, usize::from(alone.lanes)));
+
+    let nodes: Vec<Config> = (1..=3).map(|node| load(&format!("example/node{node}.toml"))).collect();
+    for (at, node) in nodes.iter().enumerate() {
+        assert_eq!(node.node as usize, at + 1);
+        assert_eq!(node.members, nodes[0].members);
+        assert_eq!(
+            (&node.cluster, node.lanes, node.shards),
+            (&nodes[0].cluster, nodes[0].lanes, nodes[0].shards)
+        );
+        let same_directory = nodes.iter().filter(|other| other.data_dir == node.data_dir).count();
+        assert_eq!(same_directory, 1, "{} is used twice", node.data_dir.display());
+    }
+}
