@@ -75,6 +75,7 @@ impl<W: World> Groups<W> {
         for (to, message) in self.effects.messages.drain(..) {
             self.outbox.push(to, shard.id, message);
         }
+        self.answer_read_indexes(at);
         if let Some(change) = self.effects.change.take() {
             self.on_change(now, at, change);
         }
