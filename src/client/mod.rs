@@ -281,7 +281,7 @@ impl Client {
             let pending = self.pending.get_mut(&id).expect("what is queued is pending");
             pending.attempt = pending.attempt.wrapping_add(1);
             pending.slot = Some(slot);
-            let cut = connection::Cut { id, attempt: pending.attempt, offset: 0 };
+            let cut = connection::Cut { id, attempt: pending.attempt, offset: 0, shard };
             if let Some(connection) = &mut self.slots[slot].connection {
                 connection.cut = Some(cut);
             }
@@ -293,7 +293,7 @@ impl Client {
     fn continue_cut(&mut self, slot: usize) {
         let Some(connection) = &mut self.slots[slot].connection else { return };
         while let Some(cut) = connection.cut {
-            // A record that came to its end while it was being cut needs no more parts.
+            // A record that was refused while it was being cut needs no more parts.
             let pending = self.pending.get(&cut.id);
             let Some(pending) = pending.filter(|it| it.slot == Some(slot) && it.attempt == cut.attempt)
             else {
@@ -332,7 +332,12 @@ impl Client {
         let Some(pending) = self.pending.get_mut(&id).filter(current) else { return };
         let shard = pending.shard;
         let outcome = match outcome {
-            wire::Outcome::NotLeader { leader } => {
+            // A node that stops took nothing of it either, and hands its leadership over.
+            wire::Outcome::NotLeader { .. } | wire::Outcome::Stopping => {
+                let leader = match outcome {
+                    wire::Outcome::NotLeader { leader } => leader,
+                    _ => None,
+                };
                 pending.leader = leader;
                 if !self.route(shard).is_broken() {
                     let member = leader.and_then(|node| self.member(node).ok());
@@ -353,7 +358,6 @@ impl Client {
             wire::Outcome::LogFull => Outcome::LogFull,
             wire::Outcome::Unknown => Outcome::Unknown,
             wire::Outcome::Invalid | wire::Outcome::Accepted => Outcome::Invalid,
-            wire::Outcome::Stopping => Outcome::Stopping,
         };
         self.end_in_flight(id, outcome, now);
     }

@@ -94,7 +94,7 @@ pub enum Outcome {
     Deadline,
     /// Not taken: the node did not accept it as well-formed.
     Invalid,
-    /// The node is stopping: not taken, or given up.
+    /// Not taken: the node is stopping. A submit is offered to another node instead.
     Stopping,
     /// Not sent: an earlier submit of its shard failed ([`Options::strict_order`]).
     Withdrawn,
@@ -205,7 +205,7 @@ impl<'a> Submit<'a> {
 impl Outcome {
     /// Whether the record may be in the log although it was not said to be committed.
     pub fn is_unknown(self) -> bool {
-        matches!(self, Outcome::Unknown | Outcome::Deadline | Outcome::Stopping)
+        matches!(self, Outcome::Unknown | Outcome::Deadline)
     }
 
     /// Whether it was said to be committed.
@@ -225,7 +225,7 @@ impl fmt::Display for Outcome {
             Outcome::Unknown => write!(f, "unknown: the leader was lost, read the log to see"),
             Outcome::Deadline => write!(f, "unknown: not answered before the deadline, read the log to see"),
             Outcome::Invalid => write!(f, "not taken: the node does not know the shard or the request"),
-            Outcome::Stopping => write!(f, "not taken or given up: the node is stopping"),
+            Outcome::Stopping => write!(f, "not taken: the node is stopping"),
             Outcome::Withdrawn => write!(f, "not sent: an earlier submit failed"),
         }
     }

@@ -434,6 +434,20 @@ impl<D: Disk> Log<D> {
     /// # Panics
     /// If they cannot.
     pub fn pieces<'a>(&'a self, shard: ShardId, from: Index, count: u32, pieces: &mut Vec<&'a [u8]>) {
+        self.each_piece(shard, from, count, |piece| pieces.push(piece));
+    }
+
+    /// How many bytes that are.
+    ///
+    /// # Panics
+    /// As [`Log::pieces`].
+    pub fn bytes_of(&self, shard: ShardId, from: Index, count: u32) -> usize {
+        let mut bytes = 0;
+        self.each_piece(shard, from, count, |piece| bytes += piece.len());
+        bytes
+    }
+
+    fn each_piece<'a>(&'a self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&'a [u8])) {
         let position = self.shards.of(shard);
         let log = &self.shards.0[position];
         let end = from.0 + u64::from(count);
@@ -444,7 +458,7 @@ impl<D: Disk> Log<D> {
             let run = &log.runs[number];
             let memory = self.memory(position, run).expect("a span promised in this turn is in memory");
             let (taken, range) = run.part(memory, next - run.first, end - next, usize::MAX);
-            pieces.push(&memory[range]);
+            give(&memory[range]);
             next += u64::from(taken);
             number += 1;
         }

@@ -163,6 +163,18 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Malforme
     })
 }
 
+/// The bytes that the first `count` of consecutive records take.
+///
+/// # Panics
+/// If there are fewer, or they were not checked and make no sense.
+pub fn prefix_bytes(records: &[u8], count: u32) -> usize {
+    let mut bytes = 0;
+    for _ in 0..count {
+        bytes += peek(&records[bytes..]).expect("the records were checked").1;
+    }
+    bytes
+}
+
 /// What [`check_run`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSummary {

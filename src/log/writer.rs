@@ -22,6 +22,9 @@ const SEGMENT_RESERVE_BYTES: u64 = 512 << 10;
 /// Kept free at a chunk's end, for votes and no-ops while all other chunks are held by writes.
 const CHUNK_RESERVE_BYTES: usize = 2 * WRITES_IN_FLIGHT_MAX * BLOCK_BYTES_MAX;
 
+/// The part of a log that leaders do not fill: one in so many.
+const LEADER_RESERVE: u64 = 8;
+
 /// Where batches go: the disk's segments and the chain.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -64,6 +67,13 @@ enum Right {
     Ordinary,
     /// Votes and no-ops: they may use what is kept back, and do not wait for writes in flight.
     Reserve,
+}
+
+impl Right {
+    /// That of records off the wire: a header without a payload is a no-op.
+    fn of_received(bytes: usize) -> Right {
+        if bytes == RECORD_HEADER_BYTES { Right::Reserve } else { Right::Ordinary }
+    }
 }
 
 /// Where records would lie.
@@ -144,6 +154,16 @@ impl Stream {
         (segment as usize).min(chunk).min(BATCH_BYTES_MAX)
     }
 
+    fn total_bytes(&self) -> u64 {
+        self.segments_max.saturating_mul(self.segment_bytes)
+    }
+
+    /// What is left of the log behind the last batch.
+    fn left_bytes(&self) -> u64 {
+        let segments = self.segments_max.saturating_sub(u64::from(self.next.segment));
+        segments.saturating_mul(self.segment_bytes).saturating_sub(u64::from(self.next.offset))
+    }
+
     /// Why there is no room behind `segment`.
     fn no_segment_after(&self, segment: u32) -> NoRoom {
         if u64::from(segment) + 1 >= self.segments_max { NoRoom::Full } else { NoRoom::Busy }
@@ -151,14 +171,20 @@ impl Stream {
 }
 
 impl<D: Disk> Log<D> {
-    /// Whether an entry with such a payload can be laid at this moment. Room for votes is kept back.
+    /// Whether a leader can lay a new entry with such a payload at this moment. Room for votes is kept back, and an
+    /// eighth of the log: a follower lays the same records in batches of its own, which may take more blocks, and must
+    /// not be full before its leader is.
     pub fn room_for(&self, payload_bytes: usize) -> Result<(), NoRoom> {
+        if self.stream.left_bytes() < self.stream.total_bytes() / LEADER_RESERVE {
+            return Err(NoRoom::Full);
+        }
         self.fit(record::span_bytes(payload_bytes), Right::Ordinary).map(drop)
     }
 
-    /// Whether records of so many bytes in all can be laid as they came.
+    /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept back:
+    /// it must commit for a leader of a full log to serve at all.
     pub fn room_for_received(&self, bytes: usize) -> Result<(), NoRoom> {
-        self.fit(bytes, Right::Ordinary).map(drop)
+        self.fit(bytes, Right::of_received(bytes)).map(drop)
     }
 
     /// Whether a vote or a no-op can be laid at this moment: what is kept back for them counts.
@@ -207,7 +233,8 @@ impl<D: Disk> Log<D> {
         if records.is_empty() {
             return;
         }
-        let Some(begin) = self.reserve(records.len(), Right::Ordinary, "entries") else { return };
+        let right = Right::of_received(records.len());
+        let Some(begin) = self.reserve(records.len(), right, "entries") else { return };
         self.room(begin, records.len()).copy_from_slice(records);
         let position = self.shards.of(shard);
         let mut at = 0;

@@ -44,7 +44,7 @@ pub struct Accept {
     pub truncate_after: Option<Index>,
     /// How many of the entries carried are here already.
     pub skip: u32,
-    /// How many of those after them are to be appended.
+    /// How many are to be appended: all the others.
     pub take: u32,
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Standing {
     votes: Votes,
     /// The leader asked for it.
     transfer: bool,
+    /// When those who have not answered are asked again: questions get lost, too.
+    pub(super) again_at: Time,
 }
 
 impl Raft {
@@ -49,14 +51,31 @@ impl Raft {
         let mut votes = Votes::new(self.voters.len());
         let outcome = votes.record(self.place, true);
         self.leader = None;
-        self.state = State::PreCandidate(Standing { votes, transfer: false });
+        self.state = State::PreCandidate(Standing { votes, transfer: false, again_at: now });
         self.rest(now);
         if outcome == Outcome::Won {
             self.stand(now, false, effects);
         } else {
-            let message = Message::PreVote { term: Term(self.vote.term.0 + 1), last: self.local.last() };
-            self.broadcast(message, effects);
+            self.ask_open(now, effects);
         }
+    }
+
+    /// Asks those who have not answered, now and again after a heartbeat interval.
+    pub(super) fn ask_open(&mut self, now: Time, effects: &mut Effects) {
+        let (term, last) = (self.vote.term, self.local.last());
+        let (standing, message) = match &mut self.state {
+            State::PreCandidate(standing) => (standing, Message::PreVote { term: Term(term.0 + 1), last }),
+            State::Candidate(standing) => {
+                let transfer = standing.transfer;
+                (standing, Message::RequestVote { term, last, transfer })
+            }
+            State::Follower(_) | State::Leader(_) => return,
+        };
+        standing.again_at = now.after(self.timing.heartbeat);
+        let votes = &standing.votes;
+        let voters = self.voters.iter().enumerate();
+        let open = voters.filter(|(place, voter)| **voter != self.id && votes.is_open(*place));
+        effects.messages.extend(open.map(|(_, voter)| (*voter, message)));
     }
 
     /// Stands for election: votes for itself, and asks the others when that is durable.
@@ -67,7 +86,8 @@ impl Raft {
         let vote = Vote { term: Term(self.vote.term.0 + 1), candidate: Some(self.id) };
         self.set_vote(vote, effects);
         self.leader = None;
-        self.state = State::Candidate(Standing { votes: Votes::new(self.voters.len()), transfer });
+        let votes = Votes::new(self.voters.len());
+        self.state = State::Candidate(Standing { votes, transfer, again_at: Time::NEVER });
         self.rest(now);
     }
 
@@ -80,13 +100,10 @@ impl Raft {
         if *self.vote_durable.get() == self.vote {
             match &mut self.state {
                 State::Candidate(standing) => {
-                    let (place, transfer) = (self.place, standing.transfer);
-                    if standing.votes.record(place, true) == Outcome::Won {
+                    if standing.votes.record(self.place, true) == Outcome::Won {
                         self.lead(now, effects);
                     } else {
-                        let message =
-                            Message::RequestVote { term: self.vote.term, last: self.local.last(), transfer };
-                        self.broadcast(message, effects);
+                        self.ask_open(now, effects);
                     }
                 }
                 _ if self.grant_owed => self.grant(effects),
@@ -248,11 +265,6 @@ impl Raft {
     pub(super) fn rest(&mut self, now: Time) {
         let timeout: Duration = self.timing.election;
         self.election_at = now.after(self.random.between(timeout, timeout * 2));
-    }
-
-    fn broadcast(&self, message: Message, effects: &mut Effects) {
-        let others = self.voters.iter().filter(|voter| **voter != self.id);
-        effects.messages.extend(others.map(|voter| (*voter, message)));
     }
 
     pub(super) fn role_now(&self) -> Role {

@@ -13,6 +13,13 @@
 //!
 //! *Sending.* Messages may be lost, doubled, reordered and late; [`Raft::replicate`] and the ticks repeat what matters.
 //!
+//! *Room.* A caller that has no room for an append's records does not step the append: to the protocol it was lost.
+//!
+//! # Where to read
+//! Each role alone: `election` (who leads), `follower` (what appends do), `replication` (what a leader sends and
+//! commits), over `progress` (what one follower has), `read` and `transfer`. Below them `local` (this node's log and
+//! what of it is durable), `terms`, `quorum` and `random`, which know nothing of roles.
+//!
 //! *Terms.* Log matching, leader completeness and state-machine safety as in Ongaro and Ousterhout, "In Search of an
 //! Understandable Consensus Algorithm" (2014); pre-vote, check-quorum, transfer and read index as in Ongaro's thesis.
 
@@ -213,7 +220,10 @@ impl Raft {
     pub fn next_wake(&self) -> Time {
         match &self.state {
             State::Leader(leader) => leader.next_wake(self.timing.commit_notice),
-            _ => self.election_at,
+            State::PreCandidate(standing) | State::Candidate(standing) => {
+                self.election_at.min(standing.again_at)
+            }
+            State::Follower(_) => self.election_at,
         }
     }
 
@@ -268,6 +278,11 @@ impl Raft {
         match self.state {
             State::Leader(_) => self.on_leader_tick(now, effects),
             _ if now >= self.election_at => self.on_election_timeout(now, effects),
+            State::PreCandidate(Standing { again_at, .. }) | State::Candidate(Standing { again_at, .. })
+                if now >= again_at =>
+            {
+                self.ask_open(now, effects);
+            }
             _ => {}
         }
     }

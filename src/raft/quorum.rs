@@ -56,6 +56,11 @@ impl Votes {
         self.outcome()
     }
 
+    /// Whether this voter has not answered yet.
+    pub(super) fn is_open(&self, voter: usize) -> bool {
+        self.said[voter].is_none()
+    }
+
     pub(super) fn outcome(&self) -> Outcome {
         let said = &self.said[..self.voters];
         let granted = said.iter().filter(|said| **said == Some(true)).count();
@@ -103,7 +108,7 @@ mod tests {
             let mut votes = Votes::new(voters);
             let mut said: Vec<(usize, bool)> = Vec::new();
             for _ in 0..random.next() % 25 {
-                let (voter, granted) = ((random.next() as usize) % voters, random.next() % 2 == 0);
+                let (voter, granted) = ((random.next() as usize) % voters, random.next().is_multiple_of(2));
                 votes.record(voter, granted);
                 if said.iter().all(|(earlier, _)| *earlier != voter) {
                     said.push((voter, granted));

@@ -129,7 +129,7 @@ mod tests {
             let mut terms = Terms::new(Vec::new(), EntryId::default());
             let mut model: Vec<u64> = Vec::new();
             for _ in 0..50 {
-                if random.next() % 4 == 0 {
+                if random.next().is_multiple_of(4) {
                     let keep = random.next() % (model.len() as u64 + 1);
                     terms.truncate_after(Index(keep));
                     model.truncate(keep as usize);

@@ -117,8 +117,7 @@ fn lay_accepted<D: crate::io::Disk>(
     }
     if accept.take > 0 {
         let skipped = record::prefix_bytes(records, accept.skip);
-        let taken = record::prefix_bytes(&records[skipped..], accept.take);
-        log.lay_received(shard.id, &records[skipped..skipped + taken]);
+        log.lay_received(shard.id, &records[skipped..]);
     }
 }
 

@@ -14,8 +14,8 @@
 //! The log's write is started before the frames are sent, and runs beside the followers' own. Each step is bounded, and
 //! no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
-use super::{Groups, Observer, Options, Shard, World};
-use crate::io::{Clock, DiskError, Link, Park, Port};
+use super::{Groups, Options, Shard, World};
+use crate::io::{Clock, DiskError, Link, Park};
 use crate::log::record::Header;
 use crate::log::{Log, LogEvent, RecoveredShard};
 use crate::raft::Input;
@@ -86,6 +86,11 @@ impl<W: World> Lane<W> {
     /// says [`Stopped::Drained`], at the latest after [`super::drain::DRAIN_BOUND`].
     pub fn drain(&mut self) {
         self.groups.begin_drain(self.clock.now());
+    }
+
+    /// Whether [`Lane::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.groups.drain.has_begun()
     }
 
     /// One turn.

@@ -44,6 +44,8 @@ pub(super) struct DiskState {
     /// The next segment finds no room.
     pub(super) full: bool,
     pub(super) rotten: bool,
+    /// A log is being opened, which waits for segments while the world stands still.
+    opening: bool,
     block_bytes: usize,
     segment_bytes: u64,
 }
@@ -61,6 +63,7 @@ impl DiskState {
             fails: false,
             full: false,
             rotten: false,
+            opening: false,
             block_bytes: plan.block_bytes,
             segment_bytes: plan.segment_bytes,
         }
@@ -143,9 +146,9 @@ impl DiskState {
         Some((segment, offset))
     }
 
-    /// How many bytes of memory it takes.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.segments.values().map(Vec::len).sum()
+    /// While a log is opened, segments are made at once.
+    pub(super) fn open(&mut self, opening: bool) {
+        self.opening = opening;
     }
 }
 
@@ -155,7 +158,7 @@ impl Fabric {
         let random = &mut self.random;
         let state = &mut self.nodes[node];
         let mut took = random.skewed(plan.disk.write_min_ns, plan.disk.write_max_ns);
-        if random.chance(plan.disk.spike_ppm) {
+        if !self.calm && random.chance(plan.disk.spike_ppm) {
             took *= 100;
         }
         let number = state.disk.next_op;
@@ -283,7 +286,15 @@ impl Disk for SimDisk {
     }
 
     fn prepare(&mut self, segment: SegmentId) {
-        self.start(Op::Prepare(segment));
+        let mut fabric = self.fabric.borrow_mut();
+        let disk = &mut fabric.nodes[self.node].disk;
+        if disk.opening {
+            disk.segments.entry(segment.0).or_default();
+            disk.done.push(DiskEvent::Prepared(segment));
+        } else {
+            drop(fabric);
+            self.start(Op::Prepare(segment));
+        }
     }
 
     fn poll(&mut self, sink: &mut impl FnMut(DiskEvent)) -> usize {

@@ -14,8 +14,6 @@ use super::plan::Plan;
 use super::random::{Random, mix};
 use super::trace::{Note, Trace};
 use crate::io::ClientId;
-use crate::raft::Change;
-use crate::types::ShardId;
 
 /// Held by everything that a lane is given.
 pub(super) type Shared = Rc<RefCell<Fabric>>;
@@ -79,13 +77,13 @@ pub(super) struct NodeState {
     pub(super) port: Vec<PortInput>,
     /// Which client holds which connection.
     pub(super) connections: Vec<(ClientId, usize)>,
-    /// What the lane said to its observer in this turn.
-    pub(super) changes: Vec<(ShardId, Change)>,
     pub(super) paused: bool,
     /// A turn takes so many times as long.
     pub(super) slowness: u64,
     /// When it next takes a turn.
     pub(super) wake_ns: u64,
+    /// Its last turn takes until then.
+    pub(super) busy_until_ns: u64,
 }
 
 /// The world but for the nodes' own memory.
@@ -104,6 +102,8 @@ pub(super) struct Fabric {
     /// When the last thing that a client and a node sent each other arrives.
     pub(super) streams_ns: Vec<u64>,
     pub(super) next_connection: u64,
+    /// Nothing is late, lost or doubled any more but by faults that last.
+    pub(super) calm: bool,
     hash: u64,
 }
 
@@ -122,6 +122,7 @@ impl Fabric {
             sequence: 0,
             streams_ns: Vec::new(),
             next_connection: 1,
+            calm: false,
             hash: mix(plan.seed),
             random,
             nodes,
@@ -158,7 +159,7 @@ impl Fabric {
 
     /// The node takes a turn at `at_ns`, or earlier if that was settled before.
     pub(super) fn wake(&mut self, node: usize, at_ns: u64) {
-        let at_ns = at_ns.max(self.now_ns);
+        let at_ns = at_ns.max(self.now_ns).max(self.nodes[node].busy_until_ns);
         if self.nodes[node].up && at_ns < self.nodes[node].wake_ns {
             self.nodes[node].wake_ns = at_ns;
             self.schedule(at_ns, Event::Wake { node });
@@ -192,10 +193,10 @@ impl NodeState {
             inbox: Vec::new(),
             port: Vec::new(),
             connections: Vec::new(),
-            changes: Vec::new(),
             paused: false,
             slowness: 1,
             wake_ns: u64::MAX,
+            busy_until_ns: 0,
         }
     }
 }

@@ -96,11 +96,11 @@ impl Fabric {
             self.note_frame(from, to, &bytes, true);
             return Ok(());
         }
-        if random.chance(plan.net.corrupt_ppm) {
+        if !self.calm && random.chance(plan.net.corrupt_ppm) {
             let bit = random.below(bytes.len() as u64 * 8);
             bytes[bit as usize / 8] ^= 1 << (bit % 8);
         }
-        if random.chance(plan.net.duplicate_ppm) {
+        if !self.calm && random.chance(plan.net.duplicate_ppm) {
             self.deliver(from, to, bytes.clone());
         }
         self.note_frame(from, to, &bytes, false);
@@ -111,8 +111,9 @@ impl Fabric {
     fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         let net = &self.plan.net;
         let random = &mut self.random;
-        let mut at_ns = self.now_ns + random.skewed(net.delay_min_ns, net.delay_max_ns);
-        if random.chance(net.straggle_ppm) {
+        let longest_ns = if self.calm { net.delay_max_ns.min(self.plan.election_ns / 20) } else { net.delay_max_ns };
+        let mut at_ns = self.now_ns + random.skewed(net.delay_min_ns, longest_ns.max(net.delay_min_ns));
+        if !self.calm && random.chance(net.straggle_ppm) {
             at_ns += random.between(net.delay_max_ns, 10 * net.delay_max_ns);
         }
         let way = self.net.way(from, to);

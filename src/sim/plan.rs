@@ -308,3 +308,13 @@ impl LoadPlan {
         }
     }
 }
+
+/// The 64 ways in which three nodes can hear each other, for [`Bounds::graph`].
+pub fn graphs_of_three() -> impl Iterator<Item = u64> {
+    let links = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+    let place = |(from, to): (usize, usize)| 1_u64 << (from * 3 + to);
+    (0..64_u64).map(move |graph| {
+        let set = links.iter().enumerate().filter(|(bit, _)| graph >> bit & 1 == 1);
+        set.map(|(_, &link)| place(link)).sum()
+    })
+}

@@ -1,1 +1,75 @@
-fn main() {}
+//! The command: a thin shell around the library.
+//!
+//! Exit codes: 0 all is well, 1 the job was done and its result is bad, 2 it could not be done (usage, configuration,
+//! environment), with one line on standard error that says what, where, and what to do.
+
+mod append;
+mod bench;
+mod cluster;
+mod common;
+mod demo;
+mod floor;
+mod node;
+mod read;
+mod source;
+mod status;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::common::{Failure, Verdict};
+
+/// Plimsoll replicates each thread's log of a transaction engine in microseconds and says up to where it is safe.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Node(node::Arguments),
+    /// Append records from a file or standard input.
+    Append(append::Arguments),
+    /// Read the committed records of a shard from one node.
+    Read(read::Arguments),
+    /// Show every shard on every node.
+    Status(status::Arguments),
+    /// Hand a shard's leadership to another node.
+    Transfer(transfer::Arguments),
+    /// Start a cluster of real processes, kill its leader under load, and check that nothing was lost.
+    Demo(demo::Arguments),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Commit latency and throughput of a cluster on this machine, beside what its disk and network allow.
+    Commit(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Node(arguments) => node::run(&arguments),
+        Command::Append(arguments) => append::run(&arguments),
+        Command::Read(arguments) => read::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Transfer(arguments) => transfer::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(1),
+        Err(Failure(what)) => {
+            common::complain(&what);
+            ExitCode::from(2)
+        }
+    }
+}

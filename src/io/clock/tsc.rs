@@ -140,7 +140,7 @@ fn rate_between(from: Pair, to: Pair) -> Option<u64> {
 
 /// Between 100 MHz and 10 GHz.
 fn plausible_rate(rate: u64) -> bool {
-    (1 << 32) / 10 <= rate && rate <= 10 << 32
+    ((1 << 32) / 10..=10 << 32).contains(&rate)
 }
 
 /// Whether the counter runs at one rate on all cores, in whatever power state: the processor and the system both say.

@@ -50,6 +50,12 @@ impl Base {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn fail_writes_to(&mut self, segment: SegmentId) -> Arc<OpenSegment> {
+        let file = File::open(self.directory.path_of(segment)).expect("the segment is there");
+        self.open.insert(segment, file)
+    }
+
     /// Something to be told, unless the disk has failed before.
     pub(super) fn tell(&mut self, event: DiskEvent) {
         if !self.is_failed {

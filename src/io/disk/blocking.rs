@@ -25,7 +25,7 @@ const WRITERS: usize = 3;
 /// See the module.
 #[derive(Debug)]
 pub struct BlockingDisk {
-    base: Base,
+    pub(super) base: Base,
     writes: Arc<Queue<(Write, Arc<OpenSegment>)>>,
     reads: Arc<Queue<(Read, Arc<OpenSegment>)>>,
     done: Receiver<Done>,
@@ -205,6 +205,7 @@ impl Worker {
             let outcome = match outcome {
                 Ok(()) => Ok(into),
                 Err(error) => {
+                    drop(into);
                     let operation = format!("read {len_bytes} bytes at {offset}");
                     Err(failure(operation, &self.directory.path_of(segment), &error))
                 }

@@ -210,11 +210,7 @@ impl Directory {
         let failed = |error: &io::Error| failure("probe directory".into(), &path, error);
         let mut opened = self.options(0).create_new(true).open(&path);
         if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
-            self.is_direct = false;
-            notes.push(format!(
-                "{}: this filesystem refuses direct writes; writing through the page cache, flushed each time",
-                self.path.display()
-            ));
+            self.give_up_direct(notes);
             // Some filesystems refuse after they have made the file.
             let _ = std::fs::remove_file(&path);
             opened = self.options(0).create_new(true).open(&path);
@@ -229,6 +225,14 @@ impl Directory {
         }
         drop(file);
         std::fs::remove_file(&path).map_err(|error| failed(&error))
+    }
+
+    fn give_up_direct(&mut self, notes: &mut Vec<String>) {
+        self.is_direct = false;
+        notes.push(format!(
+            "{}: this filesystem refuses direct writes; writing through the page cache, flushed each time",
+            self.path.display()
+        ));
     }
 
     fn options(&self, flags: i32) -> OpenOptions {
@@ -324,6 +328,7 @@ impl Aligned {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -345,6 +350,37 @@ mod tests {
         assert_eq!(block_for(512, 4096), 4096);
         assert_eq!(block_for(3000, 1), 4096);
         assert_eq!(block_for(1 << 20, u32::MAX), 4096);
+    }
+
+    #[test]
+    fn segments_are_opened_direct_and_durable_or_at_least_durable() {
+        let path = std::env::temp_dir().join(format!("plimsoll-files-{}", std::process::id()));
+        let mut notes = Vec::new();
+        let mut directory = Directory::open(&path, 1 << 20, &mut notes).unwrap();
+        for (segment, is_direct) in [(SegmentId(0), directory.is_direct), (SegmentId(1), false)] {
+            if !is_direct && directory.is_direct {
+                directory.give_up_direct(&mut notes);
+                assert!(notes.last().unwrap().contains("refuses direct writes"));
+            }
+            let file = directory.create(segment, &mut |_| true).unwrap().unwrap();
+            let flags = rustix::fs::fcntl_getfl(&file).unwrap().bits() as i32;
+            assert_eq!(flags & libc::O_DIRECT != 0, is_direct);
+            // Durable data, without the times of the file: what O_SYNC adds would cost a journal write each time.
+            assert_eq!(flags & libc::O_SYNC, libc::O_DSYNC);
+            file.write_all_at(Aligned::zeroed(4096).bytes(), 4096).unwrap();
+        }
+        // Given up half way: nothing stays.
+        let mut pieces = 0;
+        let given_up = directory.create(SegmentId(2), &mut |_| {
+            pieces += 1;
+            false
+        });
+        assert!(given_up.unwrap().is_none());
+        assert_eq!(pieces, 1);
+        assert_eq!(directory.segments().unwrap(), [SegmentId(0), SegmentId(1)]);
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
+        drop(directory);
+        std::fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]

@@ -132,6 +132,17 @@ impl FileDisk {
     }
 }
 
+#[cfg(test)]
+impl FileDisk {
+    /// From now on the device refuses writes to this segment: it is open for reading alone.
+    pub(crate) fn fail_writes_to(&mut self, segment: SegmentId) {
+        match &mut self.driver {
+            Driver::Uring(disk) => disk.fail_writes_to(segment),
+            Driver::Blocking(disk) => drop(disk.base.fail_writes_to(segment)),
+        }
+    }
+}
+
 /// Does the same with whichever driver there is.
 macro_rules! either {
     ($disk:expr, $driver:ident => $call:expr) => {

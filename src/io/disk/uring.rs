@@ -4,6 +4,10 @@
 //! Writes are queued by [`Disk::write`] and handed over together by the lane's next [`crate::io::Park::kick`] or
 //! [`crate::io::Park::park`]. The pool's memory and the segments' files are registered with the ring where the
 //! system allows it, and named with each operation where it does not.
+//!
+//! Where the device has a volatile cache and no forced unit access, the kernel ends such a write on a kernel thread of
+//! the core that took the device's interrupt. A lane that spins on that very core holds it up until the scheduler steps
+//! in, milliseconds later: let a lane block after a short budget, or keep interrupts off its core.
 #![allow(unsafe_code)] // The kernel reads and writes the pool's memory while an operation is under way.
 
 use std::fmt;
@@ -118,6 +122,18 @@ impl UringDisk {
             // From now on descriptors are named with each operation, which costs a little and always works.
             self.has_files = false;
         }
+    }
+
+    /// As if the system had refused them.
+    #[cfg(test)]
+    pub(super) fn forgo_registrations(&mut self) {
+        (self.has_buffers, self.has_files) = (false, false);
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_writes_to(&mut self, segment: SegmentId) {
+        let open = self.base.fail_writes_to(segment);
+        self.set_file(&open);
     }
 
     fn start(&mut self, request: Request, open: Arc<OpenSegment>) {

@@ -38,9 +38,23 @@ impl Reporter {
         #[cfg(test)]
         self.lines.push(line.to_string());
     }
+}
 
-    /// How many lines were left out since the last one written.
-    pub fn suppressed(&self) -> u64 {
-        self.suppressed
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_has_so_many_lines_and_the_next_one_starts_afresh() {
+        let mut reporter = Reporter::default();
+        let at = |millis| Time(0).after(Duration::from_millis(millis));
+        for n in 0..25 {
+            reporter.line(at(2000 + n), format_args!("offence {n}"));
+        }
+        assert_eq!((reporter.lines.len(), reporter.suppressed), (10, 15));
+        reporter.line(at(2999), format_args!("still the same second"));
+        assert_eq!((reporter.lines.len(), reporter.suppressed), (10, 16));
+        reporter.line(at(3000), format_args!("the next"));
+        assert_eq!((reporter.lines.last().map(String::as_str), reporter.suppressed), (Some("the next"), 0));
     }
 }

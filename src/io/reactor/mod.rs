@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::epoll::Epoll;
-use self::uring::Uring;
+use self::uring::{Flavour, Uring};
 pub use self::waker::Waker;
 
 use crate::io::Park;
@@ -74,17 +74,22 @@ struct Inner {
 
 #[derive(Debug)]
 enum Backend {
-    Uring(RefCell<Uring>),
-    Epoll(RefCell<Epoll>),
+    Uring(Box<RefCell<Uring>>),
+    Epoll(Box<RefCell<Epoll>>),
 }
 
 impl Reactor {
-    /// A reactor over `kind`. For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
+    /// A reactor over `kind`, to be made on the thread that will use it: a ring takes entries from its maker alone.
+    /// For [`Kind::Uring`] an error says that the kernel or its policy forbids it.
     pub fn new(kind: Kind) -> io::Result<Reactor> {
+        Reactor::with(kind, &Flavour::ALL)
+    }
+
+    fn with(kind: Kind, flavours: &[Flavour]) -> io::Result<Reactor> {
         let waker = Waker::new()?;
         let backend = match kind {
-            Kind::Uring => Backend::Uring(RefCell::new(Uring::new(waker.clone())?)),
-            Kind::Epoll => Backend::Epoll(RefCell::new(Epoll::new(waker.clone())?)),
+            Kind::Uring => Backend::Uring(Box::new(RefCell::new(Uring::new(waker.clone(), flavours)?))),
+            Kind::Epoll => Backend::Epoll(Box::new(RefCell::new(Epoll::new(waker.clone())?))),
         };
         Ok(Reactor { inner: Rc::new(Inner { backend, waker }) })
     }

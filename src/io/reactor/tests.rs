@@ -9,21 +9,24 @@ use std::time::Instant;
 
 use super::*;
 
-/// Runs a test over every kind that this system has; at least epoll is always there.
-fn over_each(test: impl Fn(Reactor)) {
+/// Runs a test over every kind that this system has, and every flavour of ring; at least epoll is always there.
+fn over_each(test: impl Fn(&dyn Fn() -> Reactor)) {
     let mut ran = 0;
-    for kind in [Kind::Epoll, Kind::Uring] {
-        match Reactor::new(kind) {
-            Ok(reactor) => {
-                assert_eq!(reactor.kind(), kind);
-                test(reactor);
-                ran += 1;
-            }
-            Err(error) => {
-                assert_eq!(kind, Kind::Uring, "epoll is always there: {error}");
-                println!("skipped over io_uring: {error}");
-            }
+    let mut run = |kind: Kind, flavours: &[Flavour]| match Reactor::with(kind, flavours) {
+        Ok(reactor) => {
+            assert_eq!(reactor.kind(), kind);
+            drop(reactor);
+            test(&|| Reactor::with(kind, flavours).unwrap());
+            ran += 1;
         }
+        Err(error) => {
+            assert_eq!(kind, Kind::Uring, "epoll is always there: {error}");
+            println!("skipped over io_uring {flavours:?}: {error}");
+        }
+    };
+    run(Kind::Epoll, &[]);
+    for flavour in Flavour::ALL {
+        run(Kind::Uring, &[flavour]);
     }
     assert!(ran >= 1);
 }
@@ -60,7 +63,8 @@ fn settle(reactor: &mut Reactor, owner: Owner) -> Vec<Ready> {
 
 #[test]
 fn what_was_there_before_the_registration_is_told() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (ours, mut theirs) = pair();
         theirs.write_all(b"early").unwrap();
         reactor.register(ours.as_fd(), Owner::Port, 7).unwrap();
@@ -72,7 +76,8 @@ fn what_was_there_before_the_registration_is_told() {
 
 #[test]
 fn every_arrival_is_an_edge_and_silence_is_none() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (mut ours, mut theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
         wait_for(&mut reactor, Owner::Link, |ready| ready.writable && !ready.readable);
@@ -94,7 +99,8 @@ fn every_arrival_is_an_edge_and_silence_is_none() {
 
 #[test]
 fn room_to_write_is_told_when_it_comes_back() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (mut ours, mut theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
         wait_for(&mut reactor, Owner::Link, |ready| ready.writable);
@@ -113,7 +119,8 @@ fn room_to_write_is_told_when_it_comes_back() {
 
 #[test]
 fn closing_is_told_as_readable() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (mut ours, theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Port, 3).unwrap();
         wait_for(&mut reactor, Owner::Port, |ready| ready.writable);
@@ -129,7 +136,8 @@ fn closing_is_told_as_readable() {
 fn a_closed_descriptor_closes_the_connection_at_once() {
     // A poll of io_uring holds its file: had its removal waited for the next submission, the other end would have
     // waited for the end of the connection as long.
-    over_each(|reactor| {
+    over_each(|open| {
+        let reactor = open();
         let (ours, mut theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Port, 3).unwrap();
         reactor.deregister(ours.as_fd(), Owner::Port, 3);
@@ -142,7 +150,8 @@ fn a_closed_descriptor_closes_the_connection_at_once() {
 #[test]
 fn many_descriptors_and_owners_are_told_apart() {
     const COUNT: u32 = 600;
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let mut pairs: Vec<_> = (0..COUNT / 2).map(|_| pair()).collect();
         for (key, (ours, _)) in pairs.iter().enumerate() {
             let owner = if key % 2 == 0 { Owner::Link } else { Owner::Port };
@@ -178,7 +187,8 @@ fn many_descriptors_and_owners_are_told_apart() {
 
 #[test]
 fn an_event_of_an_earlier_registration_is_dropped() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         for key in 0..100 {
             let (ours, mut theirs) = pair();
             reactor.register(ours.as_fd(), Owner::Port, key).unwrap();
@@ -199,7 +209,8 @@ fn an_event_of_an_earlier_registration_is_dropped() {
 
 #[test]
 fn a_number_registered_again_takes_the_place_of_the_old() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (ours, mut theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Port, 1).unwrap();
         reactor.register(ours.as_fd(), Owner::Link, 2).unwrap();
@@ -219,7 +230,8 @@ fn a_number_registered_again_takes_the_place_of_the_old() {
 
 #[test]
 fn a_block_ends_at_its_time_and_not_before() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(30) {
             reactor.park(Duration::from_millis(30));
@@ -238,7 +250,8 @@ fn a_block_ends_at_its_time_and_not_before() {
 
 #[test]
 fn what_was_not_taken_keeps_it_from_blocking() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let (ours, mut theirs) = pair();
         reactor.register(ours.as_fd(), Owner::Link, 1).unwrap();
         theirs.write_all(b"x").unwrap();
@@ -252,7 +265,8 @@ fn what_was_not_taken_keeps_it_from_blocking() {
 
 #[test]
 fn a_wake_before_the_block_is_not_lost() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         reactor.waker().wake();
         let begun = Instant::now();
         reactor.park(Duration::from_secs(60));
@@ -268,11 +282,12 @@ fn a_wake_before_the_block_is_not_lost() {
 #[test]
 fn no_wake_is_lost_between_two_threads() {
     // Each waits for the other's number to move on: one lost wake, and both sleep for a minute.
-    const ROUNDS: u64 = 20_000;
-    over_each(|mut reactor| {
-        let kind = reactor.kind();
+    const ROUNDS: u64 = 3_000;
+    over_each(|open| {
+        let mut reactor = open();
         let (here, there) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (tell, told) = std::sync::mpsc::channel();
+        let kind = reactor.kind();
         let other = std::thread::spawn({
             let (here, there, waker) = (Arc::clone(&here), Arc::clone(&there), reactor.waker());
             move || {
@@ -303,7 +318,8 @@ fn no_wake_is_lost_between_two_threads() {
 
 #[test]
 fn a_wake_that_meets_a_busy_lane_costs_no_write() {
-    over_each(|mut reactor| {
+    over_each(|open| {
+        let mut reactor = open();
         let waker = reactor.waker();
         for _ in 0..1000 {
             waker.wake();
@@ -314,5 +330,40 @@ fn a_wake_that_meets_a_busy_lane_costs_no_write() {
         assert!(!waker.enter_park(), "and the next block is skipped");
         assert!(waker.enter_park(), "but only that one");
         waker.leave_park();
+    });
+}
+
+#[test]
+fn more_events_than_the_kernel_has_room_for_lose_none() {
+    // The ring's completions overflow, which ends its polls: they are to be armed again, and tell what is there.
+    over_each(|open| {
+        let mut reactor = open();
+        let mut pairs: Vec<_> = (0..4).map(|_| pair()).collect();
+        for (key, (ours, _)) in pairs.iter().enumerate() {
+            reactor.register(ours.as_fd(), Owner::Link, key as u32).unwrap();
+        }
+        for round in 0..6000 {
+            let (ours, theirs) = &mut pairs[round % 4];
+            theirs.write_all(b"x").unwrap();
+            if round < 5996 {
+                ours.read_exact(&mut [0]).unwrap();
+            }
+        }
+        let mut keys = std::collections::BTreeSet::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        while keys.len() < 4 && Instant::now() < until {
+            reactor.park(Duration::from_millis(10));
+            while let Some(ready) = reactor.ready(Owner::Link) {
+                keys.extend(ready.readable.then_some(ready.key));
+            }
+        }
+        assert_eq!(keys, (0..4).collect());
+        settle(&mut reactor, Owner::Link);
+        for (ours, theirs) in &mut pairs {
+            ours.read_exact(&mut [0]).unwrap();
+            theirs.write_all(b"y").unwrap();
+            wait_for(&mut reactor, Owner::Link, |ready| ready.readable);
+            ours.read_exact(&mut [0]).unwrap();
+        }
     });
 }

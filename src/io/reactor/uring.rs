@@ -65,8 +65,9 @@ impl fmt::Debug for Uring {
 }
 
 impl Uring {
-    pub(super) fn new(waker: Waker) -> io::Result<Uring> {
-        let ring = set_up().map_err(|error| explain(&error))?;
+    /// A ring of the first of these flavours that the kernel knows.
+    pub(super) fn new(waker: Waker, flavours: &[Flavour]) -> io::Result<Uring> {
+        let ring = set_up(flavours).map_err(|error| explain(&error))?;
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -122,10 +123,6 @@ impl Uring {
         }
         self.run_task_work();
         self.collect();
-    }
-
-    pub(super) fn kick(&mut self) {
-        self.submit();
     }
 
     pub(super) fn park(&mut self, timeout: Duration) {
@@ -332,20 +329,44 @@ fn sort_ready(table: &mut Table, rearm: &mut Vec<u64>, user_data: u64, entry: &c
     }
 }
 
-/// The best ring that this kernel makes: completions held back until the lane asks (Linux 6.1), else at least without
-/// interrupting it (5.19), else a plain one.
-fn set_up() -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder.setup_cqsize(COMPLETIONS).setup_clamp();
-    let mut deferred = builder.clone();
-    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-    let mut cooperative = builder.clone();
-    cooperative.setup_coop_taskrun().setup_taskrun_flag();
-    let mut outcome = deferred.build(SUBMISSIONS);
-    for simpler in [cooperative, builder] {
-        match &outcome {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => outcome = simpler.build(SUBMISSIONS),
-            _ => break,
+/// How a ring posts its completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flavour {
+    /// When the lane asks (Linux 6.1).
+    Deferred,
+    /// When the lane is in the kernel anyway (5.19).
+    Cooperative,
+    /// At once, interrupting the lane.
+    Plain,
+}
+
+impl Flavour {
+    /// From the best on.
+    pub(super) const ALL: [Flavour; 3] = [Flavour::Deferred, Flavour::Cooperative, Flavour::Plain];
+
+    fn set_up(self) -> io::Result<IoUring> {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(COMPLETIONS).setup_clamp();
+        match self {
+            Flavour::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+            }
+            Flavour::Cooperative => {
+                builder.setup_coop_taskrun().setup_taskrun_flag();
+            }
+            Flavour::Plain => {}
+        }
+        builder.build(SUBMISSIONS)
+    }
+}
+
+/// The first of the flavours that this kernel knows.
+fn set_up(flavours: &[Flavour]) -> io::Result<IoUring> {
+    let mut outcome = Err(io::Error::from_raw_os_error(libc::EINVAL));
+    for flavour in flavours {
+        outcome = flavour.set_up();
+        if !outcome.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
+            break;
         }
     }
     outcome
@@ -371,4 +392,21 @@ fn is_passing(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_who_refuses() {
+        for (number, words) in [
+            (libc::EPERM, "forbidden here, by kernel.io_uring_disabled or a seccomp filter"),
+            (libc::ENOSYS, "this kernel has no io_uring"),
+            (libc::ENOMEM, "RLIMIT_MEMLOCK"),
+        ] {
+            let told = explain(&io::Error::from_raw_os_error(number)).to_string();
+            assert!(told.contains(words), "{told}");
+        }
+    }
 }

@@ -190,19 +190,23 @@ fn a_full_log_says_so_and_still_takes_votes_and_no_ops() {
     let options = Options { segments_max: 3, ..options() };
     let (mut log, _) = Log::open(MemDisk::new(512, SEGMENT_BYTES), pool.clone(), options.clone()).unwrap();
     let mut laid = 0;
+    let mut full_for_leaders = 0;
     let full = loop {
-        match log.room_for(1000) {
+        match log.room_for_received(1064) {
             Ok(()) => lay(&mut log, 1, 1, &[7; 1000]),
             Err(NoRoom::Full) => break log.last(ShardId(1)),
             Err(NoRoom::Busy) => panic!("a disk that answers at once is never busy"),
         };
         laid += 1;
+        full_for_leaders += usize::from(log.room_for(1000) == Err(NoRoom::Full));
         log.submit();
         poll(&mut log);
     };
     assert!(laid > 100, "{laid}");
+    assert!(full_for_leaders * 10 > laid, "a leader stops an eighth earlier: {full_for_leaders} of {laid}");
     assert_eq!(log.disk().image.0.len(), 3);
-    assert_eq!(log.room_for_received(1064), Err(NoRoom::Full));
+    assert_eq!(log.room_for(1000), Err(NoRoom::Full));
+    assert_eq!(log.room_for_received(64), Ok(()), "a leader's no-op is taken all the same");
     for term in 2..8 {
         assert_eq!(log.room_for_vote(), Ok(()));
         log.lay_vote(ShardId(1), vote(term, 2));

@@ -6,7 +6,7 @@
 //! Memory is bounded three times over. A client has a buffer of 64 KiB. A longer frame needs more, and that comes out
 //! of one allowance for all clients of the lane: a client for whom nothing is left is not read until others are done.
 //! So that nobody sits on the allowance with half a frame, a frame that was given memory must be whole in
-//! [`FRAME_TIMEOUT`]. What waits to be sent to a client is bounded by [`CLIENT_OUTGOING_BYTES_MAX`].
+//! `FRAME_TIMEOUT`. What waits to be sent to a client is bounded by [`CLIENT_OUTGOING_BYTES_MAX`].
 //!
 //! A poll that returns 0 has nothing left to do but for what readiness will tell and deadlines, which are looked at
 //! whenever the lane turns next.
@@ -38,10 +38,10 @@ const BYTES_PER_TURN: usize = 256 << 10;
 const TURNS_PER_POLL: usize = 256;
 
 /// The receive memory beyond 64 KiB each that all clients of a lane have together.
-pub const GROWN_BYTES_MAX: usize = 64 << 20;
+pub(super) const GROWN_BYTES_MAX: usize = 64 << 20;
 
 /// How long a frame may take to arrive for which memory was reserved.
-pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often deadlines are looked at.
 const SWEEP_PERIOD: Duration = Duration::from_millis(100);
@@ -224,7 +224,11 @@ impl TcpPort {
             if let Some(Some(client)) = self.slots.get_mut(slot) {
                 client.stream.readable |= ready.readable;
                 client.stream.writable |= ready.writable;
-                self.enqueue(slot);
+                // Answers do not wait for the client's turn to ask.
+                match client.stream.flush() {
+                    Ok(()) => self.enqueue(slot),
+                    Err(broken) => self.end(slot, &broken),
+                }
             }
         }
     }
@@ -306,9 +310,6 @@ impl TcpPort {
         events: &mut usize,
         sink: &mut impl FnMut(PortEvent<'_>) -> Flow,
     ) -> Result<Turn, Broken> {
-        if let Some(client) = self.slots[slot].as_mut() {
-            client.stream.flush()?;
-        }
         let (mut frames, mut bytes) = (0, 0);
         while let Some(client) = self.slots[slot].as_mut().filter(|client| !client.stalled) {
             if frames >= FRAMES_PER_TURN || bytes >= BYTES_PER_TURN {
@@ -499,10 +500,6 @@ fn admit(identity: &Identity, hello: &Hello, opened: usize, clients_max: usize) 
 impl TcpPort {
     pub(super) fn lines(&self) -> &[String] {
         &self.reporter.lines
-    }
-
-    pub(super) fn reporter_suppressed(&self) -> u64 {
-        self.reporter.suppressed()
     }
 
     pub(super) fn acceptor_address(&self) -> SocketAddr {

@@ -9,6 +9,7 @@
 //! out, accepting pauses instead of spinning.
 
 mod clients;
+mod connection;
 mod peers;
 mod stream;
 #[cfg(test)]

@@ -1,23 +1,22 @@
 //! [`TcpLink`]: frames to and from the same lane of every peer.
 //!
 //! The lower id dials, so only the way from it to the higher one has to be open. When a connection ends the dialer
-//! tries again after some tens of milliseconds, then more slowly, at most a second apart, never in step with others.
+//! tries again after some tens of milliseconds, then more slowly, at most a second apart, and never in step with others.
 //! A dialer that comes again replaces its first connection once its hello is good: it has restarted, or has given up
 //! a connection of which this end does not know yet that it is dead.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
-
-use super::stream::{Broken, Next, Stream};
-use super::{Acceptor, HELLO_TIMEOUT, Identity, LISTENER_KEY, UNGREETED_MAX, set_options};
+use super::connection::{Connection, PEER_UNHEARD, State, dial, insert, remove};
+use super::stream::{Broken, Next};
+use super::{Acceptor, Identity, LISTENER_KEY, UNGREETED_MAX, set_options};
 use crate::io::link::{Counters, Reporter};
 use crate::io::reactor::{Owner, Reactor};
 use crate::io::{Full, Link, LinkEvent};
-use crate::limits::{PEER_OUTGOING_BYTES_MAX, VOTERS_MAX};
+use crate::limits::VOTERS_MAX;
 use crate::types::{NodeId, StoreId, Time};
 use crate::wire::Malformed;
 use crate::wire::frame::Kind;
@@ -32,10 +31,6 @@ const REDIAL_MIN: Duration = Duration::from_millis(20);
 
 /// The longest pause before dialling again.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
-
-/// A peer that has not acknowledged what was sent to it for so long is taken for gone: dialling anew finds a mended
-/// path sooner than TCP's own retries, whose pauses grow.
-const PEER_UNHEARD: Duration = Duration::from_secs(2);
 
 /// What a link is told when it is made.
 #[derive(Debug)]
@@ -68,29 +63,6 @@ struct Peer {
     /// The last refusal told to the operator.
     told_refusal: Option<Refusal>,
     was_up: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Dialled; the system has not said yet whether it is made. The number is the peer's place in the list.
-    Connecting(usize),
-    /// Hello was said.
-    AwaitsWelcome(usize),
-    /// Accepted; from whom, hello will tell.
-    AwaitsHello,
-    /// Both ends know each other.
-    Up(usize),
-}
-
-#[derive(Debug)]
-struct Connection {
-    stream: Stream,
-    address: SocketAddr,
-    state: State,
-    /// Until when the greeting must be over.
-    deadline: Time,
-    /// A send found it broken: the next poll ends it.
-    broken: Option<Broken>,
 }
 
 /// See the module.
@@ -167,8 +139,13 @@ impl Link for TcpLink {
 
 impl TcpLink {
     /// A link that listens, and dials at its first poll. An error is the system's: no descriptor, no memory.
+    ///
+    /// # Panics
+    /// If this node's id is 0, or it is among its own peers.
     pub fn new(options: LinkOptions, reactor: Reactor) -> io::Result<TcpLink> {
         let LinkOptions { identity, listener, peers, stores } = options;
+        assert!(identity.node != NodeId(0), "0 is no node's id");
+        assert!(peers.iter().all(|(id, _)| *id != identity.node), "a node is not its own peer");
         let acceptor = Acceptor::new(listener, &reactor, Owner::Link)?;
         let peers = peers.into_iter().map(|(id, address)| Peer {
             id,
@@ -558,66 +535,6 @@ impl Peer {
     }
 }
 
-impl Connection {
-    fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
-    }
-
-    /// Whether the connection that was dialled is there.
-    fn is_made(&self) -> Result<bool, Broken> {
-        let socket = self.stream.socket();
-        if let Some(error) = socket.take_error().map_err(Broken::Failed)? {
-            return Err(Broken::Failed(error));
-        }
-        if socket.peer_addr().is_err() {
-            return Ok(false);
-        }
-        // Dialling a free port of this host, the system may choose that very port to dial from, and the socket then
-        // speaks to itself and holds the port that the peer wants to listen at.
-        if socket.local_addr().ok() == Some(self.address) {
-            let itself = io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there");
-            return Err(Broken::Failed(itself));
-        }
-        Ok(true)
-    }
-}
-
-fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = TcpStream::from(socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?);
-    set_options(&socket, PEER_UNHEARD)?;
-    match connect(&socket, &address) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::INTR) => Ok(socket),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn insert(
-    slots: &mut Vec<Option<Connection>>,
-    reactor: &Reactor,
-    socket: TcpStream,
-    address: SocketAddr,
-    state: State,
-    now: Time,
-) -> io::Result<usize> {
-    let slot = slots.iter().position(Option::is_none).unwrap_or_else(|| {
-        slots.push(None);
-        slots.len() - 1
-    });
-    reactor.register(socket.as_fd(), Owner::Link, slot as u32 + 1)?;
-    let stream = Stream::new(socket, PEER_OUTGOING_BYTES_MAX);
-    slots[slot] =
-        Some(Connection { stream, address, state, deadline: now.after(HELLO_TIMEOUT), broken: None });
-    Ok(slot)
-}
-
-fn remove(slots: &mut [Option<Connection>], reactor: &Reactor, slot: usize) {
-    if let Some(connection) = slots[slot].take() {
-        reactor.deregister(connection.stream.fd(), Owner::Link, slot as u32 + 1);
-    }
-}
-
 /// Never 0, and another one for every node, lane and process.
 fn seed(identity: Identity) -> u64 {
     use std::hash::BuildHasher;
@@ -646,6 +563,9 @@ impl TcpLink {
     /// The memory of all receive buffers and of all that waits to be sent.
     pub(super) fn memory_bytes(&self) -> (usize, usize) {
         let streams = || self.slots.iter().flatten().map(|connection| &connection.stream);
-        (streams().map(Stream::buffer_bytes).sum(), streams().map(Stream::outgoing_bytes).sum())
+        (
+            streams().map(super::stream::Stream::buffer_bytes).sum(),
+            streams().map(super::stream::Stream::outgoing_bytes).sum(),
+        )
     }
 }
