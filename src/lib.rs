@@ -1,5 +1,5 @@
 //! Plimsoll replicates each thread's log of a transaction engine in microseconds and says up to where it is safe.
-#![cfg_attr(not(feature = "node"), no_std)]
+#![cfg_attr(not(any(feature = "node", feature = "sim")), no_std)]
 
 extern crate alloc;
 
@@ -14,5 +14,7 @@ pub mod log;
 pub mod node;
 pub mod raft;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod types;
 pub mod wire;

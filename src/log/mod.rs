@@ -480,6 +480,19 @@ impl<D: Disk> Log<D> {
         self.tail.get(run.place, len_bytes).or_else(|| self.fetches.get(shard, run.place, len_bytes))
     }
 
+    /// The header of one entry, if it is in memory. Fetches nothing and keeps nothing. For simulator and tests.
+    pub fn peek(&self, shard: ShardId, index: Index) -> Option<record::Header> {
+        let position = self.shards.of(shard);
+        let log = &self.shards.0[position];
+        if index == Index::ZERO || index > log.last.index {
+            return None;
+        }
+        let run = &log.runs[log.run_of(index)];
+        let memory = self.memory(position, run)?;
+        let (_, range) = run.part(memory, index.0 - run.first, 1, usize::MAX);
+        record::peek(&memory[range]).ok().map(|(header, _)| header)
+    }
+
     /// The shard's last entry, durable or not.
     pub fn last(&self, shard: ShardId) -> EntryId {
         self.shards.0[self.shards.of(shard)].last

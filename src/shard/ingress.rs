@@ -162,7 +162,8 @@ impl<W: World> Groups<W> {
             Request::Submit(submit) => (submit.request, submit.shard),
             Request::Read { request, shard, .. }
             | Request::Status { request, shard }
-            | Request::Transfer { request, shard, .. } => (*request, *shard),
+            | Request::Transfer { request, shard, .. }
+            | Request::ReadIndex { request, shard } => (*request, *shard),
         };
         let Some(at) = self.position(shard) else {
             self.clients.answer(client, number, Outcome::Invalid);
@@ -182,11 +183,12 @@ impl<W: World> Groups<W> {
                 let outcome = self.transfer(now, at, to);
                 self.clients.answer(client, request, outcome);
             }
+            Request::ReadIndex { request, .. } => self.ask_read_index(now, at, client, request),
         }
         Taken::Done
     }
 
-    fn status(&self, at: usize) -> ShardStatus {
+    pub(super) fn status(&self, at: usize) -> ShardStatus {
         let shard = &self.shards[at];
         ShardStatus {
             shard: shard.id,

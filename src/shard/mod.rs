@@ -22,11 +22,11 @@ use alloc::vec::Vec;
 use self::apply::Pending;
 pub use self::drain::{DRAIN_BOUND, Drained};
 use self::ingress::Large;
-use self::reads::WaitingRead;
+use self::reads::{AskedIndex, WaitingRead};
 pub use self::turn::{Lane, Stopped, Turn};
 use crate::io::{Clock, Disk, Link, Park, Port};
 use crate::log::{LogEvent, RecoveredShard};
-use crate::raft::{Change, Effects, Raft};
+use crate::raft::{Change, Effects, Raft, ReadId};
 use crate::types::{Index, LaneId, NodeId, ShardId, Time};
 
 /// Everything that a lane needs of the world, as one type parameter.
@@ -100,6 +100,8 @@ struct Shard {
     large: Option<Large>,
     /// Reads that wait for a commit or for the disk.
     reads: Vec<WaitingRead>,
+    /// Questions for an index to read at.
+    asked_index: VecDeque<AskedIndex>,
     /// Leaders that were elected here or learnt of.
     elections: u32,
     /// Something happened in this turn, so there may be something to replicate or to apply.
@@ -130,6 +132,7 @@ impl Shard {
             applied: Index::ZERO,
             large: None,
             reads: Vec::new(),
+            asked_index: VecDeque::new(),
             elections: 0,
             touched: true,
         }
@@ -157,6 +160,8 @@ struct Groups<W: World> {
     log_events: Vec<LogEvent>,
     /// The first time at which any shard wants a tick.
     next_tick: Time,
+    /// The name that was last given to a question for an index to read at.
+    last_read: ReadId,
     /// When submits that still wait after leadership was lost are answered as unknown.
     unknown_at: Time,
 }

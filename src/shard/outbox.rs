@@ -42,15 +42,23 @@ impl Outbox {
 impl<W: World> Groups<W> {
     /// Fills appends for the followers of every shard in which something happened.
     pub(super) fn replicate(&mut self, now: Time) {
-        let Groups { shards, log, effects, outbox, next_tick, .. } = self;
-        for shard in shards.iter_mut().filter(|shard| shard.touched) {
-            let mut entries = ShardEntries { log, shard: shard.id };
-            shard.raft.replicate(now, &mut entries, effects);
-            *next_tick = (*next_tick).min(shard.raft.next_wake());
-            for (to, message) in effects.messages.drain(..) {
-                outbox.push(to, shard.id, message);
+        for at in 0..self.shards.len() {
+            if self.shards[at].touched {
+                self.replicate_shard(now, at);
             }
         }
+    }
+
+    fn replicate_shard(&mut self, now: Time, at: usize) {
+        let Groups { shards, log, effects, outbox, next_tick, .. } = self;
+        let shard = &mut shards[at];
+        let mut entries = ShardEntries { log, shard: shard.id };
+        shard.raft.replicate(now, &mut entries, effects);
+        *next_tick = (*next_tick).min(shard.raft.next_wake());
+        for (to, message) in effects.messages.drain(..) {
+            outbox.push(to, shard.id, message);
+        }
+        self.answer_read_indexes(at);
     }
 
     /// One frame to each peer that has messages; more only when they do not fit one.

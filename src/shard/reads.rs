@@ -1,13 +1,14 @@
 //! Clients that read the committed log, from any replica. The bytes go out as they lie in the log.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::clients::ClientRef;
 use super::{Groups, World};
 use crate::io::Port;
 use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, READS_WAITING_MAX};
-use crate::raft::Span;
-use crate::types::Index;
+use crate::raft::{Input, ReadId, Span};
+use crate::types::{Index, Time};
 use crate::wire::client::{Outcome, Reply};
 use crate::wire::frame::{Builder, Kind};
 
@@ -25,7 +26,38 @@ pub(super) struct WaitingRead {
     pub(super) wait: bool,
 }
 
+/// A question for an index to read at, under the name that the protocol knows it by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AskedIndex {
+    read: ReadId,
+    client: ClientRef,
+    request: u64,
+}
+
 impl<W: World> Groups<W> {
+    /// Asks the protocol for an index at which a linearizable read may read.
+    pub(super) fn ask_read_index(&mut self, now: Time, at: usize, client: ClientRef, request: u64) {
+        self.last_read.0 += 1;
+        let read = self.last_read;
+        self.shards[at].asked_index.push_back(AskedIndex { read, client, request });
+        self.step(now, at, Input::ReadIndex(read), &[]);
+    }
+
+    /// Tells clients what the protocol has found out about their questions. Questions are few and answered mostly in
+    /// the order in which they came, so the search is short.
+    pub(super) fn answer_read_indexes(&mut self, at: usize) {
+        let Groups { shards, effects, clients, .. } = self;
+        let shard = &mut shards[at];
+        for (read, index) in effects.reads_ready.drain(..) {
+            let asked = take_asked(&mut shard.asked_index, read);
+            clients.reply(asked.client, &Reply::ReadIndex { request: asked.request, index });
+        }
+        for read in effects.reads_refused.drain(..) {
+            let asked = take_asked(&mut shard.asked_index, read);
+            clients.answer(asked.client, asked.request, Outcome::NotLeader { leader: shard.raft.leader() });
+        }
+    }
+
     /// Takes a read in; it is answered at the end of this turn or of a later one.
     pub(super) fn take_read(&mut self, at: usize, read: WaitingRead) {
         let shard = &mut self.shards[at];
@@ -89,4 +121,9 @@ impl<W: World> Groups<W> {
         }
         true
     }
+}
+
+fn take_asked(asked: &mut VecDeque<AskedIndex>, read: ReadId) -> AskedIndex {
+    let place = asked.iter().position(|asked| asked.read == read);
+    asked.remove(place.expect("the protocol answers what it was asked, once")).expect("it was just found")
 }

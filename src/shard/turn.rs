@@ -16,9 +16,11 @@
 
 use super::{Groups, Options, Shard, World};
 use crate::io::{Clock, DiskError, Link, Park};
+use crate::log::record::Header;
 use crate::log::{Log, LogEvent, RecoveredShard};
 use crate::raft::Input;
-use crate::types::Time;
+use crate::types::{Index, ShardId, Term, Time};
+use crate::wire::client::ShardStatus;
 
 /// One lane. Made on the thread that runs it.
 pub struct Lane<W: World> {
@@ -86,6 +88,11 @@ impl<W: World> Lane<W> {
         self.groups.begin_drain(self.clock.now());
     }
 
+    /// Whether [`Lane::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.groups.drain.has_begun()
+    }
+
     /// One turn.
     pub fn turn(&mut self) -> Result<Turn, Stopped> {
         let Lane { groups, link, port, clock, park, busy_at } = self;
@@ -136,6 +143,27 @@ impl<W: World> Lane<W> {
         &mut self.link
     }
 
+    /// How a shard is at this moment; `None`: it does not live in this lane. For simulator and tests.
+    pub fn status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.groups.position(shard).map(|at| self.groups.status(at))
+    }
+
+    /// The term of a shard's entry, if it has one there. For simulator and tests.
+    pub fn term_at(&self, shard: ShardId, index: Index) -> Option<Term> {
+        self.groups.shards[self.groups.position(shard)?].raft.term_at(index)
+    }
+
+    /// The header of a shard's entry, if it is in memory. Changes nothing. For simulator and tests.
+    pub fn peek(&self, shard: ShardId, index: Index) -> Option<Header> {
+        self.groups.log.peek(shard, index)
+    }
+
+    /// How many requests wait for an answer, over all shards. For simulator and tests.
+    pub fn waiting(&self) -> usize {
+        let of = |shard: &Shard| shard.pending() + shard.reads.len() + shard.asked_index.len();
+        self.groups.shards.iter().map(of).sum()
+    }
+
     /// The observer, for who made it.
     pub fn observer_mut(&mut self) -> &mut W::Observer {
         &mut self.groups.observer
@@ -159,6 +187,7 @@ impl<W: World> Groups<W> {
             log_events: alloc::vec::Vec::with_capacity(64),
             next_tick: Time(0),
             unknown_at: Time::NEVER,
+            last_read: crate::raft::ReadId(0),
             log,
             observer,
             shards,

@@ -2,7 +2,7 @@
 //! as many as fit.
 //!
 //! ```text
-//! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer
+//! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer, 5 read index
 //!          1 flag         u8   1: acks: 0 none, 1 leader, 2 quorum; 2: wait; else 0
 //!          2 reserved     u16  0
 //!          4 shard        u32
@@ -16,14 +16,14 @@
 //!         52 body_bytes   u32  1: of the payload, in the body
 //!         56 reserved     u64  0
 //!
-//! reply    0 kind         u8   1 outcome, 2 records, 3 status
+//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index
 //!          1 code         u8   1: 1 committed, 2 not leader, 3 busy, 4 log full, 5 unknown, 6 invalid, 7 stopping,
 //!                              8 accepted; 3: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
 //!          2 reserved     u16  0
 //!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections
 //!          8 request      u64
 //!         16 term         u64  committed: the entry's; 3: the node's
-//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry
+//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at
 //!         32 stamp        u64  committed: the timestamp; 3: the last entry's term
 //!         40 commit       u64  2, 3
 //!         48 durable      u64  3
@@ -99,6 +99,13 @@ pub enum Request<'a> {
         shard: ShardId,
         /// To whom.
         to: NodeId,
+    },
+    /// Up to where must a reader have read so that it misses nothing that was acknowledged before it asked?
+    ReadIndex {
+        /// Names it in the answer.
+        request: u64,
+        /// Of which shard.
+        shard: ShardId,
     },
 }
 
@@ -180,6 +187,13 @@ pub enum Reply<'a> {
         /// How it is.
         status: ShardStatus,
     },
+    /// A majority has confirmed that this was the shard's leader, and this its commit, after it was asked.
+    ReadIndex {
+        /// What is answered.
+        request: u64,
+        /// All that was acknowledged before the question is at or before this index.
+        index: Index,
+    },
 }
 
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
@@ -221,10 +235,12 @@ const SUBMIT: u8 = 1;
 const READ: u8 = 2;
 const STATUS: u8 = 3;
 const TRANSFER: u8 = 4;
+const READ_INDEX: u8 = 5;
 
 const OUTCOME: u8 = 1;
 const RECORDS: u8 = 2;
 const SHARD_STATUS: u8 = 3;
+const CONFIRMED: u8 = 4;
 
 impl Request<'_> {
     /// The row that says it; its payload is the row's body.
@@ -256,6 +272,9 @@ impl Request<'_> {
             }
             Request::Transfer { request, shard, to } => {
                 RequestRow { kind: TRANSFER, shard: shard.0, request, number: to.0, ..RequestRow::default() }
+            }
+            Request::ReadIndex { request, shard } => {
+                RequestRow { kind: READ_INDEX, shard: shard.0, request, ..RequestRow::default() }
             }
         }
     }
@@ -351,6 +370,7 @@ fn read_request<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Request<'a>
         },
         STATUS => Request::Status { request, shard },
         TRANSFER => Request::Transfer { request, shard, to: node(row.number).ok_or(Malformed::Field("to"))? },
+        READ_INDEX => Request::ReadIndex { request, shard },
         _ => return Err(Malformed::Field("request kind")),
     };
     // What the kind does not use must be zero, and so a second writing gives the same bytes.
@@ -388,6 +408,9 @@ impl Reply<'_> {
                 ..ReplyRow::default()
             },
             Reply::Status { request, status } => ReplyRow { kind: SHARD_STATUS, request, ..status.row() },
+            Reply::ReadIndex { request, index } => {
+                ReplyRow { kind: CONFIRMED, request, index: index.0, ..ReplyRow::default() }
+            }
         }
     }
 }
@@ -490,6 +513,7 @@ fn read_reply<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Reply<'a>, Ma
             Reply::Records { request, next, commit, records: frame::cut(body, row.extent)? }
         }
         SHARD_STATUS => Reply::Status { request, status: ShardStatus::read(&row)? },
+        CONFIRMED => Reply::ReadIndex { request, index: Index(check_place("index", row.index)?) },
         _ => return Err(Malformed::Field("reply kind")),
     };
     // What the kind does not use must be zero, and so a second writing gives the same bytes.

@@ -1,0 +1,201 @@
+//! One run from beginning to end: faults, then liveness, then peace, then the books are closed.
+
+use super::clients::Mode;
+use super::fabric::{Event, Trouble};
+use super::history;
+use super::plan::SECOND;
+use super::trace::Note;
+use super::world::World;
+use crate::types::ShardId;
+
+/// How many election timeouts a fully connected majority has to serve every shard.
+const LIVENESS_TIMEOUTS: u64 = 10;
+
+/// How many election timeouts everything has to come to rest, once nothing is wrong any more.
+const PEACE_TIMEOUTS: u64 = 100;
+
+impl World {
+    /// Everything. The violation, if there is one, is in the oracle.
+    pub(super) fn run(&mut self) {
+        self.suffer();
+        if self.plan.graph.is_some() {
+            self.serve_in_graph();
+        } else {
+            let members = self.choose_members();
+            self.heal(&members);
+            self.serve(members);
+        }
+        self.make_peace();
+        self.audit();
+        let fabric = &mut *self.fabric.borrow_mut();
+        if fabric.oracle.violation.is_none()
+            && let Err(why) = history::check(&fabric.oracle)
+        {
+            fabric.oracle.fail(why);
+        }
+    }
+
+    /// Faults, up to the horizon.
+    fn suffer(&mut self) {
+        let begin_ns = match self.plan.graph {
+            Some(_) => 12 * self.plan.election_ns,
+            None => self.plan.fault_gap_ns,
+        };
+        self.fabric.borrow_mut().schedule(begin_ns, Event::Fault);
+        let until_ns = self.plan.horizon_ns.max(begin_ns + 1);
+        self.run_until(until_ns, |_| false);
+    }
+
+    /// A majority of disks that do not rot.
+    fn choose_members(&mut self) -> Vec<usize> {
+        let fabric = &mut *self.fabric.borrow_mut();
+        let majority = self.plan.nodes / 2 + 1;
+        let sound = |node: &usize| !fabric.nodes[*node].disk.rotten && !fabric.nodes[*node].lost;
+        let mut members: Vec<usize> = (0..self.plan.nodes).filter(sound).collect();
+        if members.len() < majority {
+            fabric.oracle.fail("fewer than a majority of the disks are good".to_owned());
+        }
+        let wanted = fabric.random.between(majority as u64, members.len().max(majority) as u64) as usize;
+        while members.len() > wanted {
+            let place = fabric.random.below(members.len() as u64) as usize;
+            members.remove(place);
+        }
+        members
+    }
+
+    /// Nothing is wrong with these nodes and between them any more.
+    fn heal(&mut self, members: &[usize]) {
+        {
+            let fabric = &mut *self.fabric.borrow_mut();
+            fabric.note(0, Note::Phase { name: "a majority is whole" });
+            fabric.calm = true;
+            for &node in members {
+                for &other in members {
+                    fabric.net.mend(node, other);
+                }
+                let disk = &mut fabric.nodes[node].disk;
+                (disk.fails, disk.full) = (false, false);
+                [Trouble::Paused, Trouble::Slow, Trouble::Stuck].map(|what| fabric.recover(node, what));
+            }
+        }
+        for &node in members {
+            self.start(node);
+        }
+    }
+
+    /// Within ten election timeouts these nodes serve every shard.
+    fn serve(&mut self, members: Vec<usize>) {
+        let mut since_ns = self.fabric.borrow().now_ns;
+        // A node that is being stopped in good order is not one of a majority that works until it is back.
+        let bound_ns = since_ns + crate::shard::DRAIN_BOUND.as_nanos() as u64 + 20 * self.plan.election_ns;
+        let draining = |world: &mut World| {
+            let mut lanes = members.iter().map(|&node| &world.lanes[node]);
+            lanes.all(|lane| lane.as_ref().is_some_and(|lane| !lane.is_draining()))
+        };
+        if !draining(self) {
+            self.run_until(bound_ns, draining);
+            since_ns = self.fabric.borrow().now_ns;
+        }
+        let every = (1_u64 << self.plan.shards) - 1;
+        self.clients.mode = Mode::Probe { members, since_ns, served: 0 };
+        self.fabric.borrow_mut().schedule(since_ns, Event::Client { client: 0 });
+        let until_ns = since_ns + LIVENESS_TIMEOUTS * self.plan.election_ns;
+        let served = |world: &mut World| matches!(world.clients.mode, Mode::Probe { served, .. } if served == every);
+        let done = self.run_until(until_ns, served);
+        let fabric = &mut *self.fabric.borrow_mut();
+        if let (false, Mode::Probe { members, served, .. }) = (done, &self.clients.mode) {
+            let members: Vec<usize> = members.iter().map(|node| node + 1).collect();
+            fabric.oracle.fail(format!(
+                "the whole majority {members:?} does not serve within {LIVENESS_TIMEOUTS} election timeouts; shards \
+                 served: {served:b}"
+            ));
+        }
+    }
+
+    /// The links stay as they are; if they leave a majority whole, that serves.
+    fn serve_in_graph(&mut self) {
+        let members = self.connected_majority();
+        self.fabric.borrow_mut().calm = true;
+        if let Some(members) = members {
+            self.serve(members);
+        } else {
+            let until_ns = self.fabric.borrow().now_ns + LIVENESS_TIMEOUTS * self.plan.election_ns;
+            self.run_until(until_ns, |_| false);
+        }
+    }
+
+    /// The largest set of nodes that all hear each other, if that is a majority.
+    fn connected_majority(&self) -> Option<Vec<usize>> {
+        let fabric = self.fabric.borrow();
+        let whole = |set: &Vec<usize>| {
+            set.iter().all(|&from| set.iter().all(|&to| from == to || !fabric.net.is_cut(from, to)))
+        };
+        let sets = (0..1_u32 << self.plan.nodes).map(|set| {
+            (0..self.plan.nodes).filter(|node| set >> node & 1 == 1).collect::<Vec<usize>>()
+        });
+        let largest = sets.filter(whole).max_by_key(Vec::len)?;
+        (largest.len() > self.plan.nodes / 2).then_some(largest)
+    }
+
+    /// Nothing is wrong any more at all: every replica has everything and every request its answer.
+    fn make_peace(&mut self) {
+        self.clients.mode = Mode::Quiet;
+        let all: Vec<usize> = (0..self.plan.nodes).collect();
+        self.heal(&all);
+        let now_ns = self.fabric.borrow().now_ns;
+        let until_ns = now_ns + PEACE_TIMEOUTS * self.plan.election_ns + 20 * SECOND;
+        let mut turns = 0_u32;
+        let done = self.run_until(until_ns, |world| {
+            turns += 1;
+            turns.is_multiple_of(64) && world.is_settled().is_ok()
+        });
+        if !done && let Err(why) = self.is_settled() {
+            self.fabric.borrow_mut().oracle.fail(why);
+        }
+    }
+
+    fn is_settled(&self) -> Result<(), String> {
+        let fabric = self.fabric.borrow();
+        let oracle = &fabric.oracle;
+        for (node, state) in fabric.nodes.iter().enumerate().filter(|(_, state)| !state.lost && !state.disk.rotten) {
+            if !state.up {
+                return Err(format!("node {} does not come back", node + 1));
+            }
+            for shard in (0..self.plan.shards).map(ShardId) {
+                let (has, all) = (oracle.commit_of(node, shard), oracle.committed(shard));
+                if has < all {
+                    return Err(format!("shard {shard}: node {} has committed {has} of {all} for good", node + 1));
+                }
+            }
+        }
+        self.clients.unanswered().map_or(Ok(()), Err)
+    }
+
+    /// Reads every replica back to the last byte.
+    fn audit(&mut self) {
+        {
+            let fabric = &mut *self.fabric.borrow_mut();
+            if fabric.oracle.violation.is_some() {
+                return;
+            }
+            fabric.note(0, Note::Phase { name: "the replicas are read back" });
+            let sound = |node: &usize| fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten;
+            let nodes: Vec<usize> = (0..self.plan.nodes).filter(sound).collect();
+            for node in nodes {
+                for shard in (0..self.plan.shards).map(ShardId) {
+                    self.clients.audit(fabric, node, shard, crate::types::Index(1));
+                }
+            }
+        }
+        let until_ns = self.fabric.borrow().now_ns + 60 * SECOND;
+        self.run_until(until_ns, |world| world.clients.auditing == 0);
+        let fabric = &mut *self.fabric.borrow_mut();
+        if self.clients.auditing > 0 {
+            fabric.oracle.fail("a replica is not read back in a minute".to_owned());
+        }
+        let unknown = fabric.oracle.shards.iter().flatten().filter(|entry| entry.content.is_none()).count();
+        if unknown > 0 {
+            fabric.oracle.fail(format!("{unknown} committed entries are on no replica"));
+        }
+    }
+}
