@@ -87,6 +87,7 @@ impl End {
                     Request::Read { request, from, wait, .. } => Asked::Read { request, from, wait },
                     Request::Status { request, .. } => Asked::Status { request },
                     Request::Transfer { request, .. } => Asked::Transfer { request },
+                    Request::ReadIndex { .. } => unreachable!("the client asks for no read index yet"),
                 });
             }
         }
