@@ -19,6 +19,7 @@ pub mod config;
 mod identity;
 mod lane;
 mod report;
+pub mod verify;
 
 use std::fmt;
 use std::io;

@@ -151,7 +151,7 @@ impl NodeProcess {
             (0..self.config.lanes).map(LaneId).flat_map(|lane| [me.peer_of(lane), me.client_of(lane)]);
         for address in addresses {
             while TcpListener::bind(address).is_err() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::park_timeout(Duration::from_millis(1));
             }
         }
     }
