@@ -82,6 +82,8 @@ pub struct Options {
     pub spin: core::time::Duration,
     /// Never block.
     pub busy_poll: bool,
+    /// Others run on this core: a lane that spins offers it to them between two turns.
+    pub shares_core: bool,
 }
 
 /// One Raft group as its lane sees it.
