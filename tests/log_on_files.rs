@@ -12,7 +12,8 @@ use plimsoll::log::record::{self, Kind as RecordKind};
 use plimsoll::log::{Log, LogEvent, NewEntry, NoRoom, Options};
 use plimsoll::types::{ClusterId, EntryId, Epoch, Index, LaneId, NodeId, ShardId, Term, Timestamp};
 
-const ENTRIES: u64 = 3000;
+/// Of each life of the log.
+const ENTRIES: u64 = 1500;
 const SHARD: ShardId = ShardId(0);
 
 fn options() -> Options {
@@ -46,23 +47,18 @@ fn lay(log: &mut Log<FileDisk>, index: u64) {
     log.lay(entry, &payload);
 }
 
-fn run(backend: Backend, kind: Kind) {
-    let directory =
-        std::env::temp_dir().join(format!("plimsoll-log-{}-{backend:?}-{kind:?}", std::process::id()));
-    let disk_options = DiskOptions { directory: directory.clone(), segment_bytes: 8 << 20 };
-    let pool = Pool::new(16);
-    let mut reactor = Reactor::new(kind).unwrap();
-    let disk = FileDisk::open(backend, &disk_options, &reactor, &pool).unwrap();
-    let (mut log, _) = Log::open(disk, pool.clone(), options()).unwrap();
-    let (mut laid, mut durable) = (0, 0);
+/// Lays the entries up to `end` and waits until they are durable.
+fn append(log: &mut Log<FileDisk>, reactor: &mut Reactor, end: u64) {
+    let mut laid = log.last(SHARD).index.0;
+    let mut durable = laid;
     let until = Instant::now() + Duration::from_secs(60);
-    while durable < ENTRIES {
-        assert!(Instant::now() < until, "{durable} of {laid} entries are durable");
+    while durable < end {
+        assert!(Instant::now() < until, "{durable} of {end} entries are durable");
         for _ in 0..25 {
             match log.room_for(payload(laid + 1).len()) {
-                Ok(()) if laid < ENTRIES => {
+                Ok(()) if laid < end => {
                     laid += 1;
-                    lay(&mut log, laid);
+                    lay(log, laid);
                 }
                 Err(NoRoom::Full) => panic!("eight segments are room enough"),
                 _ => break,
@@ -83,15 +79,24 @@ fn run(backend: Backend, kind: Kind) {
         }
         reactor.poll();
     }
-    drop((log, reactor));
+}
 
-    let reactor = Reactor::new(kind).unwrap();
-    let disk = FileDisk::open(backend, &disk_options, &reactor, &pool).unwrap();
-    let (log, shards) = Log::open(disk, pool, options()).unwrap();
-    assert_eq!(shards.len(), 1);
-    assert_eq!(*shards[0].last.get(), EntryId { term: Term(1), index: Index(ENTRIES) });
-    assert_eq!(log.last(SHARD).index, Index(ENTRIES));
-    drop(log);
+fn run(backend: Backend, kind: Kind) {
+    let directory =
+        std::env::temp_dir().join(format!("plimsoll-log-{}-{backend:?}-{kind:?}", std::process::id()));
+    let disk_options = DiskOptions { directory: directory.clone(), segment_bytes: 8 << 20 };
+    let pool = Pool::new(16);
+    // The first write after a reopening failed once with "bad file descriptor": recovery had opened the segment, and
+    // the ring had not been told of it. So each life of the log appends.
+    for life in 1..=3 {
+        let mut reactor = Reactor::new(kind).unwrap();
+        let disk = FileDisk::open(backend, &disk_options, &reactor, &pool).unwrap();
+        let (mut log, shards) = Log::open(disk, pool.clone(), options()).unwrap();
+        assert_eq!(shards.len(), 1);
+        let held = ENTRIES * (life - 1);
+        assert_eq!(shards[0].last.get().index, Index(held));
+        append(&mut log, &mut reactor, ENTRIES * life);
+    }
     std::fs::remove_dir_all(directory).unwrap();
 }
 

@@ -217,10 +217,6 @@ impl Connection {
             self.filled = 0..0;
         }
     }
-
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl AsFd for Connection {

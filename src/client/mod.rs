@@ -297,7 +297,7 @@ impl Client {
             let pending = self.pending.get(&cut.id);
             let Some(pending) = pending.filter(|it| it.slot == Some(slot) && it.attempt == cut.attempt)
             else {
-                connection.cut = None;
+                connection.break_off_cut(cut);
                 return;
             };
             if !connection.has_room() {
@@ -354,7 +354,10 @@ impl Client {
                 self.route(shard).settled();
                 Outcome::Committed { id, timestamp }
             }
-            wire::Outcome::Busy => Outcome::Busy,
+            wire::Outcome::Busy => {
+                self.route(shard).settled();
+                Outcome::Busy
+            }
             wire::Outcome::LogFull => Outcome::LogFull,
             wire::Outcome::Unknown => Outcome::Unknown,
             wire::Outcome::Invalid | wire::Outcome::Accepted => Outcome::Invalid,

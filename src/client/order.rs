@@ -24,6 +24,9 @@ pub(super) struct Route {
     rejected: Vec<u64>,
     hint: Option<usize>,
     tries: u32,
+    /// The member has taken something: it leads. Until then one submit at a time goes to it, so that a member that is
+    /// elected between two of them cannot take the second and have refused the first.
+    leads: bool,
     /// What is in flight does not go again.
     broken: bool,
 }
@@ -38,6 +41,7 @@ impl Route {
             rejected: Vec::new(),
             hint: None,
             tries: 0,
+            leads: false,
             broken: false,
         }
     }
@@ -45,6 +49,9 @@ impl Route {
     /// The next to be sent, if one may be.
     pub(super) fn send_next(&mut self, now: Instant) -> Option<u64> {
         if self.broken || !self.rejected.is_empty() || self.not_before.is_some_and(|time| now < time) {
+            return None;
+        }
+        if !self.leads && self.in_flight > 0 {
             return None;
         }
         let id = self.queue.pop_front()?;
@@ -89,9 +96,9 @@ impl Route {
         self.queue.is_empty() && self.rejected.is_empty()
     }
 
-    /// It is certain that the node leads.
+    /// The member has taken something, or refused it as only a leader does.
     pub(super) fn settled(&mut self) {
-        self.tries = 0;
+        (self.tries, self.leads) = (0, true);
     }
 
     /// Once all that was in flight is answered: puts the rejected back and turns to the next member.
@@ -115,6 +122,7 @@ impl Route {
     fn turn_to(&mut self, hint: Option<usize>, members: usize, now: Instant) {
         self.member = hint.unwrap_or((self.member + 1) % members);
         self.tries = self.tries.saturating_add(1);
+        self.leads = false;
         // The first hint is followed at once; hints that go round in a circle, and silence, are not.
         let delay = match self.tries {
             1 => Duration::ZERO,
@@ -141,10 +149,16 @@ mod tests {
         core::iter::from_fn(|| route.send_next(now)).collect()
     }
 
+    fn led_by(member: usize) -> Route {
+        let mut route = Route::new(member);
+        route.settled();
+        route
+    }
+
     #[test]
     fn a_rejected_series_goes_again_in_order() {
         let now = Instant::now();
-        let mut route = Route::new(0);
+        let mut route = led_by(0);
         route.queue.extend([1, 2, 3]);
         assert_eq!(sent(&mut route, now), [1, 2, 3]);
         route.queue.push_back(4);
@@ -156,13 +170,15 @@ mod tests {
         route.rejected(3, Some(2));
         route.regroup(3, now);
         assert_eq!(route.member, 2);
-        assert_eq!(sent(&mut route, now), [1, 2, 3, 4]);
+        assert_eq!(sent(&mut route, now), [1], "one at a time until it is known to lead");
+        route.settled();
+        assert_eq!(sent(&mut route, now), [2, 3, 4]);
     }
 
     #[test]
     fn what_was_overtaken_is_given_up() {
         let now = Instant::now();
-        let mut route = Route::new(0);
+        let mut route = led_by(0);
         route.queue.extend([1, 2, 3, 4]);
         assert_eq!(sent(&mut route, now).len(), 4);
         route.rejected(1, None);

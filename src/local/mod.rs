@@ -21,6 +21,9 @@ use crate::types::{NodeId, ShardId};
 /// How long a node may take to answer after it was started.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a node that runs may take to say how it is.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -209,9 +212,12 @@ impl Cluster {
     }
 
     fn await_leader(&mut self, shard: ShardId, until: Instant) -> io::Result<NodeId> {
-        let mut client = Client::connect(self.client_options()).map_err(io::Error::other)?;
+        let mut client = None;
         loop {
             let mut told = Vec::new();
+            if client.is_none() {
+                client = Client::connect(self.client_options()).ok();
+            }
             for id in self.ids() {
                 if self.pid(id).is_none() {
                     continue;
@@ -220,9 +226,10 @@ impl Cluster {
                     let words = self.last_words(id);
                     return Err(io::Error::other(format!("node {id} has ended ({status}):\n{words}")));
                 }
-                match client.status(id, shard, Duration::from_millis(500)) {
-                    Ok(status) => told.push((id, status)),
-                    Err(_) => break,
+                let asked = client.as_mut().map(|client| client.status(id, shard, STATUS_TIMEOUT));
+                match asked {
+                    Some(Ok(status)) => told.push((id, status)),
+                    _ => break,
                 }
             }
             let runs = self.nodes.iter().filter(|node| node.child.is_some()).count();

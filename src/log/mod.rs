@@ -3,7 +3,8 @@
 //! # Format
 //! A log is a sequence of *batches* in segments of equal size. A batch is one write: everything that a lane laid between
 //! two submits. It begins at a fresh block, lies in one segment, and is never touched again. One that does not fit a
-//! segment's rest begins the next segment, at offset 0.
+//! segment's rest begins the next segment, at offset 0. A log that moves to a device with larger blocks goes on at a multiple
+//! of those.
 //! ```text
 //! segment n  | batch | batch | ... | batch | zeros          |
 //! batch      | header 64 B | record | record | ... | zeros to a multiple of the block |
@@ -397,6 +398,10 @@ impl<D: Disk> Log<D> {
     /// # Panics
     /// If the shard has no entry `from`, or it alone is longer than `bytes_max`.
     pub fn span(&mut self, shard: ShardId, from: Index, bytes_max: usize) -> Span {
+        if !matches!(self.health, Health::Good) {
+            // What was laid since it failed is not here: nothing is promised any more.
+            return Span::Fetching;
+        }
         let position = self.shards.of(shard);
         let log = &self.shards.0[position];
         let first = log.run_of(from);
@@ -419,9 +424,7 @@ impl<D: Disk> Log<D> {
                 break;
             }
         }
-        if let Some(number) = missing
-            && matches!(self.health, Health::Good)
-        {
+        if let Some(number) = missing {
             let until = self.tail.begin().unwrap_or(self.stream.next);
             self.fetches.start(&mut self.disk, &self.pool, position, &self.shards.0[position], number, until);
         }

@@ -9,6 +9,7 @@ use super::recovery::{Evidence, Spot};
 use super::{Identity, record};
 use crate::io::pool::Chunk;
 use crate::io::{Disk, DiskError, SegmentId};
+use crate::limits::BLOCK_BYTES_MAX;
 
 /// How much is read at once where nothing longer is asked for.
 const READ_BYTES: u64 = 1 << 20;
@@ -74,10 +75,11 @@ impl<'d, D: Disk> Scanner<'d, D> {
         let here = self.next;
         let mut spot = self.look(here)?;
         if !matches!(spot, Spot::Good(_)) && here.offset > 0 {
-            // A batch that did not fit the segment's rest begins the next segment.
-            let there = Position { segment: here.segment + 1, offset: 0 };
-            if let found @ Spot::Good(_) = self.look(there)? {
-                (self.next, spot) = (there, found);
+            for there in self.elsewhere(here) {
+                if let found @ Spot::Good(_) = self.look(there)? {
+                    (self.next, spot) = (there, found);
+                    break;
+                }
             }
         }
         let Spot::Good(header) = spot else {
@@ -99,6 +101,15 @@ impl<'d, D: Disk> Scanner<'d, D> {
         let range = HEADER_BYTES..HEADER_BYTES + header.len_bytes as usize;
         let records = &self.bytes(segment, begin, header.span_bytes())?[range];
         Ok(Step::Batch(Batch { header, records }))
+    }
+
+    /// Where else the next batch may begin: at a multiple of a larger block, if the log has moved to another device since;
+    /// or, if it did not fit the segment's rest, at the beginning of the next one.
+    fn elsewhere(&self, here: Position) -> impl Iterator<Item = Position> + use<'d, D> {
+        let larger = (BLOCK_BYTES_MIN.ilog2() + 1..=BLOCK_BYTES_MAX.ilog2())
+            .map(move |shift| Position { offset: here.offset.next_multiple_of(1 << shift), ..here })
+            .filter(move |there| there.offset > here.offset);
+        larger.chain([Position { segment: here.segment + 1, offset: 0 }])
     }
 
     /// What stands at `here`, where the next batch may begin.

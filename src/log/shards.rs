@@ -160,7 +160,7 @@ impl ShardLog {
     /// The number of the run that holds the entry.
     pub(super) fn run_of(&self, index: Index) -> usize {
         assert!(index > Index::ZERO && index <= self.last.index, "entry {index} of 1..={}", self.last.index);
-        self.runs.partition_point(|run| run.first <= index.0) - 1
+        partition_from_back(self.runs.len(), |number| self.runs[number].first <= index.0) - 1
     }
 
     /// The first entry of each term, ascending.
@@ -173,6 +173,22 @@ impl ShardLog {
         }
         terms
     }
+}
+
+/// How many of the first `len` numbers hold; those that do come before those that do not. What is asked for is mostly near
+/// the end, and there it is found in a few steps that stay in the cache.
+pub(super) fn partition_from_back(len: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let mut step = 1;
+    while step <= len && !holds(len - step) {
+        step *= 2;
+    }
+    let mut low = len.saturating_sub(step);
+    let mut high = len - step / 2;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if holds(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
 }
 
 /// All shards of a lane, ascending.
@@ -191,5 +207,19 @@ impl Shards {
 
     pub(super) fn of(&self, shard: ShardId) -> usize {
         self.position(shard).expect("a lane asks its log for its own shards")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_from_the_back_finds_what_a_search_finds() {
+        for len in 0..70 {
+            for expected in 0..=len {
+                assert_eq!(partition_from_back(len, |number| number < expected), expected, "of {len}");
+            }
+        }
     }
 }

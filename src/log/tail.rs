@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use super::shards::Place;
+use super::shards::{Place, partition_from_back};
 use crate::io::pool::Slice;
 
 /// A batch in memory.
@@ -42,7 +42,8 @@ impl Tail {
 
     /// The bytes at `place`, if their batch is here.
     pub(super) fn get(&self, place: Place, len_bytes: usize) -> Option<&[u8]> {
-        let position = self.batches.partition_point(|batch| batch.place <= place).checked_sub(1)?;
+        let reached = partition_from_back(self.batches.len(), |number| self.batches[number].place <= place);
+        let position = reached.checked_sub(1)?;
         let batch = &self.batches[position];
         let at = (place.offset - batch.place.offset) as usize;
         if batch.place.segment != place.segment || at >= batch.bytes.len() {

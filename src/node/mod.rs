@@ -19,6 +19,7 @@ pub mod config;
 mod identity;
 mod lane;
 mod report;
+pub mod verify;
 
 use std::fmt;
 use std::io;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use self::config::{Config, ConfigError};
 use self::identity::DataDir;
@@ -35,6 +37,13 @@ use self::lane::{Exit, Ports, Report, Seat};
 use crate::io::DiskError;
 use crate::io::reactor::Waker;
 use crate::types::{LaneId, NodeId, StoreId};
+
+/// How long a port in use is tried again before it is an error. The kernel takes a killed process's io_uring apart a
+/// moment after the process is gone, and the listener with it: a node that is started again at once must not fail.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often.
+const PORT_RETRY: Duration = Duration::from_millis(5);
 
 /// A running node. Dropping it stops it, as [`Stopper::stop`] and [`Node::wait`] do.
 #[derive(Debug)]
@@ -155,12 +164,8 @@ impl Node {
             lanes.push(thread);
         }
         drop(reporter);
-        let mut node = Node {
-            stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) },
-            lanes,
-            reports,
-            data_dir,
-        };
+        let mut node =
+            Node { stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) }, lanes, reports, data_dir };
         node.await_lanes()?;
         Ok(node)
     }
@@ -254,10 +259,19 @@ impl Stopper {
 
 fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
     let me = config.me().expect("checked: this node is a member");
-    let bind = |address: SocketAddr, whom| {
-        TcpListener::bind(address).map_err(|error| StartError::Listen { address, whom, error })
-    };
     Ok(Ports { peers: bind(me.peer_of(lane), "peers")?, clients: bind(me.client_of(lane), "clients")? })
+}
+
+fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, StartError> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::park_timeout(PORT_RETRY);
+            }
+            bound => return bound.map_err(|error| StartError::Listen { address, whom, error }),
+        }
+    }
 }
 
 impl StartError {
@@ -270,10 +284,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Config(error) => error.fmt(f),
-            StartError::Listen { address, whom, error } if error.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "{address} (for {whom}) is in use by another process: stop it, or give this node another address"
-            ),
+            StartError::Listen { address, whom, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "{address} (for {whom}) is in use by another process: stop it, or give this node another address"
+                )
+            }
             StartError::Listen { address, whom, error } => {
                 write!(f, "cannot listen on {address} for {whom}: {error}")
             }
@@ -283,11 +299,9 @@ impl fmt::Display for StartError {
                 path.display(),
                 if holder.is_empty() { "unknown" } else { holder }
             ),
-            StartError::Foreign { path, what } => write!(
-                f,
-                "data directory {} is not this node's: {what}; nothing was changed",
-                path.display()
-            ),
+            StartError::Foreign { path, what } => {
+                write!(f, "data directory {} is not this node's: {what}; nothing was changed", path.display())
+            }
             StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
             StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
             StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),

@@ -33,13 +33,19 @@ impl Observer for Lines {
         match (change.role, change.leader) {
             (Role::Leader, _) => line(format_args!("shard {shard}: node {node} leads term {}", change.term)),
             (Role::Follower, Some(leader)) => {
-                line(format_args!("shard {shard}: node {node} follows node {leader} in term {}", change.term));
+                line(format_args!(
+                    "shard {shard}: node {node} follows node {leader} in term {}",
+                    change.term
+                ));
             }
             (Role::Follower, None) => {
                 line(format_args!("shard {shard}: node {node} knows no leader in term {}", change.term));
             }
             (Role::PreCandidate, _) => {
-                line(format_args!("shard {shard}: node {node} asks whether it could lead after term {}", change.term));
+                line(format_args!(
+                    "shard {shard}: node {node} asks whether it could lead after term {}",
+                    change.term
+                ));
             }
             (Role::Candidate, _) => {
                 line(format_args!("shard {shard}: node {node} stands for election in term {}", change.term));

@@ -111,7 +111,8 @@ impl<W: World> Groups<W> {
         let Some(client) = self.ingress.held_from.take() else { return 0 };
         let mut frame = core::mem::take(&mut self.ingress.held);
         let done = self.ingress.held_done;
-        let after = self.take_frame(now, client, &frame, done).expect("the frame was found good when it came");
+        let after =
+            self.take_frame(now, client, &frame, done).expect("the frame was found good when it came");
         if self.ingress.held_from.is_none() {
             frame.clear();
         }
@@ -228,7 +229,8 @@ impl<W: World> Groups<W> {
             None if room == Err(NoRoom::Full) => Outcome::LogFull,
             None => match self.lay(at, entry_of(&submit), submit.payload) {
                 Ok(id) => {
-                    let pending = Pending { id, client, request: submit.request, timestamp: submit.timestamp };
+                    let pending =
+                        Pending { id, client, request: submit.request, timestamp: submit.timestamp };
                     self.wait_for(at, submit.acks, pending);
                     return Taken::Done;
                 }

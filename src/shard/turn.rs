@@ -171,7 +171,12 @@ impl<W: World> Lane<W> {
 }
 
 impl<W: World> Groups<W> {
-    fn new(log: Log<W::Disk>, observer: W::Observer, shards: alloc::vec::Vec<Shard>, options: Options) -> Groups<W> {
+    fn new(
+        log: Log<W::Disk>,
+        observer: W::Observer,
+        shards: alloc::vec::Vec<Shard>,
+        options: Options,
+    ) -> Groups<W> {
         assert!(shards.is_sorted_by_key(|shard| shard.id), "a lane finds its shards by binary search");
         Groups {
             outbox: super::outbox::Outbox::new(&options),

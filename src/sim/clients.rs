@@ -130,7 +130,11 @@ impl Clients {
             };
             let len = fabric.random.skewed(HEAD_BYTES as u64, load.bytes_max.max(HEAD_BYTES as u64)) as usize;
             let large = fabric.random.chance(load.large_ppm);
-            let len = if large { len + ENTRY_PAYLOAD_BYTES_MAX * fabric.random.between(1, 2) as usize } else { len };
+            let len = if large {
+                len + ENTRY_PAYLOAD_BYTES_MAX * fabric.random.between(1, 2) as usize
+            } else {
+                len
+            };
             self.submit(fabric, client, leader, shard, len, acks);
         }
     }
@@ -276,7 +280,8 @@ impl Clients {
             waiting.call_ns + patience_ns < now_ns && !matches!(waiting.asked, Asked::Read { wait: true, .. })
         };
         let waiting = self.all[client].waiting.values();
-        let nodes: Vec<usize> = waiting.filter(|waiting| tired(waiting)).map(|waiting| waiting.node).collect();
+        let nodes: Vec<usize> =
+            waiting.filter(|waiting| tired(waiting)).map(|waiting| waiting.node).collect();
         for node in nodes {
             self.hang_up(fabric, client, node);
             let other = fabric.random.below(fabric.nodes.len() as u64) as usize;
@@ -325,11 +330,17 @@ impl Clients {
     /// Requests to nodes that never answered, in words; reads that may wait for ever aside.
     pub(super) fn unanswered(&self) -> Option<String> {
         let all = self.all.iter().enumerate();
-        let mut waiting = all.flat_map(|(client, state)| state.waiting.iter().map(move |waiting| (client, waiting)));
-        let found = waiting.find(|(_, (_, waiting))| !matches!(waiting.asked, Asked::Read { wait: true, .. }));
+        let mut waiting =
+            all.flat_map(|(client, state)| state.waiting.iter().map(move |waiting| (client, waiting)));
+        let found =
+            waiting.find(|(_, (_, waiting))| !matches!(waiting.asked, Asked::Read { wait: true, .. }));
         found.map(|(client, (request, waiting))| {
             let Waiting { node, shard, asked, .. } = waiting;
-            format!("shard {shard}: node {} never answers request {request} of client {}: {asked:?}", node + 1, client + 1)
+            format!(
+                "shard {shard}: node {} never answers request {request} of client {}: {asked:?}",
+                node + 1,
+                client + 1
+            )
         })
     }
 
@@ -338,7 +349,9 @@ impl Clients {
         match input {
             ClientInput::Closed(connection) => {
                 let connections = &mut self.all[client].connections;
-                let Some(place) = connections.iter_mut().find(|held| **held == Some(connection)) else { return };
+                let Some(place) = connections.iter_mut().find(|held| **held == Some(connection)) else {
+                    return;
+                };
                 *place = None;
                 self.forget(fabric, client, connection);
             }
@@ -348,7 +361,9 @@ impl Clients {
                 }
                 match replies(&bytes) {
                     Ok(replies) => replies.for_each(|reply| self.on_reply(fabric, client, connection, reply)),
-                    Err(malformed) => fabric.oracle.fail(format!("a client does not understand a node: {malformed}")),
+                    Err(malformed) => {
+                        fabric.oracle.fail(format!("a client does not understand a node: {malformed}"))
+                    }
                 }
             }
         }
@@ -361,12 +376,17 @@ impl Clients {
             | Reply::Status { request, .. }
             | Reply::ReadIndex { request, .. } => request,
         };
-        let waiting = self.all[client].waiting.remove(&request).filter(|waiting| waiting.connection == connection);
+        let waiting =
+            self.all[client].waiting.remove(&request).filter(|waiting| waiting.connection == connection);
         let Some(waiting) = waiting else {
-            return fabric.oracle.fail(format!("request {request} of client {} is answered twice: {reply:?}", client + 1));
+            return fabric
+                .oracle
+                .fail(format!("request {request} of client {} is answered twice: {reply:?}", client + 1));
         };
         match (reply, waiting.asked) {
-            (Reply::Outcome { outcome, .. }, asked) => self.on_outcome(fabric, client, (request, waiting), asked, outcome),
+            (Reply::Outcome { outcome, .. }, asked) => {
+                self.on_outcome(fabric, client, (request, waiting), asked, outcome)
+            }
             (Reply::Records { next, commit, records, .. }, Asked::Read { from, auditing, .. }) => {
                 self.on_records(fabric, &waiting, (from, next, commit), records, auditing);
             }
@@ -435,11 +455,15 @@ impl Clients {
             let header = match record {
                 Ok(record) => record.header,
                 Err(malformed) => {
-                    return fabric.oracle.fail(format!("node {} gives a reader bad bytes: {malformed}", node + 1));
+                    return fabric
+                        .oracle
+                        .fail(format!("node {} gives a reader bad bytes: {malformed}", node + 1));
                 }
             };
             if header.shard != shard.0 || header.index != at.0 || at > commit {
-                return fabric.oracle.fail(format!("node {} answers a read from {from} with {header:?}", node + 1));
+                return fabric
+                    .oracle
+                    .fail(format!("node {} answers a read from {from} with {header:?}", node + 1));
             }
             let id = EntryId { term: crate::types::Term(header.term), index: at };
             fabric.oracle.on_committed(node, shard, id, Some(Content::of(&header)));
@@ -474,4 +498,3 @@ fn payload(session: u64, serial: u64, key: u64, len_bytes: usize) -> Vec<u8> {
     bytes.resize(len_bytes, mix(session << 32 ^ serial) as u8);
     bytes
 }
-

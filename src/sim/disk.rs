@@ -304,4 +304,3 @@ impl Disk for SimDisk {
         count
     }
 }
-

@@ -26,7 +26,8 @@ pub(super) fn check(oracle: &Oracle) -> Result<(), String> {
     for shard in (0..oracle.shards.len() as u32).map(ShardId) {
         check_log(shard, &mut placed(oracle, shard))?;
         for key in 0..KEYS {
-            check_register(&registers(oracle, shard, key)).map_err(|why| format!("shard {shard}, key {key}: {why}"))?;
+            check_register(&registers(oracle, shard, key))
+                .map_err(|why| format!("shard {shard}, key {key}: {why}"))?;
         }
     }
     Ok(())
@@ -63,7 +64,9 @@ fn check_log(shard: ShardId, operations: &mut [Placed]) -> Result<(), String> {
         }
         let least = if operation.append { highest + 1 } else { highest };
         if operation.index < least {
-            return Err(format!("shard {shard}: {operation:?}, though {highest} was known before it was called"));
+            return Err(format!(
+                "shard {shard}: {operation:?}, though {highest} was known before it was called"
+            ));
         }
     }
     Ok(())
@@ -80,12 +83,16 @@ struct Access {
 
 fn registers(oracle: &Oracle, shard: ShardId, key: u64) -> Vec<Access> {
     // The register's values in the order of the log; a value is named by its index.
-    let written: Vec<u64> = (1..).zip(&oracle.shards[shard.0 as usize]).filter_map(|(index, entry)| {
-        let content = entry.content?;
-        let whole = content.kind == Kind::Data as u8 && content.flags & FLAG_MORE == 0;
-        let submit = whole.then(|| &oracle.submits[content.session as usize - 1][content.serial as usize])?;
-        (submit.key == key).then_some(index)
-    }).collect();
+    let written: Vec<u64> = (1..)
+        .zip(&oracle.shards[shard.0 as usize])
+        .filter_map(|(index, entry)| {
+            let content = entry.content?;
+            let whole = content.kind == Kind::Data as u8 && content.flags & FLAG_MORE == 0;
+            let submit =
+                whole.then(|| &oracle.submits[content.session as usize - 1][content.serial as usize])?;
+            (submit.key == key).then_some(index)
+        })
+        .collect();
     let submits = oracle.submits.iter().flatten().filter(|submit| submit.shard == shard && submit.key == key);
     let writes = submits.filter_map(|submit| {
         let known = matches!(submit.told, Some(Told::Committed(_)));
@@ -121,7 +128,8 @@ fn check_register(accesses: &[Access]) -> Result<(), String> {
             _ => return Err(format!("{access:?} returns before its value was written")),
         }
     }
-    let (mut forward, backward): (Vec<_>, Vec<_>) = zones.into_values().partition(|(first, last)| first < last);
+    let (mut forward, backward): (Vec<_>, Vec<_>) =
+        zones.into_values().partition(|(first, last)| first < last);
     forward.sort_unstable();
     if let Some(pair) = forward.windows(2).find(|pair| pair[1].0 < pair[0].1) {
         return Err(format!("two values are held at once: {pair:?}"));
@@ -148,7 +156,8 @@ pub(super) fn lines(oracle: &Oracle) -> Vec<String> {
                 Some(Told::Rejected) => "failed",
                 Some(Told::Weakly(_) | Told::Unknown) | None => "unknown",
             };
-            let return_ns = submit.return_ns.filter(|_| outcome != "unknown").map_or("null".into(), |at| at.to_string());
+            let return_ns =
+                submit.return_ns.filter(|_| outcome != "unknown").map_or("null".into(), |at| at.to_string());
             let (shard, key, call_ns) = (submit.shard, submit.key, submit.call_ns);
             lines.push(format!(
                 r#"{{"client":{client},"op":"write","key":"{shard}/{key}","value":"{client}/{serial}","call_ns":{call_ns},"return_ns":{return_ns},"outcome":"{outcome}"}}"#
@@ -158,7 +167,8 @@ pub(super) fn lines(oracle: &Oracle) -> Vec<String> {
     for read in &oracle.index_reads {
         let book = &oracle.shards[read.shard.0 as usize][..read.index.0 as usize];
         let value = book.iter().rev().find_map(|entry| {
-            let content = entry.content.filter(|content| content.kind == Kind::Data as u8 && content.flags == 0)?;
+            let content =
+                entry.content.filter(|content| content.kind == Kind::Data as u8 && content.flags == 0)?;
             let client = content.session as usize - 1;
             (oracle.submits[client][content.serial as usize].key == read.key)
                 .then(|| format!(r#""{client}/{}""#, content.serial))
@@ -183,7 +193,8 @@ mod tests {
 
     #[test]
     fn registers_that_can_be_and_that_cannot() {
-        let good = [access(1, 5, 1, true), access(2, 9, 2, true), access(6, 8, 2, false), access(10, 11, 2, false)];
+        let good =
+            [access(1, 5, 1, true), access(2, 9, 2, true), access(6, 8, 2, false), access(10, 11, 2, false)];
         assert_eq!(check_register(&good), Ok(()));
         // A read that returns what had been overwritten before it was called.
         let stale = [access(1, 2, 1, true), access(3, 4, 2, true), access(5, 6, 1, false)];
@@ -191,7 +202,13 @@ mod tests {
         // Nothing was read where something had been written.
         assert!(check_register(&[access(1, 2, 1, true), access(3, 4, 0, false)]).is_err());
         // Back and forth.
-        let flips = [access(1, 20, 1, true), access(1, 20, 2, true), access(3, 4, 1, false), access(5, 6, 2, false), access(7, 8, 1, false)];
+        let flips = [
+            access(1, 20, 1, true),
+            access(1, 20, 2, true),
+            access(3, 4, 1, false),
+            access(5, 6, 2, false),
+            access(7, 8, 1, false),
+        ];
         assert!(check_register(&flips).is_err());
         // A read of what is written later.
         assert!(check_register(&[access(5, 6, 1, true), access(1, 2, 1, false)]).is_err());

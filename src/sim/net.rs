@@ -111,7 +111,8 @@ impl Fabric {
     fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
         let net = &self.plan.net;
         let random = &mut self.random;
-        let longest_ns = if self.calm { net.delay_max_ns.min(self.plan.election_ns / 20) } else { net.delay_max_ns };
+        let longest_ns =
+            if self.calm { net.delay_max_ns.min(self.plan.election_ns / 20) } else { net.delay_max_ns };
         let mut at_ns = self.now_ns + random.skewed(net.delay_min_ns, longest_ns.max(net.delay_min_ns));
         if !self.calm && random.chance(net.straggle_ppm) {
             at_ns += random.between(net.delay_max_ns, 10 * net.delay_max_ns);
@@ -145,8 +146,12 @@ impl Fabric {
             if self.net.is_cut(node, peer) {
                 continue;
             }
-            let at_ns = self.now_ns + self.random.between(self.plan.net.delay_min_ns, self.plan.net.delay_max_ns);
-            self.schedule(at_ns, Event::Net { to: peer, event: NetEvent::Down { peer: node_id(node), by_peer } });
+            let at_ns =
+                self.now_ns + self.random.between(self.plan.net.delay_min_ns, self.plan.net.delay_max_ns);
+            self.schedule(
+                at_ns,
+                Event::Net { to: peer, event: NetEvent::Down { peer: node_id(node), by_peer } },
+            );
         }
     }
 }

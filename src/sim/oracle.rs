@@ -145,7 +145,9 @@ impl Oracle {
     pub(super) fn on_frame(&mut self, from: usize, to: usize, frame: &[u8]) {
         let messages = match wire::peer::decode(frame) {
             Ok(messages) => messages,
-            Err(malformed) => return self.fail(format!("node {} sends what nobody reads: {malformed}", from + 1)),
+            Err(malformed) => {
+                return self.fail(format!("node {} sends what nobody reads: {malformed}", from + 1));
+            }
         };
         for (shard, message, _) in messages {
             let term = message.term();
@@ -182,7 +184,12 @@ impl Oracle {
     }
 
     /// A node has started with what its disk held.
-    pub(super) fn on_started(&mut self, node: usize, status: &ShardStatus, term_at: impl Fn(Index) -> Option<Term>) {
+    pub(super) fn on_started(
+        &mut self,
+        node: usize,
+        status: &ShardStatus,
+        term_at: impl Fn(Index) -> Option<Term>,
+    ) {
         let shard = status.shard;
         let seen = &mut self.seen[node][shard.0 as usize];
         let (durable, told) = (seen.durable, seen.told_term);
@@ -190,7 +197,10 @@ impl Oracle {
         (seen.role, seen.term) = (status.role, status.term);
         if durable.index > Index::ZERO && term_at(durable.index) != Some(durable.term) {
             let last = status.last;
-            self.fail(format!("shard {shard}: node {} had {durable} durable, and came back with {last}", node + 1));
+            self.fail(format!(
+                "shard {shard}: node {} had {durable} durable, and came back with {last}",
+                node + 1
+            ));
         } else if status.term < told {
             let term = status.term;
             self.fail(format!("shard {shard}: node {} told term {told}, and came back in {term}", node + 1));
@@ -212,10 +222,16 @@ impl Oracle {
         seen.durable = EntryId { term: durable_term, index: status.durable };
         let name = node + 1;
         if status.term < before.term {
-            self.fail(format!("shard {shard}: node {name} falls from term {} to {}", before.term, status.term));
+            self.fail(format!(
+                "shard {shard}: node {name} falls from term {} to {}",
+                before.term, status.term
+            ));
         }
         if status.commit < before.commit {
-            self.fail(format!("shard {shard}: node {name}'s commit falls from {} to {}", before.commit, status.commit));
+            self.fail(format!(
+                "shard {shard}: node {name}'s commit falls from {} to {}",
+                before.commit, status.commit
+            ));
         }
         if status.durable < before.durable.index.min(before.commit) {
             let (from, to) = (before.durable, status.durable);
@@ -238,17 +254,27 @@ impl Oracle {
             let index = Index(at as u64 + 1);
             if term_at(index) != Some(entry.term) {
                 let id = EntryId { term: entry.term, index };
-                return self.fail(format!("shard {shard}: node {} leads without the committed entry {id}", node + 1));
+                return self.fail(format!(
+                    "shard {shard}: node {} leads without the committed entry {id}",
+                    node + 1
+                ));
             }
         }
     }
 
     /// A node calls this entry committed.
-    pub(super) fn on_committed(&mut self, node: usize, shard: ShardId, id: EntryId, content: Option<Content>) {
+    pub(super) fn on_committed(
+        &mut self,
+        node: usize,
+        shard: ShardId,
+        id: EntryId,
+        content: Option<Content>,
+    ) {
         let book = &mut self.shards[shard.0 as usize];
         let at = id.index.0 as usize - 1;
         if at > book.len() {
-            return self.fail(format!("shard {shard}: node {} commits {id} before what precedes it", node + 1));
+            return self
+                .fail(format!("shard {shard}: node {} commits {id} before what precedes it", node + 1));
         }
         if at == book.len() {
             book.push(Committed { term: id.term, content: None });
@@ -261,7 +287,10 @@ impl Oracle {
         }
         match (entry.content, content) {
             (Some(known), Some(new)) if known != new => {
-                self.fail(format!("shard {shard}: node {} holds {new:?} as {id}, others {known:?}", node + 1));
+                self.fail(format!(
+                    "shard {shard}: node {} holds {new:?} as {id}, others {known:?}",
+                    node + 1
+                ));
             }
             (None, Some(new)) => {
                 entry.content = Some(new);
@@ -276,7 +305,8 @@ impl Oracle {
         if content.kind != Kind::Data as u8 || content.flags & FLAG_MORE != 0 {
             return;
         }
-        let name = format!("shard {shard}: entry {id}, submit {} of client {}", content.serial, content.session);
+        let name =
+            format!("shard {shard}: entry {id}, submit {} of client {}", content.serial, content.session);
         let submits = self.submits.get_mut(content.session as usize - 1);
         let Some(submit) = submits.and_then(|submits| submits.get_mut(content.serial as usize)) else {
             return self.fail(format!("{name}: nobody submitted it"));
@@ -312,9 +342,9 @@ impl Oracle {
                 let Some(entry) = entry.copied() else {
                     return self.fail(format!("{name}: is acknowledged as {id}, which nobody has committed"));
                 };
-                let is_it = entry.content.is_none_or(|content| {
-                    (content.session, content.serial) == (client as u64 + 1, serial)
-                });
+                let is_it = entry
+                    .content
+                    .is_none_or(|content| (content.session, content.serial) == (client as u64 + 1, serial));
                 if entry.term != id.term || !is_it {
                     self.fail(format!("{name}: is acknowledged as {id}, where {entry:?} is"));
                 }

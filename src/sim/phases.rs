@@ -105,7 +105,8 @@ impl World {
         self.clients.mode = Mode::Probe { members, since_ns, served: 0 };
         self.fabric.borrow_mut().schedule(since_ns, Event::Client { client: 0 });
         let until_ns = since_ns + LIVENESS_TIMEOUTS * self.plan.election_ns;
-        let served = |world: &mut World| matches!(world.clients.mode, Mode::Probe { served, .. } if served == every);
+        let served =
+            |world: &mut World| matches!(world.clients.mode, Mode::Probe { served, .. } if served == every);
         let done = self.run_until(until_ns, served);
         let fabric = &mut *self.fabric.borrow_mut();
         if let (false, Mode::Probe { members, served, .. }) = (done, &self.clients.mode) {
@@ -135,9 +136,8 @@ impl World {
         let whole = |set: &Vec<usize>| {
             set.iter().all(|&from| set.iter().all(|&to| from == to || !fabric.net.is_cut(from, to)))
         };
-        let sets = (0..1_u32 << self.plan.nodes).map(|set| {
-            (0..self.plan.nodes).filter(|node| set >> node & 1 == 1).collect::<Vec<usize>>()
-        });
+        let sets = (0..1_u32 << self.plan.nodes)
+            .map(|set| (0..self.plan.nodes).filter(|node| set >> node & 1 == 1).collect::<Vec<usize>>());
         let largest = sets.filter(whole).max_by_key(Vec::len)?;
         (largest.len() > self.plan.nodes / 2).then_some(largest)
     }
@@ -162,14 +162,19 @@ impl World {
     fn is_settled(&self) -> Result<(), String> {
         let fabric = self.fabric.borrow();
         let oracle = &fabric.oracle;
-        for (node, state) in fabric.nodes.iter().enumerate().filter(|(_, state)| !state.lost && !state.disk.rotten) {
+        for (node, state) in
+            fabric.nodes.iter().enumerate().filter(|(_, state)| !state.lost && !state.disk.rotten)
+        {
             if !state.up {
                 return Err(format!("node {} does not come back", node + 1));
             }
             for shard in (0..self.plan.shards).map(ShardId) {
                 let (has, all) = (oracle.commit_of(node, shard), oracle.committed(shard));
                 if has < all {
-                    return Err(format!("shard {shard}: node {} has committed {has} of {all} for good", node + 1));
+                    return Err(format!(
+                        "shard {shard}: node {} has committed {has} of {all} for good",
+                        node + 1
+                    ));
                 }
             }
         }

@@ -204,7 +204,9 @@ impl Plan {
         let horizon_ns = random.between(40, 140) * election_ns;
         let horizon_ns = bounds.horizon_ns.map_or(horizon_ns, |most| most.min(horizon_ns));
         let together = random.chance(500_000);
-        let start = |random: &mut Random| if together { random.below(5 * MS) } else { random.below(10 * election_ns) };
+        let start = |random: &mut Random| {
+            if together { random.below(5 * MS) } else { random.below(10 * election_ns) }
+        };
         let start_ns = (0..nodes).map(|_| start(random)).collect();
         let drifts = random.chance(700_000);
         let drift = |random: &mut Random| if drifts { random.below(1001) as i64 - 500 } else { 0 };
@@ -288,7 +290,11 @@ impl DiskPlan {
             write_max_ns: write_min_ns + random.skewed(1, 20_000) * US,
             spike_ppm: if random.chance(300_000) { random.skewed(100, 20_000) as u32 } else { 0 },
             kept_ppm: *random.pick(&[0, 500_000, 1_000_000, 2_000_000, 2_000_000]),
-            rotten_max: if random.chance(400_000) { random.between(1, minority.max(1)).min(minority) as usize } else { 0 },
+            rotten_max: if random.chance(400_000) {
+                random.between(1, minority.max(1)).min(minority) as usize
+            } else {
+                0
+            },
         }
     }
 }

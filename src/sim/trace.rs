@@ -12,16 +12,37 @@ const NOTES_MAX: usize = 48;
 /// Something worth a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Note {
-    Sent { to: NodeId, shard: ShardId, message: Message, lost: bool },
-    Changed { shard: ShardId, change: Change },
-    Committed { shard: ShardId, index: Index },
-    Written { sequence: WriteSequence },
-    Started { life: u32 },
+    Sent {
+        to: NodeId,
+        shard: ShardId,
+        message: Message,
+        lost: bool,
+    },
+    Changed {
+        shard: ShardId,
+        change: Change,
+    },
+    Committed {
+        shard: ShardId,
+        index: Index,
+    },
+    Written {
+        sequence: WriteSequence,
+    },
+    Started {
+        life: u32,
+    },
     /// It stopped, and why.
-    Stopped { why: &'static str },
-    Struck { fault: Fault },
+    Stopped {
+        why: &'static str,
+    },
+    Struck {
+        fault: Fault,
+    },
     /// The world as a whole: what phase begins.
-    Phase { name: &'static str },
+    Phase {
+        name: &'static str,
+    },
 }
 
 /// The notes of all nodes.

@@ -180,7 +180,9 @@ impl World {
             fabric.trace.add(fabric.now_ns, node, Note::Committed { shard, index: to });
             for index in (from.0 + 1..=to.0).map(Index) {
                 let Some(term) = lane.term_at(shard, index) else {
-                    fabric.oracle.fail(format!("shard {shard}: node {} commits {index} and has it not", node + 1));
+                    fabric
+                        .oracle
+                        .fail(format!("shard {shard}: node {} commits {index} and has it not", node + 1));
                     break;
                 };
                 let content = lane.peek(shard, index).map(|header| Content::of(&header));

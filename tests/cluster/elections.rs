@@ -37,7 +37,8 @@ fn nodes_started_at_once_elect_once() {
     assert!(term <= Term(2), "term {term}");
     quiet(Duration::from_secs(10));
     assert_eq!(agreed(&cluster), (term, leader), "ten quiet seconds change nothing");
-    let elections: usize = cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
+    let elections: usize =
+        cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
     assert_eq!(elections, 1, "one election");
 }
 
@@ -54,7 +55,8 @@ fn nodes_started_two_seconds_apart_elect_once() {
     assert!(term <= Term(2), "term {term}");
     quiet(Duration::from_secs(10));
     assert_eq!(agreed(&cluster), (term, leader), "ten quiet seconds change nothing");
-    let elections: usize = cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
+    let elections: usize =
+        cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
     assert_eq!(elections, 1, "one election");
 }
 

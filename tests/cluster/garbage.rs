@@ -20,14 +20,18 @@ fn is_dropped(socket: &mut TcpStream) -> bool {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) => {
-                return !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+                return !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                );
             }
         }
     }
 }
 
 fn hello(cluster: ClusterId, node: Option<NodeId>) -> Vec<u8> {
-    let hello = Hello { cluster, node, store: StoreId(77), lane: LaneId(0), lanes: 1 };
+    let store = StoreId(if node.is_some() { 77 } else { 0 });
+    let hello = Hello { cluster, node, store, lane: LaneId(0), lanes: 1 };
     Greeting::Hello(hello).encode().to_vec()
 }
 
@@ -39,11 +43,16 @@ fn offences(cluster: ClusterId) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let mut flipped = good.clone();
     flipped[40] ^= 4;
     vec![
-        ("garbage", (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(), "not a frame"),
-        ("a request of another protocol", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec(), "not a frame"),
+        (
+            "garbage",
+            (0..3000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+            "not a frame",
+        ),
+        ("another protocol", b"GET / HTTP/1.1\r\nHost: 127.0.0.1:7200\r\n\r\n".to_vec(), "not a frame"),
         ("a length of 4 GiB", long, "out of bounds"),
         ("a flipped bit", flipped, "checksum"),
-        ("a wrong cluster", hello(ClusterId(cluster.0 ^ 1), None), "cluster"),
+        ("a peer of a wrong cluster", hello(ClusterId(cluster.0 ^ 1), Some(NodeId(1))), "cluster"),
+        ("a client of a wrong cluster", hello(ClusterId(cluster.0 ^ 1), None), "cluster"),
     ]
 }
 
@@ -86,7 +95,7 @@ fn strangers_are_dropped_with_a_line_and_commits_go_on() {
             drop(half);
         }
     }
-    assert_eq!(dropped, 20 * 2 * 5);
+    assert_eq!(dropped, 20 * 2 * 6);
     let grown_kib = resident_kib(&cluster, leader).saturating_sub(before_kib);
     assert!(grown_kib < 16 << 10, "memory grew by {grown_kib} KiB");
     ledger.settle();

@@ -157,10 +157,17 @@ impl Ledger {
         let mut found = Vec::new();
         let until = Instant::now() + Duration::from_secs(60);
         loop {
-            assert!(Instant::now() < until, "node {node} has not caught up; committed there: {}", reader.commit());
+            assert!(
+                Instant::now() < until,
+                "node {node} has not caught up; committed there: {}",
+                reader.commit()
+            );
             let Ok(Some(record)) = reader.next_record(Duration::from_millis(500)) else { continue };
             let number = u64::from_le_bytes(record.payload[..8].try_into().unwrap());
-            assert!(record.payload == payload(number, len_bytes(number)), "record {number} is altered on node {node}");
+            assert!(
+                record.payload == payload(number, len_bytes(number)),
+                "record {number} is altered on node {node}"
+            );
             assert_eq!(record.timestamp, Timestamp(number));
             found.push((record.id.index, number));
             if record.id.index >= seal {

@@ -48,19 +48,8 @@ fn records_from_one_byte_to_64_mib_come_back_whole_from_every_replica() {
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();
     let mut client = Client::connect(cluster.client_options()).unwrap();
-    let sizes = [
-        1,
-        7,
-        8,
-        4096,
-        (1 << 20) - 64,
-        (1 << 20) - 63,
-        286_208,
-        3 << 20,
-        (16 << 20) + 1,
-        64 << 20,
-        100,
-    ];
+    let sizes =
+        [1, 7, 8, 4096, (1 << 20) - 64, (1 << 20) - 63, 286_208, 3 << 20, (16 << 20) + 1, 64 << 20, 100];
     let mut expected = Vec::new();
     for (number, size) in sizes.into_iter().enumerate() {
         let mut bytes = payload(number as u64, size.max(8));
@@ -72,7 +61,11 @@ fn records_from_one_byte_to_64_mib_come_back_whole_from_every_replica() {
     for (replica, records) in read_all(&cluster, expected.len()).into_iter().enumerate() {
         for (found, expected) in records.iter().zip(&expected) {
             assert_eq!(found.len(), expected.len());
-            assert!(found == expected, "a record of {} bytes is altered on replica {replica}", expected.len());
+            assert!(
+                found == expected,
+                "a record of {} bytes is altered on replica {replica}",
+                expected.len()
+            );
         }
     }
 }
@@ -85,9 +78,12 @@ fn each_kind_of_acknowledgement_is_answered() {
     cluster.await_leaders().unwrap();
     let mut client = Client::connect(cluster.client_options()).unwrap();
     let mut last = Index(0);
-    for (number, acks) in [Acks::None, Acks::Leader, Acks::Quorum, Acks::None, Acks::Quorum].into_iter().enumerate() {
+    for (number, acks) in
+        [Acks::None, Acks::Leader, Acks::Quorum, Acks::None, Acks::Quorum].into_iter().enumerate()
+    {
         let bytes = payload(number as u64, 64);
-        let submit = Submit { acks, timestamp: Timestamp(900 + number as u64), ..Submit::new(ShardId(0), &bytes) };
+        let submit =
+            Submit { acks, timestamp: Timestamp(900 + number as u64), ..Submit::new(ShardId(0), &bytes) };
         match submit_and_wait(&mut client, submit) {
             Outcome::Committed { id, timestamp } => {
                 assert_eq!(timestamp, Timestamp(900 + number as u64));

@@ -19,8 +19,7 @@ fn refused(cluster: &Cluster) -> String {
     let output = run(cluster.config_path(NodeId(1)));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let errors = said.lines().filter(|line| line.contains("error:")).count();
-    assert_eq!(errors, 1, "one clear error:\n{said}");
+    assert_eq!(said.lines().count(), 1, "one clear error:\n{said}");
     said
 }
 
@@ -142,7 +141,7 @@ fn a_node_that_lost_its_data_is_not_taken_for_the_one_that_promised() {
     fs::remove_dir_all(&cluster.config(wiped).data_dir).unwrap();
     cluster.start(wiped).unwrap();
     let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !(cluster.log(leader).contains("store") || cluster.log(wiped).contains("store")) {
+    while !(cluster.log(leader).contains("lost its log") || cluster.log(wiped).contains("lost its log")) {
         assert!(std::time::Instant::now() < until, "nobody noticed:\n{}", cluster.last_words(leader));
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -150,7 +149,8 @@ fn a_node_that_lost_its_data_is_not_taken_for_the_one_that_promised() {
     let mut ledger = crate::ledger::Ledger::open(&cluster, 0);
     ledger.load(4, |ledger| ledger.acknowledged.len() >= 50);
     let mut client = plimsoll::client::Client::connect(cluster.client_options()).unwrap();
-    let status = client.status(wiped, plimsoll::types::ShardId(0), std::time::Duration::from_secs(2)).unwrap();
+    let status =
+        client.status(wiped, plimsoll::types::ShardId(0), std::time::Duration::from_secs(2)).unwrap();
     assert_eq!(status.leader, None, "it follows nobody");
     assert_eq!(status.commit.0, 0);
 }

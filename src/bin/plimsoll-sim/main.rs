@@ -98,7 +98,8 @@ impl Totals {
     }
 
     fn print(&self, json: bool, took: Duration) {
-        let Counts { commits, elections, crashes, faults, acknowledged, index_reads, disk_stops } = self.counts;
+        let Counts { commits, elections, crashes, faults, acknowledged, index_reads, disk_stops } =
+            self.counts;
         let simulated_s = self.simulated_ns as f64 / 1e9;
         let ratio = simulated_s / took.as_secs_f64();
         let hash = format!("{:016x}", self.hash);

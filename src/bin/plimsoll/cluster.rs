@@ -5,16 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plimsoll::client::Options;
 use plimsoll::node::config::{Config, Member};
-use plimsoll::types::NodeId;
+use plimsoll::types::{LaneId, NodeId};
 
 use crate::common::Failure;
 
 /// Lines of a node's output that are shown when it has failed.
 const TAIL_LINES: usize = 20;
+/// How long a killed node's ports may stay taken.
+const PORTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a cluster is to be like.
 #[derive(Clone, Debug)]
@@ -94,7 +96,9 @@ impl Cluster {
     }
 
     pub(crate) fn restart(&mut self, id: NodeId) -> Result<(), Failure> {
-        self.node(id).ok_or_else(|| Failure(format!("there is no node {id}")))?.start()
+        let node = self.node(id).ok_or_else(|| Failure(format!("there is no node {id}")))?;
+        node.await_ports();
+        node.start()
     }
 
     /// An error if a process has ended that nobody killed.
@@ -138,8 +142,22 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// The system takes a ring of io_uring apart after its process is gone, and the sockets that wait in it with it: for
+    /// a moment the ports of a node that was killed are still taken. If they stay so, the node says it itself.
+    fn await_ports(&self) {
+        let until = Instant::now() + PORTS_PATIENCE;
+        let me = self.config.me().expect("checked: the node is a member");
+        let addresses =
+            (0..self.config.lanes).map(LaneId).flat_map(|lane| [me.peer_of(lane), me.client_of(lane)]);
+        for address in addresses {
+            while TcpListener::bind(address).is_err() && Instant::now() < until {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+    }
+
     fn has_ended(&self, status: ExitStatus) -> Failure {
-        Failure(format!("node {} has ended by itself ({status}){}", self.config.node, self.tail()))
+        Failure(format!("node {} has ended by itself ({status})", self.config.node))
     }
 
     fn tail(&self) -> String {

@@ -14,6 +14,7 @@ mod read;
 mod source;
 mod status;
 mod transfer;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,9 @@ enum Command {
     Transfer(transfer::Arguments),
     /// Start a cluster of real processes, kill its leader under load, and check that nothing was lost.
     Demo(demo::Arguments),
+    /// Look into a node's log.
+    #[command(subcommand)]
+    Log(Log),
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -54,6 +58,12 @@ enum Bench {
     Commit(bench::Arguments),
 }
 
+#[derive(Debug, Subcommand)]
+enum Log {
+    /// Read the logs of a data directory and say what they hold and how they end.
+    Verify(verify::Arguments),
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Node(arguments) => node::run(&arguments),
@@ -62,6 +72,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
     };
     match outcome {

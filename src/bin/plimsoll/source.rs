@@ -69,7 +69,7 @@ fn generate(seed: u64, number: u64, into: &mut Vec<u8>) {
     let goal = (64_u64 << random().leading_zeros().min(6)) + random() % 64;
     let goal = (goal as usize).min(4096 - 64);
     into.extend_from_slice(b"TXN\0");
-    into.extend_from_slice(&(1_700_000_000_000_000_u64 + number).to_le_bytes());
+    into.extend_from_slice(&1_700_000_000_000_000_u64.wrapping_add(number).to_le_bytes());
     while into.len() < goal {
         let (operation, table) = (random() % 3, random() % 16);
         into.extend_from_slice(&[b"IUD"[operation as usize], table as u8]);

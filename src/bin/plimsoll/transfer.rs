@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
             say(&format!("node {from} handed shard {shard} to node {to}"));
             return Ok(Verdict::Good);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
     complain(&format!(
         "node {to} does not lead shard {shard} after {:?}; it may be down or behind: see status",

@@ -38,16 +38,22 @@ impl Base {
 
     /// The segment, and whether it was opened just now. `None`: it does not open, and the disk has failed.
     pub(super) fn segment(&mut self, segment: SegmentId) -> Option<(Arc<OpenSegment>, bool)> {
-        if let Some(open) = self.open.get(segment) {
-            return Some((open, false));
-        }
-        match self.directory.open_segment(segment) {
-            Ok(file) => Some((self.open.insert(segment, file), true)),
+        match self.segment_now(segment) {
+            Ok(opened) => Some(opened),
             Err(error) => {
                 self.fail(error);
                 None
             }
         }
+    }
+
+    /// The same, but an error is the caller's.
+    pub(super) fn segment_now(&mut self, segment: SegmentId) -> Result<(Arc<OpenSegment>, bool), DiskError> {
+        if let Some(open) = self.open.get(segment) {
+            return Ok((open, false));
+        }
+        let file = self.directory.open_segment(segment)?;
+        Ok((self.open.insert(segment, file), true))
     }
 
     #[cfg(test)]
@@ -110,10 +116,7 @@ impl Base {
         offset: u64,
         into: &mut [u8],
     ) -> Result<(), DiskError> {
-        let open = match self.open.get(segment) {
-            Some(open) => open,
-            None => self.open.insert(segment, self.directory.open_segment(segment)?),
-        };
+        let (open, _) = self.segment_now(segment)?;
         let block = self.directory.block_bytes();
         let end = offset + into.len() as u64;
         let is_aligned = into.as_ptr().addr().is_multiple_of(block) && into.len().is_multiple_of(block);

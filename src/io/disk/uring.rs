@@ -218,6 +218,11 @@ impl Disk for UringDisk {
     }
 
     fn read_now(&mut self, segment: SegmentId, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        // The ring is told here too: a segment that recovery has read is the one that is written next.
+        let (open, is_new) = self.base.segment_now(segment)?;
+        if is_new {
+            self.set_file(&open);
+        }
         self.base.read_now(segment, offset, into)
     }
 

@@ -182,6 +182,7 @@ fn a_failed_disk_ends_all_promises_and_is_left_alone() {
     log.submit();
     assert_eq!((poll(&mut log), log.disk().operations), (vec![], before));
     assert_eq!(log.room_for(1), Err(NoRoom::Busy));
+    assert_eq!(log.span(ShardId(1), Index(3), 1 << 20), Span::Fetching, "what was laid since is not here");
 }
 
 #[test]
@@ -389,4 +390,37 @@ fn lagging_readers_of_several_shards_take_turns() {
         }
         poll(&mut log);
     }
+}
+
+#[test]
+fn a_disk_that_finishes_nothing_makes_the_log_busy_and_votes_are_still_taken() {
+    let pool = Pool::new(5);
+    let (mut log, _) = Log::open(MemDisk::new(4096, 16 << 20), pool.clone(), options()).unwrap();
+    poll(&mut log);
+    for round in 0..3 {
+        log.disk_mut().eager = false;
+        let mut laid = 0;
+        while log.room_for(500_000) == Ok(()) {
+            lay(&mut log, 1, 1, &vec![round; 500_000]);
+            laid += 1;
+            log.submit();
+            poll(&mut log);
+        }
+        assert_eq!(log.room_for(500_000), Err(NoRoom::Busy));
+        assert!(laid >= 16, "{laid} in round {round}");
+        for term in 1..=200 {
+            log.lay_vote(ShardId(4), vote(term, 3));
+            log.submit();
+            assert_eq!(poll(&mut log), []);
+        }
+        let last = log.last(ShardId(1));
+        log.disk_mut().eager = true;
+        let mut told = Vec::new();
+        while !log.is_quiet() {
+            told.extend(poll(&mut log));
+        }
+        assert!(told.contains(&Told::Vote(4, vote(200, 3))));
+        assert_eq!(told.last(), Some(&Told::Entries(1, last)));
+    }
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len() as u64, log.last(ShardId(1)).index.0);
 }

@@ -108,6 +108,28 @@ fn a_member_that_lies_does_not_take_back_what_is_committed() {
 }
 
 #[test]
+fn an_answer_to_what_was_never_sent_counts_for_nothing() {
+    let mut cluster = Cluster::new(3, 5);
+    cluster.run_for(ELECTION_TIMEOUT * 3);
+    let now = cluster.now;
+    let leader = *cluster.leaders.values().last().unwrap();
+    let peer = NodeId(if leader == 1 { 2 } else { 1 });
+    let raft = cluster.nodes.get_mut(&leader).unwrap().raft.as_mut().unwrap();
+    let (term, commit, last) = (raft.term(), raft.commit(), raft.last().index);
+    let known: Vec<(NodeId, Index)> = raft.progress().collect();
+    let mut effects = Effects::default();
+    for message in [
+        Message::Appended(Ack::received(term, last.next(), 0)),
+        Message::Appended(Ack::received(term, last, 1)),
+        Message::Rejected { term, refused: last, hint: entry(0, 0), round: 1 },
+    ] {
+        raft.step(now, Input::Peer { from: peer, message }, &mut effects);
+    }
+    assert_eq!(raft.contradictions(), 3);
+    assert_eq!((raft.commit(), raft.progress().collect::<Vec<_>>()), (commit, known));
+}
+
+#[test]
 fn waiting_reads_are_bounded() {
     let mut cluster = Cluster::new(3, 5);
     cluster.run_for(ELECTION_TIMEOUT * 3);

@@ -506,6 +506,10 @@ impl TcpPort {
         self.acceptor.listener.local_addr().expect("a listener has an address")
     }
 
+    pub(super) fn stalled(&self) -> usize {
+        self.stalled.len()
+    }
+
     /// The memory of all receive buffers.
     pub(super) fn buffer_bytes(&self) -> usize {
         self.slots.iter().flatten().map(|client| client.stream.buffer_bytes()).sum()

@@ -6,7 +6,7 @@ use super::*;
 struct Lane {
     port: TcpPort,
     reactor: Reactor,
-    start: Instant,
+    watch: Watch,
     opened: Vec<ClientId>,
     closed: Vec<ClientId>,
     frames: BTreeMap<ClientId, Vec<Vec<u8>>>,
@@ -19,14 +19,14 @@ impl Lane {
         let options = PortOptions { identity: identity(1), listener: listener(), clients_max };
         let port = TcpPort::new(options, reactor.clone()).unwrap();
         let (opened, closed, frames) = Default::default();
-        Lane { port, reactor, start: Instant::now(), opened, closed, frames, appetite: usize::MAX }
+        Lane { port, reactor, watch: Watch::new(), opened, closed, frames, appetite: usize::MAX }
     }
 
     fn turn(&mut self) -> usize {
         self.reactor.poll();
-        let Lane { port, opened, closed, frames, start, appetite, .. } = self;
+        let Lane { port, opened, closed, frames, watch, appetite, .. } = self;
         let mut taken = 0;
-        port.poll(now(*start), &mut |event| {
+        port.poll(watch.now(), &mut |event| {
             match event {
                 PortEvent::Opened(id) => opened.push(id),
                 PortEvent::Closed(id) => closed.push(id),
@@ -183,7 +183,7 @@ fn lines_are_few_however_many_offend() {
             lane.stranger().write_all(b"nonsense nonsense nonsense nonsense").unwrap();
             lane.pump(|lane| lane.port.counters().malformed == n + 1);
         }
-        let seconds = lane.start.elapsed().as_secs() as usize + 1;
+        let seconds = lane.watch.start.elapsed().as_secs() as usize + 1;
         assert!(lane.port.lines().len() <= 10 * (seconds + 1), "{seconds} s: {:?}", lane.port.lines());
     });
 }
@@ -239,5 +239,88 @@ fn long_frames_of_many_clients_share_one_allowance() {
             "the allowance was not tried: {most} bytes"
         );
         assert!(lane.frames.values().all(|frames| frames[0] == frame));
+    });
+}
+
+#[test]
+fn nobody_sits_on_the_allowance_with_half_a_frame() {
+    on_every_reactor(|reactor| {
+        let sitters = super::super::clients::GROWN_BYTES_MAX / FRAME_BYTES_MAX + 4;
+        let mut lane = Lane::new(reactor(), sitters + 1);
+        let frame = request_frame(1, &[1_000_000, 1_000_000, 1_000_000]);
+        let mut sitting: Vec<_> = (0..sitters).map(|_| lane.client()).collect();
+        let mut honest = lane.client();
+        // The first has sent a whole one before: the long buffer that it was left is no way around.
+        sitting[0].set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        lane.pump(|lane| {
+            sent += sitting[0].write(&frame[sent..]).unwrap_or(0);
+            lane.frames() == 1
+        });
+        sitting[0].set_nonblocking(false).unwrap();
+        for client in &mut sitting {
+            client.write_all(&frame[..1000]).unwrap();
+            lane.turn();
+        }
+        honest.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        let mut skipped = false;
+        lane.pump(|lane| {
+            sent += honest.write(&frame[sent..]).unwrap_or(0);
+            if !skipped && lane.port.stalled() > 0 {
+                skipped = true;
+                lane.watch.skipped += super::super::clients::FRAME_TIMEOUT;
+            }
+            lane.frames() == 2
+        });
+        assert!(skipped, "the allowance was never short");
+        // Those that were waiting have got theirs by now, and have to go in their turn.
+        lane.pump(|lane| {
+            lane.watch.skipped += FRAME_TIMEOUT_STEP;
+            lane.closed.len() == sitters
+        });
+        assert_eq!((lane.port.clients(), lane.port.counters().late), (1, sitters as u64));
+    });
+}
+
+/// A step in which a frame's time passes within a few turns.
+const FRAME_TIMEOUT_STEP: Duration = Duration::from_secs(1);
+
+/// Runs in a process of its own, below: it takes the descriptors away from everything beside it.
+#[test]
+#[ignore = "run by out_of_descriptors_it_pauses_and_goes_on"]
+fn in_a_process_without_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Ok(kind) = std::env::var("PLIMSOLL_TEST_REACTOR") else { return };
+    let kind = if kind == "Uring" { ReactorKind::Uring } else { ReactorKind::Epoll };
+    let mut lane = Lane::new(Reactor::new(kind).unwrap(), 8);
+    let mut clients: Vec<_> = (0..8).map(|_| lane.stranger()).collect();
+    let highest = std::fs::File::open("/dev/null").unwrap();
+    let limit = std::os::fd::AsRawFd::as_raw_fd(&highest) as u64 + 3;
+    drop(highest);
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(limit), ..before }).unwrap();
+    clients.iter_mut().for_each(|client| client.write_all(&hello().encode()).unwrap());
+    lane.pump(|lane| lane.port.lines().iter().any(|line| line.contains("accepting connections pauses")));
+    lane.pump(|lane| lane.opened.len() == 3);
+    // It does not spin: while it pauses there is nothing to do.
+    let turns = (0..50).filter(|_| lane.turn() > 0).count();
+    assert!(turns < 10, "{turns} turns of 50 found something");
+    setrlimit(Resource::Nofile, before).unwrap();
+    lane.pump(|lane| lane.opened.len() == 8);
+    println!("paused and went on");
+}
+
+#[test]
+fn out_of_descriptors_it_pauses_and_goes_on() {
+    on_every_reactor(|reactor| {
+        let name = "io::link::tcp::tests::clients::in_a_process_without_descriptors";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+            .env("PLIMSOLL_TEST_REACTOR", format!("{:?}", reactor().kind()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("paused and went on"), "{child:?}");
     });
 }

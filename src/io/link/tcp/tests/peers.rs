@@ -6,7 +6,7 @@ use super::*;
 struct Node {
     link: TcpLink,
     reactor: Reactor,
-    start: Instant,
+    watch: Watch,
     ups: usize,
     downs: Vec<bool>,
     frames: Vec<Vec<u8>>,
@@ -17,13 +17,13 @@ impl Node {
         let peers = peers.iter().map(|(id, address)| (NodeId(*id), *address)).collect();
         let options = LinkOptions { identity, listener, peers, stores: Vec::new() };
         let link = TcpLink::new(options, reactor.clone()).unwrap();
-        Node { link, reactor, start: Instant::now(), ups: 0, downs: Vec::new(), frames: Vec::new() }
+        Node { link, reactor, watch: Watch::new(), ups: 0, downs: Vec::new(), frames: Vec::new() }
     }
 
     fn turn(&mut self) {
         self.reactor.poll();
-        let Node { link, ups, downs, frames, start, .. } = self;
-        link.poll(now(*start), &mut |event| match event {
+        let Node { link, ups, downs, frames, watch, .. } = self;
+        link.poll(watch.now(), &mut |event| match event {
             LinkEvent::Up(_) => *ups += 1,
             LinkEvent::Down { by_peer, .. } => downs.push(by_peer),
             LinkEvent::Frame { bytes, .. } => frames.push(bytes.to_vec()),
@@ -306,5 +306,36 @@ fn a_peer_that_does_not_read_makes_sends_full_and_nothing_else() {
         let whole = [head, body].concat();
         assert!(two.frames.iter().all(|frame| *frame == whole));
         assert_eq!(one.link.memory_bytes().1, 0);
+    });
+}
+
+#[test]
+fn a_listener_that_never_welcomes_is_left_and_dialled_again() {
+    on_every_reactor(|reactor| {
+        let mute = listener();
+        let mut node = Node::new(reactor(), identity(1), listener(), &[(2, mute.local_addr().unwrap())]);
+        mute.set_nonblocking(true).unwrap();
+        for round in 0..6 {
+            let mut dialed = None;
+            pump(&mut [&mut node], |nodes| {
+                // A lane that sleeps until the link wants to be polled misses no dial.
+                let wake = nodes[0].link.next_wake();
+                assert!(wake <= nodes[0].watch.now().after(HELLO_TIMEOUT), "sleeps until {wake:?}");
+                dialed = dialed.take().or_else(|| mute.accept().ok());
+                dialed.is_some()
+            });
+            let mut dialed = dialed.unwrap().0;
+            dialed.set_nonblocking(true).unwrap();
+            let mut hello = [0; GREETING_BYTES];
+            pump(&mut [&mut node], |_| dialed.peek(&mut hello).is_ok_and(|len| len == GREETING_BYTES));
+            dialed.set_nonblocking(false).unwrap();
+            assert_eq!(greeting(&mut dialed), Greeting::Hello(identity(1).hello()));
+            node.watch.skipped += HELLO_TIMEOUT;
+            pump(&mut [&mut node], |nodes| nodes[0].link.counters().late == round + 1);
+            assert_dropped(&mut dialed);
+        }
+        // Told once, not six times.
+        let told = node.link.lines().iter().filter(|line| line.contains("no greeting within")).count();
+        assert_eq!((told, node.ups, node.downs.len()), (1, 0, 0));
     });
 }
