@@ -170,11 +170,12 @@ impl Cluster {
 
     /// Kills a node with SIGKILL and waits until its process is gone. The instant is that of the signal.
     pub fn kill(&mut self, id: NodeId) -> io::Result<Instant> {
-        let child = self.node_mut(id).child.take();
-        let mut child = child.unwrap_or_else(|| panic!("node {id} does not run"));
         let at = Instant::now();
+        let child = self.node_mut(id).child.as_mut();
+        let child = child.unwrap_or_else(|| panic!("node {id} does not run"));
         child.kill()?;
         child.wait()?;
+        self.node_mut(id).child = None;
         Ok(at)
     }
 

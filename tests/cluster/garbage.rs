@@ -75,7 +75,7 @@ fn strangers_are_dropped_with_a_line_and_commits_go_on() {
     let mut cluster = cluster("garbage", &small());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
-    let me = cluster.config(leader).me().unwrap().clone();
+    let me = cluster.config(leader).me().copied().unwrap();
     let id = cluster.config(leader).cluster_id();
     let mut ledger = Ledger::open(&cluster, 0);
     ledger.load_for(8, Duration::from_secs(1));
@@ -114,7 +114,7 @@ fn half_a_frame_is_dropped_in_time() {
     let mut cluster = cluster("half", &small());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
-    let me = cluster.config(leader).me().unwrap().clone();
+    let me = cluster.config(leader).me().copied().unwrap();
     let id = cluster.config(leader).cluster_id();
     for address in [me.peer, me.client] {
         let mut socket = offend(address, &hello(id, None)[..40]);

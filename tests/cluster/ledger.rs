@@ -8,7 +8,7 @@ use plimsoll::local::Cluster;
 use plimsoll::types::{Index, NodeId, ShardId, Timestamp};
 
 /// Numbered records: record n is the same bytes whenever it is made.
-pub fn payload(number: u64, len_bytes: usize) -> Vec<u8> {
+pub(crate) fn payload(number: u64, len_bytes: usize) -> Vec<u8> {
     let mut bytes = number.to_le_bytes().to_vec();
     let mut state = number ^ 0x9e37_79b9_7f4a_7c15;
     while bytes.len() < len_bytes.max(8) {
@@ -20,7 +20,7 @@ pub fn payload(number: u64, len_bytes: usize) -> Vec<u8> {
 }
 
 /// How long record n is: mostly short, now and then long.
-pub fn len_bytes(number: u64) -> usize {
+pub(crate) fn len_bytes(number: u64) -> usize {
     match number % 97 {
         0 => 300_000,
         1..=9 => 4096,
@@ -29,22 +29,22 @@ pub fn len_bytes(number: u64) -> usize {
 }
 
 /// A client that submits numbered records to one shard and keeps the books.
-pub struct Ledger {
-    pub client: Client,
+pub(crate) struct Ledger {
+    pub(crate) client: Client,
     shard: ShardId,
     next: u64,
     under_way: BTreeMap<RequestId, u64>,
     /// Record number → where it was said to be committed.
-    pub acknowledged: BTreeMap<u64, Index>,
+    pub(crate) acknowledged: BTreeMap<u64, Index>,
     /// Records whose outcome was said to be unknown: they may be there, once.
-    pub unknown: Vec<u64>,
+    pub(crate) unknown: Vec<u64>,
     /// Records that were said not to be taken: they must not be there.
-    pub refused: Vec<u64>,
+    pub(crate) refused: Vec<u64>,
     completions: Vec<Completion>,
 }
 
 impl Ledger {
-    pub fn open(cluster: &Cluster, shard: u32) -> Ledger {
+    pub(crate) fn open(cluster: &Cluster, shard: u32) -> Ledger {
         Ledger {
             client: Client::connect(cluster.client_options()).unwrap(),
             shard: ShardId(shard),
@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Keeps `outstanding` records under way until `until` says stop.
-    pub fn load(&mut self, outstanding: usize, mut until: impl FnMut(&Ledger) -> bool) {
+    pub(crate) fn load(&mut self, outstanding: usize, mut until: impl FnMut(&Ledger) -> bool) {
         while !until(self) {
             while self.under_way.len() < outstanding {
                 self.submit();
@@ -67,7 +67,7 @@ impl Ledger {
         }
     }
 
-    pub fn load_for(&mut self, outstanding: usize, duration: Duration) {
+    pub(crate) fn load_for(&mut self, outstanding: usize, duration: Duration) {
         let until = Instant::now() + duration;
         self.load(outstanding, |_| Instant::now() >= until);
     }
@@ -98,7 +98,7 @@ impl Ledger {
     }
 
     /// Waits for the outcome of everything that is under way.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let until = Instant::now() + Duration::from_secs(30);
         while !self.under_way.is_empty() {
             assert!(Instant::now() < until, "{} submits never had an outcome", self.under_way.len());
@@ -107,7 +107,7 @@ impl Ledger {
     }
 
     /// Submits one more record until it is acknowledged; everything before it is final then. Returns its index.
-    pub fn seal(&mut self) -> Index {
+    pub(crate) fn seal(&mut self) -> Index {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             assert!(Instant::now() < until, "nothing commits any more");
@@ -121,7 +121,7 @@ impl Ledger {
     }
 
     /// Reads every replica up to the seal and holds it against the books. Returns how many records there were.
-    pub fn check(&mut self, cluster: &Cluster, replicas: &[NodeId]) -> usize {
+    pub(crate) fn check(&mut self, cluster: &Cluster, replicas: &[NodeId]) -> usize {
         let seal = self.seal();
         let mut first: Option<Vec<(Index, u64)>> = None;
         for &node in replicas {

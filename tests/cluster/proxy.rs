@@ -10,7 +10,7 @@ use plimsoll::local::Cluster;
 use plimsoll::types::NodeId;
 
 /// One proxy for each ordered pair of nodes.
-pub struct Proxies(Vec<Proxy>);
+pub(crate) struct Proxies(Vec<Proxy>);
 
 struct Proxy {
     from: NodeId,
@@ -28,7 +28,7 @@ struct Shared {
 
 impl Proxies {
     /// Puts a proxy in front of every node for each of the others. Before the nodes are started; one lane.
-    pub fn between(cluster: &mut Cluster) -> Proxies {
+    pub(crate) fn between(cluster: &mut Cluster) -> Proxies {
         let ids = cluster.ids();
         let mut proxies = Vec::new();
         for &from in &ids {
@@ -48,12 +48,12 @@ impl Proxies {
     }
 
     /// Nothing comes through to or from this node.
-    pub fn cut(&self, node: NodeId) {
+    pub(crate) fn cut(&self, node: NodeId) {
         self.set(node, true);
     }
 
     /// Everything comes through again.
-    pub fn heal(&self, node: NodeId) {
+    pub(crate) fn heal(&self, node: NodeId) {
         self.set(node, false);
     }
 

@@ -47,7 +47,7 @@ fn one() -> Shape {
 #[test]
 fn a_port_in_use() {
     let cluster = cluster("port", &one());
-    let me = cluster.config(NodeId(1)).me().unwrap().clone();
+    let me = cluster.config(NodeId(1)).me().copied().unwrap();
     for address in [me.peer, me.client] {
         let _taken = TcpListener::bind(address).unwrap();
         let said = refused(&cluster);
@@ -84,7 +84,8 @@ fn a_data_directory_of_another_cluster_or_node_or_shape() {
     let original = cluster.config(NodeId(1)).clone();
     let before = contents(&original.data_dir);
     assert!(before.len() >= 3, "there is a log and an identity");
-    let wrong: [(&str, fn(&mut plimsoll::node::Config)); 3] = [
+    type Change = fn(&mut plimsoll::node::Config);
+    let wrong: [(&str, Change); 3] = [
         ("cluster", |config| config.cluster = "another".into()),
         ("node", |config| {
             config.node = 7;

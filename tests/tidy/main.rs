@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client",      &["types", "limits", "wire", "raft::Role", "log::record", "log::assemble", "node::config"]),
     ("ffi",         &["types", "limits", "client", "node"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
+    ("bin::plimsoll-sim", &["sim"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
