@@ -286,6 +286,47 @@ fn a_lost_connection_makes_unknown_and_the_next_node_is_asked() {
 }
 
 #[test]
+fn what_a_stopping_node_left_unanswered_goes_to_another_in_order() {
+    // A node that was stopped closed its connections while submits were still under way to it, and each of them ended
+    // as unknown although the node had never seen it.
+    let (one, two) = (fake(1), fake(2));
+    let members = [one.member, two.member];
+    let first = play(one, |mut end, _| {
+        settle_at(&mut end);
+        let asked = end.next();
+        assert_eq!(asked.payload(), b"a");
+        end.commit(&asked, 2);
+        end.reply(&Reply::Farewell, &[]);
+        // It closes with something unread: the reset that this makes must not hide the last words.
+        end.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut client = Client::connect(options(&members[..1])).unwrap();
+    client.options.members = members.to_vec();
+    client.slots.resize_with(2, Slot::default);
+    settle(&mut client);
+    for payload in [b"a", b"b", b"c"] {
+        submit(&mut client, payload);
+        client.flush();
+    }
+    let second = play(two, |mut end, _| {
+        for (payload, index) in [(b"b", 3), (b"c", 4), (b"d", 5)] {
+            let asked = end.next();
+            assert_eq!(asked.payload(), payload);
+            end.commit(&asked, index);
+        }
+        end.until_closed();
+    });
+    first.join().unwrap();
+    // Written to a connection that is gone, before its last words were read.
+    submit(&mut client, b"d");
+    client.flush();
+    let outcomes: Vec<_> = ends(&mut client, 4).into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, [committed(2, b'a'), committed(3, b'b'), committed(4, b'c'), committed(5, b'd')]);
+    drop(client);
+    second.join().unwrap();
+}
+
+#[test]
 fn after_a_failure_a_strict_client_sends_nothing_more_of_the_shard() {
     let one = fake(1);
     let members = [one.member];

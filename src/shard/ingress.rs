@@ -89,6 +89,8 @@ impl<W: World> Groups<W> {
             match event {
                 PortEvent::Opened(client) => self.clients.open(client),
                 PortEvent::Closed(client) => self.forget_client(client),
+                // Said farewell to; read only so that the connection closes in order.
+                PortEvent::Frame { .. } if self.drain.is_parting() => requests += 1,
                 PortEvent::Frame { from, bytes } => requests += self.on_requests(now, from, bytes),
             }
             let more = self.ingress.held_from.is_none() && requests < SUBMITS_PER_TURN_MAX;
@@ -118,6 +120,12 @@ impl<W: World> Groups<W> {
         }
         self.ingress.held = frame;
         after - done
+    }
+
+    /// What waits for room will not be taken.
+    pub(super) fn pass_over_held(&mut self) {
+        self.ingress.held_from = None;
+        self.ingress.held.clear();
     }
 
     fn on_requests(&mut self, now: Time, from: ClientId, frame: &[u8]) -> usize {
