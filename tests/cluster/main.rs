@@ -5,6 +5,7 @@
 
 mod elections;
 mod garbage;
+mod hostile;
 mod kills;
 mod ledger;
 mod proxy;
