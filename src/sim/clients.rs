@@ -149,7 +149,8 @@ impl Clients {
             let hint = self.all[0].hints[shard.0 as usize];
             // Who leads may be none of them, and serves all the same; but who does not answer is left for one of them.
             let known = self.all[0].connections[hint].is_some() || members.contains(&hint);
-            let node = if known || fabric.random.chance(500_000) { hint } else { *fabric.random.pick(&members) };
+            let node =
+                if known || fabric.random.chance(500_000) { hint } else { *fabric.random.pick(&members) };
             self.submit(fabric, 0, node, shard, HEAD_BYTES, Acks::Quorum);
         }
     }
