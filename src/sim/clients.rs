@@ -112,7 +112,10 @@ impl Clients {
         let plan = fabric.plan.clone();
         let load = &plan.load;
         let shard = ShardId(fabric.random.below(u64::from(plan.shards)) as u32);
-        let leader = self.all[client].hints[shard.0 as usize];
+        let mut leader = self.all[client].hints[shard.0 as usize];
+        if fabric.random.chance(100_000) {
+            leader = fabric.random.below(plan.nodes as u64) as usize;
+        }
         if fabric.random.chance(load.read_ppm) {
             let node = fabric.random.below(plan.nodes as u64) as usize;
             let from = Index(fabric.random.below(fabric.oracle.committed(shard).0 + 2));
@@ -193,7 +196,6 @@ impl Clients {
         let submitted = Submitted {
             shard,
             key,
-            len_bytes,
             last_crc,
             call_ns,
             return_ns: None,
@@ -472,6 +474,10 @@ impl Clients {
         let mut at = from.max(Index(1));
         for record in record::records(records) {
             let header = match record {
+                // Summed here once more: whoever laid it may not have.
+                Ok(record) if record::payload_crc(record.payload) != record.header.payload_crc => {
+                    return fabric.oracle.fail(format!("node {} gives a reader a changed payload", node + 1));
+                }
                 Ok(record) => record.header,
                 Err(malformed) => {
                     return fabric

@@ -59,7 +59,6 @@ pub(super) enum Told {
 pub(super) struct Submitted {
     pub(super) shard: ShardId,
     pub(super) key: u64,
-    pub(super) len_bytes: usize,
     pub(super) last_crc: u32,
     pub(super) call_ns: u64,
     pub(super) return_ns: Option<u64>,

@@ -270,7 +270,7 @@ impl NetPlan {
             loss_ppm_max: if loses { random.skewed(1_000, 300_000) as u32 } else { 0 },
             duplicate_ppm: if random.chance(400_000) { random.skewed(100, 100_000) as u32 } else { 0 },
             straggle_ppm: if random.chance(400_000) { random.skewed(100, 50_000) as u32 } else { 0 },
-            corrupt_ppm: if random.chance(100_000) { random.skewed(100, 10_000) as u32 } else { 0 },
+            corrupt_ppm: if random.chance(150_000) { random.skewed(100, 10_000) as u32 } else { 0 },
             delay_min_ns,
             delay_max_ns,
             ordered: random.chance(400_000),
