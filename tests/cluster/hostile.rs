@@ -250,3 +250,184 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     let grown = resident_mib(&cluster, leader) - memory.min(resident_mib(&cluster, leader));
     assert!(grown < 8, "{grown} MiB more than before");
 }
+
+/// Puts so many MiB into each shard, in records of 100 kB.
+fn pour(cluster: &Cluster, shards: u32, mib: u64) -> Vec<Index> {
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    let mut ends = Vec::new();
+    let count = mib * 10;
+    let mut last = vec![Index(0); shards as usize];
+    for number in 0..count {
+        for shard in 0..shards {
+            while client.outstanding() > 64 {
+                client.poll(Duration::from_millis(100), &mut ends);
+            }
+            client.submit(Submit::new(ShardId(shard), &payload(number, 104_000))).unwrap();
+        }
+    }
+    let total = (count * u64::from(shards)) as usize;
+    await_outcomes(&mut client, total, &mut ends);
+    for end in &ends {
+        let client::Outcome::Committed { id, .. } = end.outcome else { panic!("{end:?}") };
+        let place = &mut last[end.shard.0 as usize];
+        *place = (*place).max(id.index);
+    }
+    last
+}
+
+#[test]
+fn a_follower_far_behind_catches_up_beside_readers_with_little_memory() {
+    let _turn = turn();
+    let (shards, mib) = (4, 25);
+    let shape =
+        Shape { shards, nodes: 3, segment_mib: 16, capacity_mib: 1024, chunks: 4, ..Shape::default() };
+    let mut cluster = cluster("behind", &shape);
+    cluster.start_all().unwrap();
+    let leaders = cluster.await_leaders().unwrap();
+    let behind = cluster.ids().into_iter().find(|id| *id != leaders[0]).unwrap();
+    cluster.kill(behind).unwrap();
+    let begun = Instant::now();
+    let last = pour(&cluster, shards, mib);
+    println!("poured in {:?}", begun.elapsed());
+    let begun = Instant::now();
+    cluster.start(behind).unwrap();
+    let readers: Vec<_> = (0..shards)
+        .map(|shard| {
+            let (options, node, last) = (cluster.client_options(), leaders[0], last[shard as usize]);
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                let mut reader = Reader::open(options, node, ShardId(shard), Index(1)).unwrap();
+                let mut count = 0;
+                loop {
+                    let Some(record) = reader.next_record(Duration::from_secs(20)).unwrap() else {
+                        panic!("shard {shard}: nothing after {count} records")
+                    };
+                    count += 1;
+                    if record.id.index >= last {
+                        return (count, begun.elapsed());
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    for shard in 0..shards {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = client.status(behind, ShardId(shard), Duration::from_secs(5));
+            if status.as_ref().is_ok_and(|status| status.commit >= last[shard as usize]) {
+                break;
+            }
+            assert!(Instant::now() < until, "shard {shard} is at {status:?}, wanted {last:?}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        println!("shard {shard} caught up after {:?}", begun.elapsed());
+    }
+    for reader in readers {
+        let (count, took) = reader.join().unwrap();
+        println!("{count} records read in {took:?}");
+        assert_eq!(count, mib * 10);
+    }
+}
+
+/// A node that is killed in its first moments, again and again, and then left alone.
+#[test]
+fn a_node_killed_while_it_starts_opens_at_last() {
+    let _turn = turn();
+    let mut cluster = cluster("infant", &small());
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let victim = NodeId(3);
+    let mut ledger = Ledger::open(&cluster, 0);
+    cluster.kill(victim).unwrap();
+    let mut state = u64::from(std::process::id());
+    for _ in 0..30 {
+        cluster.start(victim).unwrap();
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        ledger.load_for(8, Duration::from_micros(state >> 33 & 0xffff));
+        assert!(cluster.has_ended(victim).unwrap().is_none(), "{}", cluster.last_words(victim));
+        cluster.kill(victim).unwrap();
+    }
+    cluster.start(victim).unwrap();
+    cluster.await_leaders().unwrap();
+    ledger.settle();
+    let ids = cluster.ids();
+    ledger.check(&cluster, &ids);
+}
+
+/// A whole cluster that is killed before it has its first segment, again and again.
+#[test]
+fn a_cluster_killed_while_it_is_made_is_made_at_last() {
+    let _turn = turn();
+    let mut cluster = cluster("unborn", &small());
+    let mut state = u64::from(std::process::id());
+    for _ in 0..12 {
+        cluster.start_all().unwrap();
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::park_timeout(Duration::from_micros(state >> 33 & 0x1ffff));
+        for id in cluster.ids() {
+            assert!(cluster.has_ended(id).unwrap().is_none(), "{}", cluster.last_words(id));
+            cluster.kill(id).unwrap();
+        }
+    }
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut ledger = Ledger::open(&cluster, 0);
+    ledger.load_for(8, Duration::from_millis(200));
+    ledger.settle();
+    let ids = cluster.ids();
+    ledger.check(&cluster, &ids);
+}
+
+#[test]
+fn a_hundred_thousand_submits_at_once_all_end() {
+    let _turn = turn();
+    let mut cluster = cluster("many", &small());
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut options = cluster.client_options();
+    options.outstanding_max = 100_000;
+    let mut client = Client::connect(options).unwrap();
+    for number in 0..100_000 {
+        client.submit(Submit::new(SHARD, &payload(number, 16))).unwrap();
+    }
+    let mut ends = Vec::new();
+    await_outcomes(&mut client, 100_000, &mut ends);
+    let committed = ends.iter().filter(|end| end.outcome.is_committed()).count();
+    let mut others: Vec<_> = ends.iter().map(|end| end.outcome).filter(|end| !end.is_committed()).collect();
+    others.dedup();
+    println!("{committed} committed, others {others:?}");
+    assert!(committed >= 65_536, "{committed} {others:?}");
+}
+
+/// A lane's directory lay on a filesystem of its own that was not mounted: the node began a new log, with no vote and no
+/// record of what it had promised, and its peers believed it because its identity was still there.
+#[test]
+fn a_node_whose_log_is_gone_does_not_start() {
+    let mut cluster = cluster("lost-log", &Shape { nodes: 1, lanes: 2, shards: 2, ..small() });
+    let id = NodeId(1);
+    cluster.start(id).unwrap();
+    cluster.await_leaders().unwrap();
+    // The node says that it is complete a moment after its lanes have begun to serve.
+    let data_dir = cluster.config(id).data_dir.clone();
+    let until = Instant::now() + Duration::from_secs(5);
+    while !data_dir.join("complete").exists() {
+        assert!(Instant::now() < until, "the directory is never complete");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    cluster.kill(id).unwrap();
+    let (lane, kept) = (data_dir.join("lane-0001"), data_dir.join("elsewhere"));
+    std::fs::rename(&lane, &kept).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::create_dir(&lane).unwrap();
+        }
+        cluster.start(id).unwrap();
+        assert_eq!(cluster.wait(id).unwrap().code(), Some(2), "{}", cluster.last_words(id));
+        assert!(cluster.last_words(id).contains("the log of lane 1 is gone"), "{}", cluster.last_words(id));
+    }
+    std::fs::remove_dir(&lane).unwrap();
+    std::fs::rename(&kept, &lane).unwrap();
+    cluster.start(id).unwrap();
+    cluster.await_leaders().unwrap();
+}
