@@ -152,7 +152,8 @@ impl Clients {
             let hint = self.all[0].hints[shard.0 as usize];
             // Who leads may be none of them, and serves all the same; but who does not answer is left for one of them.
             let known = self.all[0].connections[hint].is_some() || members.contains(&hint);
-            let node = if known || fabric.random.chance(500_000) { hint } else { *fabric.random.pick(&members) };
+            let node =
+                if known || fabric.random.chance(500_000) { hint } else { *fabric.random.pick(&members) };
             self.submit(fabric, 0, node, shard, HEAD_BYTES, Acks::Quorum);
         }
     }
@@ -192,15 +193,8 @@ impl Clients {
             send(fabric, client, node, connection, &Request::Submit(submit).encode(), part);
         }
         let call_ns = fabric.now_ns;
-        let submitted = Submitted {
-            shard,
-            key,
-            last_crc,
-            call_ns,
-            return_ns: None,
-            told: None,
-            committed: None,
-        };
+        let submitted =
+            Submitted { shard, key, last_crc, call_ns, return_ns: None, told: None, committed: None };
         fabric.oracle.submits[client].push(submitted);
         self.all[client].next_request += 1;
         let asked = Asked::Submit { serial, acks };

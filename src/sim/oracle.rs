@@ -250,7 +250,12 @@ impl Oracle {
 
     /// Leader completeness: a new leader has all that was committed in earlier terms. One that has won late may not
     /// know what a later leader committed meanwhile.
-    fn check_complete(&mut self, node: usize, (shard, term): (ShardId, Term), term_at: &impl Fn(Index) -> Option<Term>) {
+    fn check_complete(
+        &mut self,
+        node: usize,
+        (shard, term): (ShardId, Term),
+        term_at: &impl Fn(Index) -> Option<Term>,
+    ) {
         let committed = &self.shards[shard.0 as usize];
         for (at, entry) in committed.iter().enumerate().rev() {
             let index = Index(at as u64 + 1);
