@@ -199,6 +199,9 @@ impl Client {
             if now >= until {
                 return 0;
             }
+            if now < spin {
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -333,23 +336,8 @@ impl Client {
         let shard = pending.shard;
         let outcome = match outcome {
             // A node that stops took nothing of it either, and hands its leadership over.
-            wire::Outcome::NotLeader { .. } | wire::Outcome::Stopping => {
-                let leader = match outcome {
-                    wire::Outcome::NotLeader { leader } => leader,
-                    _ => None,
-                };
-                pending.leader = leader;
-                if !self.route(shard).is_broken() {
-                    let member = leader.and_then(|node| self.member(node).ok());
-                    self.route(shard).rejected(id, member);
-                    self.waiting.insert(shard);
-                    if let Some(pending) = self.pending.get_mut(&id) {
-                        pending.slot = None;
-                    }
-                    return;
-                }
-                Outcome::NotLeader { leader }
-            }
+            wire::Outcome::NotLeader { leader } => return self.not_taken(id, leader, now),
+            wire::Outcome::Stopping => return self.not_taken(id, None, now),
             wire::Outcome::Committed { id, timestamp } => {
                 self.route(shard).settled();
                 Outcome::Committed { id, timestamp }
@@ -363,6 +351,22 @@ impl Client {
             wire::Outcome::Invalid | wire::Outcome::Accepted => Outcome::Invalid,
         };
         self.end_in_flight(id, outcome, now);
+    }
+
+    /// A node did not take a submit that was in flight to it: another may, unless what came before it failed.
+    fn not_taken(&mut self, id: u64, leader: Option<NodeId>, now: Instant) {
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let shard = pending.shard;
+        pending.leader = leader;
+        if self.route(shard).is_broken() {
+            return self.end_in_flight(id, Outcome::NotLeader { leader }, now);
+        }
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.slot = None;
+        }
+        let member = leader.and_then(|node| self.member(node).ok());
+        self.route(shard).rejected(id, member);
+        self.waiting.insert(shard);
     }
 
     /// Ends a submit that is in flight, and those that cannot be kept in order because of it.
@@ -414,15 +418,22 @@ impl Client {
 
     /// Everything in flight on a connection that is gone is unknown.
     fn lost(&mut self, slot: usize, now: Instant) {
-        let in_flight: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.slot == Some(slot))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in in_flight {
+        for id in self.in_flight(slot) {
             self.end_in_flight(id, Outcome::Unknown, now);
         }
+    }
+
+    /// The node stops: what it has not answered on this connection it has not taken, and takes nothing more.
+    fn farewell(&mut self, slot: usize, now: Instant) {
+        for id in self.in_flight(slot) {
+            self.not_taken(id, None, now);
+        }
+        self.close(slot, "it has stopped".to_owned(), now);
+    }
+
+    fn in_flight(&self, slot: usize) -> Vec<u64> {
+        let here = self.pending.iter().filter(|(_, pending)| pending.slot == Some(slot));
+        here.map(|(id, _)| *id).collect()
     }
 
     /// Gives up what is past its deadline. Deadlines ascend with the ids.

@@ -116,7 +116,10 @@ impl Route {
 
     /// The member cannot be reached, or does not answer: on to the next.
     pub(super) fn turn_away(&mut self, members: usize, now: Instant) {
-        self.turn_to(None, members, now);
+        // With the last answer of a rejected series comes the turn to another member, and only one.
+        if self.in_flight > 0 || self.rejected.is_empty() {
+            self.turn_to(None, members, now);
+        }
     }
 
     fn turn_to(&mut self, hint: Option<usize>, members: usize, now: Instant) {

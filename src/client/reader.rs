@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Client, ClientError, Options};
 use crate::limits::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::log::record::{self, FLAG_MORE, Header};
+use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Header};
 use crate::types::{EntryId, Epoch, Index, NodeId, ShardId, Term, Timestamp};
 
 /// The bytes that are asked for at once.
@@ -44,8 +44,6 @@ pub struct Reader {
     at: usize,
     asked: Option<u64>,
     parts: Parts,
-    /// The entry that comes next is only there to tell whether the one after it continues a record.
-    before: bool,
 }
 
 /// The parts of a record that is longer than an entry, as far as they have come.
@@ -53,8 +51,6 @@ pub struct Reader {
 struct Parts {
     first: Option<Header>,
     bytes: Vec<u8>,
-    /// Their first part was not read: they are passed over.
-    beheaded: bool,
 }
 
 /// What an entry completes.
@@ -84,8 +80,7 @@ impl Reader {
             client,
             node,
             shard,
-            next: from.previous().max(Index(1)),
-            before: from > Index(1),
+            next: from.max(Index(1)),
             commit: Index::ZERO,
             bytes: Vec::new(),
             at: 0,
@@ -107,10 +102,6 @@ impl Reader {
             let (header, span) = self.check(at)?;
             self.at += span;
             self.next = Index(header.index).next();
-            if core::mem::take(&mut self.before) {
-                self.parts.begin_after(&header);
-                continue;
-            }
             let payload = at + size_of::<Header>()..at + size_of::<Header>() + header.len_bytes as usize;
             let whole = self.parts.take(&header, &self.bytes[payload.clone()]);
             let (first, payload) = match whole.map_err(|what| self.malformed(what))? {
@@ -184,25 +175,19 @@ impl Reader {
 }
 
 impl Parts {
-    /// The next entry is the one after this.
-    fn begin_after(&mut self, header: &Header) {
-        if header.kind == record::Kind::Data as u8 && header.flags & FLAG_MORE != 0 {
-            (self.first, self.beheaded) = (Some(*header), true);
-        }
-    }
-
-    /// Takes in the next entry of the log. Parts lie next to each other and in one term; what a lost leader left
-    /// unfinished is followed by an entry of another term, and is no record.
+    /// Takes in the next entry of the log. Parts lie next to each other and in one term; what a leader left unfinished is
+    /// followed by an entry that does not continue it, and is no record. Neither are parts whose first was not read.
     fn take(&mut self, header: &Header, payload: &[u8]) -> Result<Whole, String> {
         let more = header.flags & FLAG_MORE != 0;
-        let ends = |first: &mut Header| first.term != header.term || header.kind != record::Kind::Data as u8;
-        if self.first.take_if(ends).is_some() {
-            self.beheaded = false;
-        }
+        let continues = header.flags & FLAG_CONTINUES != 0;
+        self.first.take_if(|first| first.term != header.term || !continues);
         if header.kind != record::Kind::Data as u8 {
             return Ok(Whole::Nothing);
         }
         let Some(first) = self.first else {
+            if continues {
+                return Ok(Whole::Nothing);
+            }
             if !more {
                 return Ok(Whole::Entry);
             }
@@ -211,12 +196,6 @@ impl Parts {
             self.bytes.extend_from_slice(payload);
             return Ok(Whole::Nothing);
         };
-        if self.beheaded {
-            if !more {
-                (self.first, self.beheaded) = (None, false);
-            }
-            return Ok(Whole::Nothing);
-        }
         if self.bytes.len() + payload.len() > RECORD_BYTES_MAX {
             return Err(format!("the record that begins at {} is longer than a record may be", first.index));
         }

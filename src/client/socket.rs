@@ -154,7 +154,11 @@ impl Client {
         }
         let left = match connection.write() {
             Ok(left) => left || connection.cut.is_some(),
-            Err(error) => return self.close(at, format!("the connection broke: {error}"), now),
+            Err(error) => {
+                // The node is gone, but its last words may have come: they say how some of the submits ended.
+                while self.read_some(at, now) {}
+                return self.close_if_open(at, format!("the connection broke: {error}"), now);
+            }
         };
         if left != connection.watches_write {
             connection.watches_write = left;
@@ -175,27 +179,38 @@ impl Client {
 
     fn readable(&mut self, at: usize, now: Instant) {
         for _ in 0..READS_PER_TURN {
-            let Some(connection) = self.slots.get_mut(at).and_then(|slot| slot.connection.as_mut()) else {
+            if !self.read_some(at, now) {
                 return;
-            };
-            if connection.state == State::Connecting {
-                return;
-            }
-            match connection.receive() {
-                Ok(true) => connection.heard = now,
-                Ok(false) => return,
-                Err(error) => return self.close(at, format!("the connection broke: {error}"), now),
-            }
-            let incoming = connection.take_incoming();
-            let outcome = self.take_frames(at, &incoming, now);
-            // A frame may have closed the connection; its bytes go with it.
-            if let Some(connection) = self.slots[at].connection.as_mut() {
-                connection.put_incoming(incoming);
-            }
-            if let Err(what) = outcome {
-                return self.close(at, what, now);
             }
         }
+    }
+
+    /// Reads once. Whether something came, and the connection is still there.
+    fn read_some(&mut self, at: usize, now: Instant) -> bool {
+        let Some(connection) = self.slots.get_mut(at).and_then(|slot| slot.connection.as_mut()) else {
+            return false;
+        };
+        if connection.state == State::Connecting {
+            return false;
+        }
+        match connection.receive() {
+            Ok(true) => connection.heard = now,
+            Ok(false) => return false,
+            Err(error) => {
+                self.close(at, format!("the connection broke: {error}"), now);
+                return false;
+            }
+        }
+        let incoming = connection.take_incoming();
+        let outcome = self.take_frames(at, &incoming, now);
+        // A frame may have closed the connection; its bytes go with it.
+        if let Some(connection) = self.slots[at].connection.as_mut() {
+            connection.put_incoming(incoming);
+        }
+        if let Err(what) = outcome {
+            self.close_if_open(at, what, now);
+        }
+        self.slots[at].connection.is_some()
     }
 
     fn take_frames(&mut self, at: usize, incoming: &[u8], now: Instant) -> Result<(), String> {
@@ -219,6 +234,10 @@ impl Client {
                         if !self.questions.contains_key(&(request >> 8)) =>
                     {
                         self.answered(at, request, outcome, now);
+                    }
+                    wire::Reply::Farewell => {
+                        self.farewell(at, now);
+                        return Ok(());
                     }
                     answer => self.question_answered(at, answer),
                 }
@@ -252,6 +271,12 @@ impl Client {
             if late {
                 self.close(at, "it did not accept or greet in time".to_owned(), now);
             }
+        }
+    }
+
+    fn close_if_open(&mut self, at: usize, why: String, now: Instant) {
+        if self.slots[at].connection.is_some() {
+            self.close(at, why, now);
         }
     }
 

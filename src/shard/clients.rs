@@ -24,6 +24,8 @@ pub(super) struct Clients {
     by_id: BTreeMap<ClientId, u32>,
     /// Slots whose replies are to be sent at the end of this turn.
     dirty: Vec<u32>,
+    /// Everyone was told farewell: nothing more is said.
+    parted: bool,
 }
 
 struct Slot {
@@ -57,6 +59,22 @@ impl Clients {
         entry.open = true;
         let before = self.by_id.insert(id, slot);
         assert!(before.is_none(), "a port gives each client an id of its own");
+        if self.parted {
+            self.push(slot, &Reply::Farewell);
+        }
+    }
+
+    /// Tells every client, and whoever still comes, that the node stops. It is the last that they are told.
+    pub(super) fn part(&mut self) {
+        let by_id = core::mem::take(&mut self.by_id);
+        by_id.values().for_each(|&slot| self.push(slot, &Reply::Farewell));
+        self.by_id = by_id;
+        self.parted = true;
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.by_id.len()
     }
 
     /// Forgets the client and returns the record it was sending, so that its memory is accounted for.
@@ -94,16 +112,19 @@ impl Clients {
 
     /// Adds a reply without a body to the turn's frame.
     pub(super) fn reply(&mut self, client: ClientRef, reply: &Reply<'_>) {
-        if self.id(client).is_none() {
-            return;
+        if self.id(client).is_some() && !self.parted {
+            self.push(client.slot, reply);
         }
-        let entry = &mut self.slots[client.slot as usize];
+    }
+
+    fn push(&mut self, slot: u32, reply: &Reply<'_>) {
+        let entry = &mut self.slots[slot as usize];
         if !entry.replies.fits(0) {
             entry.full.push(entry.replies.seal().to_vec());
             entry.replies.clear();
         }
         if entry.replies.is_empty() && entry.full.is_empty() {
-            self.dirty.push(client.slot);
+            self.dirty.push(slot);
         }
         entry.replies.push(&reply.encode(0), 0);
     }

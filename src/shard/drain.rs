@@ -1,4 +1,10 @@
-//! Stopping in good order: what was accepted ends, leadership is handed over, the log falls quiet; within a bound.
+//! Stopping in good order: what was accepted ends, leadership is handed over, the log falls quiet, clients are told
+//! farewell; within a bound.
+//!
+//! The farewell leaves nobody in doubt. What a client has sent is taken in the order in which it was sent, and answers
+//! go the same way back: so what has no answer before the farewell was not taken, whether it still lies in a socket or
+//! comes only now. The lane then reads and passes over what comes until the client has closed, for a connection that is
+//! closed with something unread may lose its last words.
 
 use core::time::Duration;
 
@@ -8,6 +14,9 @@ use crate::types::{NodeId, Time};
 
 /// A drain takes no longer than this.
 pub const DRAIN_BOUND: Duration = Duration::from_secs(3);
+
+/// How long of that clients are given to hear the farewell and close.
+const PARTING_BOUND: Duration = Duration::from_millis(200);
 
 /// How a drain came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +37,8 @@ pub(super) enum Drain {
     Ending { until: Time },
     /// Leadership goes over; asked for anew at `again`, for who was asked may be out of reach.
     Handing { until: Time, again: Time },
+    /// Clients have been told farewell, and close.
+    Parting { until: Time, drained: Drained },
 }
 
 impl Drain {
@@ -35,10 +46,15 @@ impl Drain {
         !matches!(self, Drain::No)
     }
 
+    /// Whether clients have been told farewell: nothing that they send is looked at any more.
+    pub(super) fn is_parting(&self) -> bool {
+        matches!(self, Drain::Parting { .. })
+    }
+
     pub(super) fn next_wake(&self) -> Time {
         match *self {
             Drain::No => Time::NEVER,
-            Drain::Ending { until } => until,
+            Drain::Ending { until } | Drain::Parting { until, .. } => until,
             Drain::Handing { until, again } => until.min(again),
         }
     }
@@ -47,7 +63,7 @@ impl Drain {
 impl<W: World> Groups<W> {
     pub(super) fn begin_drain(&mut self, now: Time) {
         if !self.drain.has_begun() {
-            self.drain = Drain::Ending { until: now.after(DRAIN_BOUND) };
+            self.drain = Drain::Ending { until: now.after(DRAIN_BOUND - PARTING_BOUND) };
         }
     }
 
@@ -68,7 +84,15 @@ impl<W: World> Groups<W> {
                 }
                 let kept = self.shards.iter().filter(|shard| shard.raft.role() == Role::Leader).count();
                 let done = self.log.is_quiet() && (kept == 0 || self.options.voters.len() == 1);
-                (done || now >= until).then(|| self.end_drain(kept))
+                if done || now >= until {
+                    let drained = self.part(kept);
+                    self.drain = Drain::Parting { until: now.after(PARTING_BOUND), drained };
+                }
+                None
+            }
+            Drain::Parting { until, drained } => {
+                let done = self.clients.count() == 0 && self.log.is_quiet();
+                (done || now >= until).then_some(drained)
             }
         }
     }
@@ -89,13 +113,22 @@ impl<W: World> Groups<W> {
         }
     }
 
-    fn end_drain(&mut self, kept: usize) -> Drained {
+    /// Answers what was taken and has no end, and tells clients that all the rest was not taken.
+    fn part(&mut self, kept: usize) -> Drained {
         let mut unknown = 0;
-        for shard in &mut self.shards {
+        for at in 0..self.shards.len() {
+            let shard = &mut self.shards[at];
             unknown += shard.pending();
             self.clients.all_unknown(&mut shard.on_commit);
             self.clients.all_unknown(&mut shard.on_durable);
+            // Readers turn elsewhere.
+            shard.reads.clear();
+            if let Some(large) = shard.large.take() {
+                self.abandon(large, None);
+            }
         }
+        self.pass_over_held();
+        self.clients.part();
         Drained { unknown, kept }
     }
 }

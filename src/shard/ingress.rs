@@ -15,7 +15,7 @@ use crate::io::{ClientId, Flow, Port, PortEvent};
 use crate::limits::{
     ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX,
 };
-use crate::log::record::{self, FLAG_MORE, Kind};
+use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Kind};
 use crate::log::{NewEntry, NoRoom};
 use crate::raft::{Input, Refused, Role};
 use crate::types::{Acks, EntryId, NodeId, Time};
@@ -89,6 +89,8 @@ impl<W: World> Groups<W> {
             match event {
                 PortEvent::Opened(client) => self.clients.open(client),
                 PortEvent::Closed(client) => self.forget_client(client),
+                // Said farewell to; read only so that the connection closes in order.
+                PortEvent::Frame { .. } if self.drain.is_parting() => requests += 1,
                 PortEvent::Frame { from, bytes } => requests += self.on_requests(now, from, bytes),
             }
             let more = self.ingress.held_from.is_none() && requests < SUBMITS_PER_TURN_MAX;
@@ -118,6 +120,12 @@ impl<W: World> Groups<W> {
         }
         self.ingress.held = frame;
         after - done
+    }
+
+    /// What waits for room will not be taken.
+    pub(super) fn pass_over_held(&mut self) {
+        self.ingress.held_from = None;
+        self.ingress.held.clear();
     }
 
     fn on_requests(&mut self, now: Time, from: ClientId, frame: &[u8]) -> usize {
@@ -455,7 +463,7 @@ impl Large {
     fn next(&self) -> Option<(NewEntry, &[u8])> {
         let &(len_bytes, payload_crc) = self.parts.cuts.get(self.laid)?;
         let more = self.laid + 1 < self.parts.cuts.len();
-        let flags = if more { FLAG_MORE } else { 0 };
+        let flags = if more { FLAG_MORE } else { 0 } | if self.laid > 0 { FLAG_CONTINUES } else { 0 };
         let payload = &self.parts.bytes[self.laid_bytes..self.laid_bytes + len_bytes];
         Some((NewEntry { flags, payload_crc, ..self.parts.entry }, payload))
     }

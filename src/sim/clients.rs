@@ -371,6 +371,7 @@ impl Clients {
             | Reply::Records { request, .. }
             | Reply::Status { request, .. }
             | Reply::ReadIndex { request, .. } => request,
+            Reply::Farewell => return self.on_farewell(fabric, client, connection),
         };
         let waiting =
             self.all[client].waiting.remove(&request).filter(|waiting| waiting.connection == connection);
@@ -392,6 +393,23 @@ impl Clients {
                 fabric.oracle.index_reads.push(IndexRead { client, shard, key, call_ns, return_ns, index });
             }
             (reply, asked) => fabric.oracle.fail(format!("{asked:?} is answered with {reply:?}")),
+        }
+    }
+
+    /// The node stops: what it has not answered here it has not taken.
+    fn on_farewell(&mut self, fabric: &mut Fabric, client: usize, connection: ClientId) {
+        let now_ns = fabric.now_ns;
+        self.all[client].waiting.retain(|_, waiting| {
+            if waiting.connection != connection {
+                return true;
+            }
+            let Asked::Submit { serial, .. } = waiting.asked else { return true };
+            fabric.oracle.on_told(now_ns, client, serial, Told::Rejected);
+            false
+        });
+        let node = self.all[client].connections.iter().position(|held| *held == Some(connection));
+        if let Some(node) = node {
+            self.hang_up(fabric, client, node);
         }
     }
 

@@ -16,12 +16,12 @@
 //!         52 body_bytes   u32  1: of the payload, in the body
 //!         56 reserved     u64  0
 //!
-//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index
+//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index, 5 farewell
 //!          1 code         u8   1: 1 committed, 2 not leader, 3 busy, 4 log full, 5 unknown, 6 invalid, 7 stopping,
 //!                              8 accepted; 3: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
 //!          2 reserved     u16  0
 //!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections
-//!          8 request      u64
+//!          8 request      u64  5: 0
 //!         16 term         u64  committed: the entry's; 3: the node's
 //!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at
 //!         32 stamp        u64  committed: the timestamp; 3: the last entry's term
@@ -194,6 +194,9 @@ pub enum Reply<'a> {
         /// All that was acknowledged before the question is at or before this index.
         index: Index,
     },
+    /// The node stops, and this is the last that it says on the connection. What the client has sent here and was not
+    /// answered before this was not taken, nor will anything be that comes after it.
+    Farewell,
 }
 
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
@@ -241,6 +244,7 @@ const OUTCOME: u8 = 1;
 const RECORDS: u8 = 2;
 const SHARD_STATUS: u8 = 3;
 const CONFIRMED: u8 = 4;
+const FAREWELL: u8 = 5;
 
 impl Request<'_> {
     /// The row that says it; its payload is the row's body.
@@ -411,6 +415,7 @@ impl Reply<'_> {
             Reply::ReadIndex { request, index } => {
                 ReplyRow { kind: CONFIRMED, request, index: index.0, ..ReplyRow::default() }
             }
+            Reply::Farewell => ReplyRow { kind: FAREWELL, ..ReplyRow::default() },
         }
     }
 }
@@ -514,6 +519,7 @@ fn read_reply<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Reply<'a>, Ma
         }
         SHARD_STATUS => Reply::Status { request, status: ShardStatus::read(&row)? },
         CONFIRMED => Reply::ReadIndex { request, index: Index(check_place("index", row.index)?) },
+        FAREWELL => Reply::Farewell,
         _ => return Err(Malformed::Field("reply kind")),
     };
     // What the kind does not use must be zero, and so a second writing gives the same bytes.

@@ -129,6 +129,8 @@ fn sample_replies() -> Vec<Reply<'static>> {
         };
         list.push(Reply::Status { request: 22, status });
     }
+    list.push(Reply::ReadIndex { request: 23, index: Index(11) });
+    list.push(Reply::Farewell);
     list
 }
 
@@ -396,7 +398,7 @@ fn each_bound_of_a_submit_is_kept() {
     let number = |at: usize, value: usize| {
         move |row: &mut [u8]| row[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes())
     };
-    assert_eq!(refused(&|row| row[0] = 5), Malformed::Field("request kind"));
+    assert_eq!(refused(&|row| row[0] = 6), Malformed::Field("request kind"));
     assert_eq!(refused(&|row| row[1] = 3), Malformed::Field("acks"));
     assert_eq!(refused(&|row| row[63] = 1), Malformed::Field("reserved"));
     assert_eq!(refused(&number(4, SHARDS_MAX as usize)), Malformed::Field("shard"));
