@@ -362,7 +362,7 @@ fn any_message(kind: u8, number: impl Fn(usize) -> u64) -> Message {
     let entry = EntryId { term: Term(number(5)), index: Index(far(6)) };
     match kind % 9 {
         0 => Message::PreVote { term, last: entry },
-        1 => Message::PreVoteReply { term, granted: number(4) % 2 == 0 },
+        1 => Message::PreVoteReply { term, granted: number(4) < 4 },
         2 => Message::RequestVote { term, last: entry, transfer: number(4) == 0 },
         3 => Message::VoteGranted(Grant::received(term)),
         4 => Message::VoteRefused { term },
