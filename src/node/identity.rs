@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::StartError;
-use super::config::Config;
+use super::config::{Config, parse};
 use crate::types::{LaneId, NodeId, StoreId};
 
 /// The version of the directory's layout.
@@ -158,7 +158,7 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StartError::data_dir(&file, "cannot read it", error)),
     };
-    toml::from_str(&text)
+    parse(&text)
         .map(Some)
         .map_err(|error| StartError::data_dir(&file, "it is damaged", io::Error::other(error)))
 }
@@ -170,7 +170,7 @@ fn read_peers(path: &Path) -> Result<Vec<(NodeId, StoreId)>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StartError::data_dir(&file, "cannot read it", error)),
     };
-    let peers: Peers = toml::from_str(&text)
+    let peers: Peers = parse(&text)
         .map_err(|error| StartError::data_dir(&file, "it is damaged", io::Error::other(error)))?;
     peers.peer.iter().map(|peer| Ok((NodeId(peer.node), parse_store(&file, &peer.store)?))).collect()
 }
