@@ -1,4 +1,35 @@
-//! Plimsoll replicates each thread's log of a transaction engine in microseconds and says up to where it is safe.
+//! Plimsoll replicates each thread's log of a transaction engine in microseconds: a record is durable on a quorum of
+//! machines when its submit is answered, and survives whatever a quorum survives.
+//!
+//! # The way that data takes
+//! ```text
+//!  client::Client ──frame──▶ io::Port ─▶ shard::ingress ─▶ raft.propose ─▶ log.lay ──────┐  (leader)
+//!        ▲                                                                               │ the same bytes:
+//!        │                                     ┌─── shard::outbox ◀── log.pieces ◀───────┤ disk, peers, readers
+//!        │                                     ▼                                         ▼
+//!        │                                 io::Link                               log.submit ─▶ io::Disk
+//!        │                                     │                                         │
+//!        │        (follower) wire::peer ─▶ record::check_run ─▶ raft.step ─▶ log.lay_received ─▶ io::Disk
+//!        │                                     ▲                                         │
+//!        │                                     └───── Ack(Durable<EntryId>) ◀────────────┘
+//!  shard::reply ◀── shard::apply ◀── raft.commit: a majority of durable indices, the leader's own among them
+//! ```
+//! [`shard::turn`] is that path as a loop, and the page to read first. A record is laid out once; what is told durable
+//! is a [`types::Durable`], which only a disk's completion makes.
+//!
+//! # What to use
+//! - To embed a node: [`node::Node`], made of a [`node::Config`]. The command `plimsoll node` is a thin shell around it.
+//! - To submit and read from another process or machine: [`client::Client`] and [`client::Reader`].
+//! - To start whole clusters on this machine, in tests and demos: [`local::Cluster`].
+//! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole log.
+//!
+//! # What it is made of
+//! Dependencies point down only, and a test keeps that:
+//! ```text
+//! local → client → node → shard → { raft, log, wire } → { types, limits }
+//! ```
+//! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire` and `shard`
+//! know no operating system: without the feature `node` the crate is `no_std`, and that is all of it that is left.
 #![cfg_attr(not(any(feature = "node", feature = "sim")), no_std)]
 
 extern crate alloc;

@@ -11,8 +11,8 @@ use hdrhistogram::Histogram;
 use tokio::runtime::Runtime;
 
 use crate::children::{Process, check, interrupted};
+use crate::figures::{Cell, Figures};
 use crate::grpc::{Connection, Value, field, put_bytes};
-use crate::peers::{Cell, Figures};
 
 const NODES: usize = 3;
 const ELECTION_PATIENCE: Duration = Duration::from_secs(20);

@@ -6,6 +6,7 @@
 
 mod children;
 mod etcd;
+mod figures;
 mod grpc;
 mod peers;
 mod plimsoll;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::children::Process;
-use crate::peers::{Cell, Figures};
+use crate::figures::{Cell, Figures};
 
 const HOW_TO_BUILD: &str = "build it with: cargo build --release";
 

@@ -199,6 +199,9 @@ impl Client {
             if now >= until {
                 return 0;
             }
+            if now < spin {
+                std::thread::yield_now();
+            }
         }
     }
 

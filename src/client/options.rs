@@ -168,7 +168,7 @@ pub enum ClientError {
 }
 
 impl Options {
-    /// With defaults: 10 s deadline, 2 s to connect, 4096 submits or 80 MiB outstanding, 20 us of spinning.
+    /// With defaults: 10 s deadline, 2 s to connect, 4096 submits or 80 MiB outstanding, 50 us of spinning.
     pub fn new(cluster: ClusterId, members: Vec<(NodeId, SocketAddr)>) -> Options {
         Options {
             cluster,
@@ -178,7 +178,7 @@ impl Options {
             connect_timeout: Duration::from_secs(2),
             outstanding_max: 4096,
             outstanding_bytes_max: RECORD_BYTES_MAX + (16 << 20),
-            spin: Duration::from_micros(20),
+            spin: Duration::from_micros(50),
             strict_order: false,
         }
     }

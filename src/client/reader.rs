@@ -45,8 +45,6 @@ pub struct Reader {
     at: usize,
     asked: Option<u64>,
     parts: Assembler,
-    /// The entry that comes next is only there to tell whether the one after it continues a record.
-    before: bool,
 }
 
 impl Reader {
@@ -65,8 +63,7 @@ impl Reader {
             client,
             node,
             shard,
-            next: from.previous().max(Index(1)),
-            before: from > Index(1),
+            next: from.max(Index(1)),
             commit: Index::ZERO,
             bytes: Vec::new(),
             at: 0,
@@ -88,10 +85,6 @@ impl Reader {
             let (header, span) = self.check(at)?;
             self.at += span;
             self.next = Index(header.index).next();
-            if core::mem::take(&mut self.before) {
-                self.parts.begin_after(&header);
-                continue;
-            }
             let payload = at + size_of::<Header>()..at + size_of::<Header>() + header.len_bytes as usize;
             let whole = self.parts.push(&record::Record { header, payload: &self.bytes[payload.clone()] });
             let (first, payload) = match whole.map_err(|TooLong { first }| self.too_long(first))? {

@@ -217,4 +217,8 @@ pub trait Park {
 
     /// Blocks until something is ready or `timeout` is over.
     fn park(&mut self, timeout: Duration);
+
+    /// Between two turns of a lane that spins on a core that it shares: lets whoever else wants the core have it, and
+    /// returns at once if nobody does.
+    fn yield_core(&mut self) {}
 }

@@ -73,7 +73,7 @@ impl Header {
     pub(super) fn find(block: &[u8], identity: &Identity, segment: u64, offset: u64) -> Found {
         let header: Header = bytemuck::pod_read_unaligned(&block[..HEADER_BYTES]);
         if header.magic != MAGIC || header.seal().header_crc != header.header_crc {
-            return if block.iter().all(|&byte| byte == 0) { Found::Blank } else { Found::Garbage };
+            return if is_zero(block) { Found::Blank } else { Found::Garbage };
         }
         if header.version != VERSION {
             return Found::Version(u16::from(header.version));
@@ -102,6 +102,12 @@ impl Header {
         }
         if digest == self.records_crc { Ok(()) } else { Err(Malformed::Field("records_crc")) }
     }
+}
+
+/// Most of a log that is opened is zeros, and every block of them is looked at.
+fn is_zero(block: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK_BYTES_MIN] = [0; BLOCK_BYTES_MIN];
+    block.chunks(BLOCK_BYTES_MIN).all(|part| part == &ZEROS[..part.len()])
 }
 
 /// A batch's digest with one more record. A record's header checksum stands for its header, and by way of the payload's

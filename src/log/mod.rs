@@ -37,7 +37,7 @@
 //! # Memory
 //! The newest batches stay in the chunks in which they were laid, at most half of the pool's: followers that keep up are
 //! served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's chunks.
-//! Of every entry's place in the log something stays in memory: 32 bytes for each run of entries that lie together.
+//! Of every entry's place in the log something stays in memory: 40 bytes for each run of entries that lie together.
 //!
 //! # Turns
 //! [`Log::poll`] begins a turn. What [`Log::span`] promised holds until the next one.

@@ -12,7 +12,7 @@
 //! 48  serial        u64  the submit's number in the session
 //! 56  epoch         u32  the engine's
 //! 60  kind          u8   1 data, 2 no-op, 3 vote
-//! 61  flags         u8   bit 0: more parts of the same record follow
+//! 61  flags         u8   bit 0: more parts of the same record follow; bit 1: not the first part of its record
 //! 62  reserved      u16  0
 //! 64  payload, then zeros to a multiple of 8
 //! ```
@@ -61,6 +61,10 @@ pub enum Kind {
 
 /// Flag: more parts of the same record follow, in the next entries of the shard.
 pub const FLAG_MORE: u8 = 1;
+
+/// Flag: a further part of the record that the shard's entry before this one is a part of. A record that was broken off
+/// between two parts is told by its absence, whoever lays the next entry and in which term.
+pub const FLAG_CONTINUES: u8 = 2;
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +265,7 @@ impl Header {
         }
         let Some(kind) = self.kind() else { return Err(fault("kind")) };
         match kind {
-            Kind::Data if self.flags & !FLAG_MORE != 0 => Err(fault("flags")),
+            Kind::Data if self.flags & !(FLAG_MORE | FLAG_CONTINUES) != 0 => Err(fault("flags")),
             Kind::Noop | Kind::Vote if self.flags != 0 => Err(fault("flags")),
             Kind::Noop | Kind::Vote if self.len_bytes != 0 => Err(fault("len_bytes")),
             Kind::Data | Kind::Noop if self.index == 0 => Err(fault("index")),

@@ -63,7 +63,7 @@ fn a_header_with_a_good_checksum_and_bad_fields_is_refused() {
     };
     assert_eq!(refused(|h| h.kind = 0), Malformed::Field("kind"));
     assert_eq!(refused(|h| h.kind = 4), Malformed::Field("kind"));
-    assert_eq!(refused(|h| h.flags = 2), Malformed::Field("flags"));
+    assert_eq!(refused(|h| h.flags = 4), Malformed::Field("flags"));
     assert_eq!(refused(|h| h.reserved = 1), Malformed::Field("reserved"));
     assert_eq!(refused(|h| h.index = 0), Malformed::Field("index"));
     assert_eq!(refused(|h| h.term = 0), Malformed::Field("term"));

@@ -236,6 +236,22 @@ impl Config {
                 format!("core {core} is not one that this process may use; choose from {present:?}"),
             ));
         }
+        self.check_memory(rustix::system::sysinfo().totalram)
+    }
+
+    /// All of it is reserved at start, and a system that has less kills the node in the middle of that.
+    fn check_memory(&self, machine_bytes: u64) -> Result<(), ConfigError> {
+        let wanted_bytes = self.memory.bytes() as u64 * u64::from(self.lanes);
+        if machine_bytes > 0 && wanted_bytes > machine_bytes {
+            let what = format!(
+                "is {}: {} MiB for {} lanes, of {} MiB that this machine has; choose a lower number",
+                self.memory.chunks,
+                wanted_bytes / MIB,
+                self.lanes,
+                machine_bytes / MIB
+            );
+            return Err(wrong("memory.chunks", what));
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! data_dir/identity.toml   cluster, node, lanes, shards, and the store id: the life of this directory
 //! data_dir/peers.toml      the store ids of the peers, as first met
 //! data_dir/lane-0000/      the segments of a lane's log
+//! data_dir/complete        there once every lane has made its log: from then on a lane without one has lost it
 //! ```
 //! A directory of another cluster, node or shape is refused and nothing in it is touched. The store id is drawn when
 //! the directory is formatted. Peers remember it, and refuse a node that comes back with another: it lost its log, and
@@ -23,6 +24,9 @@ use crate::types::{LaneId, NodeId, StoreId};
 
 /// The version of the directory's layout.
 const FORMAT: u32 = 1;
+
+/// See the module.
+const COMPLETE: &str = "complete";
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -71,6 +75,7 @@ impl DataDir {
         }
         if let Some(found) = &found {
             found.refuse_unless_of(config, &path)?;
+            refuse_lost_logs(config, &path)?;
         }
         fs::create_dir_all(&path).map_err(|error| StartError::data_dir(&path, "cannot create it", error))?;
         let lock = lock(&path)?;
@@ -78,6 +83,7 @@ impl DataDir {
         let (store, peers) = match read_identity(&path)? {
             Some(found) => {
                 found.refuse_unless_of(config, &path)?;
+                refuse_lost_logs(config, &path)?;
                 (parse_store(&path, &found.store)?, read_peers(&path)?)
             }
             None => (format(config, &path)?, Vec::new()),
@@ -87,7 +93,16 @@ impl DataDir {
 
     /// Where a lane's segments lie.
     pub(super) fn lane(&self, lane: LaneId) -> PathBuf {
-        self.path.join(format!("lane-{:04}", lane.0))
+        lane_path(&self.path, lane)
+    }
+
+    /// Every lane has its log.
+    pub(super) fn completed(&self) -> Result<(), StartError> {
+        if self.path.join(COMPLETE).exists() {
+            return Ok(());
+        }
+        write_durably(&self.path, COMPLETE, "")
+            .map_err(|error| StartError::data_dir(&self.path, "cannot complete it", error))
     }
 
     /// Remembers the stores of peers that were met for the first time.
@@ -151,6 +166,26 @@ impl Identity {
     }
 }
 
+/// A log that was there and is not any more held votes and records that this node had promised to keep. Begun anew, it
+/// would vote a second time in the same term, and commit with a quorum that does not hold what came before.
+fn refuse_lost_logs(config: &Config, path: &Path) -> Result<(), StartError> {
+    if !path.join(COMPLETE).exists() {
+        return Ok(());
+    }
+    let lost = (0..config.lanes).map(LaneId).find(|&lane| {
+        let first = crate::io::disk::segment_path(&lane_path(path, lane), crate::io::SegmentId(0));
+        !first.exists()
+    });
+    match lost {
+        Some(lane) => Err(StartError::LogLost { path: lane_path(path, lane), lane }),
+        None => Ok(()),
+    }
+}
+
+fn lane_path(path: &Path, lane: LaneId) -> PathBuf {
+    path.join(format!("lane-{:04}", lane.0))
+}
+
 fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
     let file = path.join("identity.toml");
     let text = match fs::read_to_string(&file) {
@@ -160,7 +195,7 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
     };
     parse(&text)
         .map(Some)
-        .map_err(|error| StartError::data_dir(&file, "it is damaged", io::Error::other(error)))
+        .map_err(|what| StartError::data_dir(&file, "it is damaged", io::Error::other(what)))
 }
 
 fn read_peers(path: &Path) -> Result<Vec<(NodeId, StoreId)>, StartError> {
@@ -170,8 +205,8 @@ fn read_peers(path: &Path) -> Result<Vec<(NodeId, StoreId)>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StartError::data_dir(&file, "cannot read it", error)),
     };
-    let peers: Peers = parse(&text)
-        .map_err(|error| StartError::data_dir(&file, "it is damaged", io::Error::other(error)))?;
+    let peers: Peers =
+        parse(&text).map_err(|what| StartError::data_dir(&file, "it is damaged", io::Error::other(what)))?;
     peers.peer.iter().map(|peer| Ok((NodeId(peer.node), parse_store(&file, &peer.store)?))).collect()
 }
 

@@ -26,8 +26,9 @@ use crate::types::{LaneId, NodeId, StoreId};
 /// hardware, so that the path of a commit never meets a sleeping core.
 const SPIN_OWN_CORE: Duration = Duration::from_millis(1);
 
-/// And when it shares its core: a longer one would take the core from the process that is waited for.
-const SPIN_SHARED_CORE: Duration = Duration::from_micros(20);
+/// And when it shares its core, which it then yields between turns. Long enough for a flush; a core that spins is not
+/// put to sleep, and waking one costs more than the whole path of a commit through the protocol.
+const SPIN_SHARED_CORE: Duration = Duration::from_micros(50);
 
 /// All that a lane's thread is given.
 pub(super) struct Seat {
@@ -190,6 +191,7 @@ impl Seat {
                 Spin::Auto => SPIN_SHARED_CORE,
             },
             busy_poll: cpu.busy_poll,
+            shares_core: !own_core,
         }
     }
 

@@ -89,6 +89,13 @@ pub enum StartError {
         /// Whose, and what was expected.
         what: String,
     },
+    /// A lane had a log there, and has none any more.
+    LogLost {
+        /// Where.
+        path: PathBuf,
+        /// Which lane's.
+        lane: LaneId,
+    },
     /// The data directory cannot be used.
     DataDir {
         /// What.
@@ -189,7 +196,7 @@ impl Node {
             }
         }
         self.stopper.wakers = Arc::new(wakers);
-        Ok(())
+        self.data_dir.completed()
     }
 
     /// A handle that stops this node.
@@ -302,6 +309,12 @@ impl fmt::Display for StartError {
             StartError::Foreign { path, what } => {
                 write!(f, "data directory {} is not this node's: {what}; nothing was changed", path.display())
             }
+            StartError::LogLost { path, lane } => write!(
+                f,
+                "the log of lane {lane} is gone: it was in {}, and a node without it would break what it promised; \
+                 bring it back (is a filesystem not mounted?)",
+                path.display()
+            ),
             StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
             StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
             StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),

@@ -22,7 +22,7 @@ use crate::limits::TERM_MAX;
 use crate::types::{Durable, EntryId, NodeId, Term, Time, Vote};
 
 /// Standing, or asking whether to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Standing {
     votes: Votes,
     /// The leader asked for it.

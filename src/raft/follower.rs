@@ -10,7 +10,7 @@ use super::{Raft, State};
 use crate::types::{Durable, EntryId, Index, NodeId, Term, Time};
 
 /// What a follower knows of its leader's log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Follower {
     /// When the leader was last heard; means something while there is one.
     pub(super) heard_at: Time,

@@ -7,7 +7,7 @@ use super::terms::Terms;
 use crate::types::{Durable, EntryId, Index, Term};
 
 /// The log that the caller keeps, in the terms of the protocol.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Local {
     terms: Terms,
     /// The last word of the disk on an entry that was this log's when it was told.

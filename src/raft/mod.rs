@@ -94,7 +94,7 @@ pub enum Refused {
 }
 
 /// One Raft group on one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     id: NodeId,
     voters: Vec<NodeId>,
@@ -125,7 +125,7 @@ struct Timing {
 }
 
 /// What each role alone has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Follower(Follower),
     PreCandidate(Standing),

@@ -35,7 +35,7 @@ struct Sent {
 }
 
 /// What a leader knows of one follower.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Progress {
     pub(super) id: NodeId,
     pub(super) mode: Mode,

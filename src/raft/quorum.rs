@@ -37,7 +37,7 @@ pub(super) enum Outcome {
 }
 
 /// Who said what in one election. A voter is counted once, whatever it repeats; its first word stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Votes {
     said: [Option<bool>; VOTERS_MAX],
     voters: usize,

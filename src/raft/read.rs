@@ -24,7 +24,7 @@ struct Opened {
 }
 
 /// A leader's reads under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reads {
     /// The latest round; 0 before the first.
     pub(super) round: u64,

@@ -23,7 +23,7 @@ use crate::types::{EntryId, Index, NodeId, Term, Time};
 pub const COMMIT_NOTICE_MAX: Duration = Duration::from_millis(5);
 
 /// What only a leader has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     pub(super) followers: Vec<Progress>,
     /// The no-op, the first entry of the leader's own term.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::types::{EntryId, Index, Term};
 
 /// A log as runs of entries of one term. As many items as the log saw terms, not entries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Terms {
     /// The first entry of each run, ascending in term and index.
     runs: Vec<EntryId>,

@@ -35,8 +35,8 @@ pub(super) enum Drain {
     No,
     /// Nothing new is taken; what was accepted ends.
     Ending { until: Time },
-    /// Leadership goes over.
-    Handing { until: Time },
+    /// Leadership goes over; asked for anew at `again`, for who was asked may be out of reach.
+    Handing { until: Time, again: Time },
     /// Clients have been told farewell, and close.
     Parting { until: Time, drained: Drained },
 }
@@ -54,7 +54,8 @@ impl Drain {
     pub(super) fn next_wake(&self) -> Time {
         match *self {
             Drain::No => Time::NEVER,
-            Drain::Ending { until } | Drain::Handing { until } | Drain::Parting { until, .. } => until,
+            Drain::Ending { until } | Drain::Parting { until, .. } => until,
+            Drain::Handing { until, again } => until.min(again),
         }
     }
 }
@@ -73,12 +74,14 @@ impl<W: World> Groups<W> {
             Drain::Ending { until } => {
                 let ended = self.shards.iter().all(|shard| shard.pending() == 0 && shard.large.is_none());
                 if ended || now >= until {
-                    self.hand_over(now);
-                    self.drain = Drain::Handing { until };
+                    self.hand_over(now, until);
                 }
                 None
             }
-            Drain::Handing { until } => {
+            Drain::Handing { until, again } => {
+                if now >= again && now < until {
+                    self.hand_over(now, until);
+                }
                 let kept = self.shards.iter().filter(|shard| shard.raft.role() == Role::Leader).count();
                 let done = self.log.is_quiet() && (kept == 0 || self.options.voters.len() == 1);
                 if done || now >= until {
@@ -95,7 +98,8 @@ impl<W: World> Groups<W> {
     }
 
     /// Gives every shard that is led here to the voter whose log is the freshest.
-    fn hand_over(&mut self, now: Time) {
+    fn hand_over(&mut self, now: Time, until: Time) {
+        self.drain = Drain::Handing { until, again: now.after(self.options.election_timeout) };
         for at in 0..self.shards.len() {
             let shard = &self.shards[at];
             if shard.raft.role() != Role::Leader {

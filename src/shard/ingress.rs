@@ -15,7 +15,7 @@ use crate::io::{ClientId, Flow, Port, PortEvent};
 use crate::limits::{
     ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX,
 };
-use crate::log::record::{self, FLAG_MORE, Kind};
+use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Kind};
 use crate::log::{NewEntry, NoRoom};
 use crate::raft::{Input, Refused, Role};
 use crate::types::{Acks, EntryId, NodeId, Time};
@@ -460,7 +460,7 @@ impl Large {
     fn next(&self) -> Option<(NewEntry, &[u8])> {
         let &(len_bytes, payload_crc) = self.parts.cuts.get(self.laid)?;
         let more = self.laid + 1 < self.parts.cuts.len();
-        let flags = if more { FLAG_MORE } else { 0 };
+        let flags = if more { FLAG_MORE } else { 0 } | if self.laid > 0 { FLAG_CONTINUES } else { 0 };
         let payload = &self.parts.bytes[self.laid_bytes..self.laid_bytes + len_bytes];
         Some((NewEntry { flags, payload_crc, ..self.parts.entry }, payload))
     }

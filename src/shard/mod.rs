@@ -1,8 +1,8 @@
 //! A lane: its shards, their one log, and the loop that drives them.
 //!
 //! Read [`turn`] first: it is the way that data takes, one step after another. The other files are those steps:
-//! [`ingress`](self::ingress) takes requests in, `peers` takes Raft messages in and carries out what the protocol
-//! wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `reply` coalesces what goes to each
+//! `ingress` takes requests in, `peers` takes Raft messages in and carries out what the protocol
+//! wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what goes to each
 //! client, `reads` serves the committed log, `drain` stops in good order.
 //!
 //! The lane knows the world only through [`World`], so the simulator runs the very same code.
@@ -84,6 +84,8 @@ pub struct Options {
     pub spin: core::time::Duration,
     /// Never block.
     pub busy_poll: bool,
+    /// Others run on this core: a lane that spins offers it to them between two turns.
+    pub shares_core: bool,
 }
 
 /// One Raft group as its lane sees it.

@@ -141,6 +141,7 @@ impl Bench {
             seed: 1,
             spin: Duration::ZERO,
             busy_poll: true,
+            shares_core: false,
         };
         let (port, clock) = (MockPort::default(), MockClock::default());
         let lane = Lane::new(options, log, NoPeers, port.clone(), clock.clone(), NoPark, Nobody);

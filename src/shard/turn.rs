@@ -6,13 +6,14 @@
 //! clock          due timers           → Input::Tick
 //! port.poll      requests of clients  → propose → records laid in the log
 //! replicate      room at followers    → appends, by reference to what lies in the log
-//! log.submit     one write for all that this lane's shards laid in this turn, votes included
 //! link.send      one frame per peer, all shards coalesced
+//! log.submit     one write for all that this lane's shards laid in this turn, votes included
 //! apply          commit moved         → outcomes and reads
 //! port.send      one frame per client
 //! ```
-//! The log's write is started before the frames are sent, and runs beside the followers' own. Each step is bounded, and
-//! no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
+//! The leader's write runs beside the followers' own. The frames go first: a follower has a way, a write and a way back
+//! before it can be heard, the leader's disk only a write, so whoever is sent to first is heard first. What is promised
+//! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
 use super::{Groups, Options, Shard, World};
 use crate::io::{Clock, DiskError, Link, Park};
@@ -106,9 +107,9 @@ impl<W: World> Lane<W> {
         let drained = groups.drained(now);
 
         groups.replicate(now);
+        groups.send_frames(link);
         groups.log.submit();
         park.kick();
-        groups.send_frames(link);
 
         work += groups.apply(now, port);
         groups.send_replies(port);
@@ -129,7 +130,11 @@ impl<W: World> Lane<W> {
         let options = &self.groups.options;
         let now = self.clock.now();
         if options.busy_poll || now.since(self.busy_at) < options.spin {
-            core::hint::spin_loop();
+            if options.shares_core {
+                self.park.yield_core();
+            } else {
+                core::hint::spin_loop();
+            }
             return;
         }
         let timeout = turn.next_wake.since(now);

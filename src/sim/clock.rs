@@ -44,7 +44,7 @@ impl ClockState {
 }
 
 /// A node's clock as its lane reads it.
-pub struct SimClock {
+pub(super) struct SimClock {
     pub(super) fabric: Shared,
     pub(super) node: usize,
 }

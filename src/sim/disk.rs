@@ -226,7 +226,7 @@ fn failure(operation: &str, cause: &str, no_space: bool) -> DiskError {
 }
 
 /// A node's disk as its log sees it.
-pub struct SimDisk {
+pub(super) struct SimDisk {
     pub(super) fabric: Shared,
     pub(super) node: usize,
 }

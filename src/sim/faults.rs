@@ -96,6 +96,10 @@ impl Fabric {
     fn strike_network(&mut self, fault: Fault, node: usize) -> bool {
         let count = self.nodes.len();
         let others = || (0..count).filter(move |&other| other != node);
+        if matches!(fault, Fault::Split | Fault::Isolate | Fault::OneWay) && self.random.chance(400_000) {
+            // What cuts a network often closes its connections first, and then a live process looks dead.
+            self.hang_up(node, true);
+        }
         match fault {
             Fault::Split => {
                 let side = self.random.draw();

@@ -7,6 +7,7 @@
 //! *The same seed gives the same run, bit for bit, on any machine*: there is one source of chance, no thread, no map
 //! whose order is another on another day, and no clock but the world's. [`Run::hash`] stands for all that happened.
 
+pub mod explore;
 pub mod plan;
 pub mod random;
 pub mod shrink;
@@ -17,6 +18,7 @@ mod disk;
 mod fabric;
 mod faults;
 mod history;
+mod model;
 mod net;
 mod oracle;
 mod phases;

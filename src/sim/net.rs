@@ -157,7 +157,7 @@ impl Fabric {
 }
 
 /// One node's way to its peers.
-pub struct SimLink {
+pub(super) struct SimLink {
     pub(super) fabric: Shared,
     pub(super) node: usize,
     /// The last inbox's memory.

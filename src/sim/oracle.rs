@@ -36,6 +36,8 @@ impl Content {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Committed {
     pub(super) term: Term,
+    /// The term of the node that first called it committed.
+    in_term: Term,
     pub(super) content: Option<Content>,
 }
 
@@ -57,7 +59,6 @@ pub(super) enum Told {
 pub(super) struct Submitted {
     pub(super) shard: ShardId,
     pub(super) key: u64,
-    pub(super) len_bytes: usize,
     pub(super) last_crc: u32,
     pub(super) call_ns: u64,
     pub(super) return_ns: Option<u64>,
@@ -242,17 +243,23 @@ impl Oracle {
         }
         if status.role == Role::Leader && (before.role != Role::Leader || before.term != status.term) {
             self.leads(shard, status.term, node);
-            self.check_complete(node, shard, &term_at);
+            self.check_complete(node, (shard, status.term), &term_at);
         }
         (before.commit, status.commit)
     }
 
-    /// Leader completeness: a new leader has all that was ever committed.
-    fn check_complete(&mut self, node: usize, shard: ShardId, term_at: &impl Fn(Index) -> Option<Term>) {
+    /// Leader completeness: a new leader has all that was committed in earlier terms. One that has won late may not
+    /// know what a later leader committed meanwhile.
+    fn check_complete(
+        &mut self,
+        node: usize,
+        (shard, term): (ShardId, Term),
+        term_at: &impl Fn(Index) -> Option<Term>,
+    ) {
         let committed = &self.shards[shard.0 as usize];
         for (at, entry) in committed.iter().enumerate().rev() {
             let index = Index(at as u64 + 1);
-            if term_at(index) != Some(entry.term) {
+            if entry.in_term < term && term_at(index) != Some(entry.term) {
                 let id = EntryId { term: entry.term, index };
                 return self.fail(format!(
                     "shard {shard}: node {} leads without the committed entry {id}",
@@ -277,7 +284,8 @@ impl Oracle {
                 .fail(format!("shard {shard}: node {} commits {id} before what precedes it", node + 1));
         }
         if at == book.len() {
-            book.push(Committed { term: id.term, content: None });
+            let in_term = self.seen[node][shard.0 as usize].term;
+            book.push(Committed { term: id.term, in_term, content: None });
             self.counts.commits += 1;
         }
         let entry = &mut book[at];

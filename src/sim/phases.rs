@@ -75,7 +75,12 @@ impl World {
                 }
                 let disk = &mut fabric.nodes[node].disk;
                 (disk.fails, disk.full) = (false, false);
-                [Trouble::Paused, Trouble::Slow, Trouble::Stuck].map(|what| fabric.recover(node, what));
+                fabric.recover(node, Trouble::Paused);
+            }
+            // A leader that limps stays a leader: whoever hears, is heard and writes, is no outsider.
+            for node in 0..self.plan.nodes {
+                fabric.recover(node, Trouble::Slow);
+                fabric.recover(node, Trouble::Stuck);
             }
         }
         for &node in members {

@@ -1,6 +1,7 @@
 //! What a seed stands for: sizes, timeouts, load and fault rates of one run, all drawn before it begins.
 
 use super::random::Random;
+use crate::limits::BATCH_BYTES_MAX;
 
 /// A microsecond in the world's time.
 pub const US: u64 = 1_000;
@@ -269,7 +270,7 @@ impl NetPlan {
             loss_ppm_max: if loses { random.skewed(1_000, 300_000) as u32 } else { 0 },
             duplicate_ppm: if random.chance(400_000) { random.skewed(100, 100_000) as u32 } else { 0 },
             straggle_ppm: if random.chance(400_000) { random.skewed(100, 50_000) as u32 } else { 0 },
-            corrupt_ppm: if random.chance(100_000) { random.skewed(100, 10_000) as u32 } else { 0 },
+            corrupt_ppm: if random.chance(150_000) { random.skewed(100, 10_000) as u32 } else { 0 },
             delay_min_ns,
             delay_max_ns,
             ordered: random.chance(400_000),
@@ -283,7 +284,8 @@ impl DiskPlan {
         let minority = (nodes as u64 - 1) / 2;
         DiskPlan {
             block_bytes: *random.pick(&[512, 512, 4096]),
-            segment_bytes: crate::limits::SEGMENT_BYTES_MIN,
+            // The smallest that hold the largest batch, so that there are many and opening them is quick.
+            segment_bytes: BATCH_BYTES_MAX as u64 * *random.pick(&[1, 1, 1, 2]),
             write_min_ns,
             write_max_ns: write_min_ns + random.skewed(1, 20_000) * US,
             spike_ppm: if random.chance(300_000) { random.skewed(100, 20_000) as u32 } else { 0 },

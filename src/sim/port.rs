@@ -9,7 +9,7 @@ use crate::types::Time;
 const DELAY_NS_MAX: u64 = 400 * US;
 
 /// One node's clients as its lane sees them.
-pub struct SimPort {
+pub(super) struct SimPort {
     pub(super) fabric: Shared,
     pub(super) node: usize,
 }

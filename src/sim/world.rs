@@ -271,6 +271,7 @@ impl World {
             seed: mix(plan.seed ^ (node as u64) << 40 ^ u64::from(life) << 8),
             spin: Duration::ZERO,
             busy_poll: false,
+            shares_core: false,
         };
         let fabric = || self.fabric.clone();
         let lane = Lane::new(

@@ -40,6 +40,7 @@ pub(crate) struct Ledger {
     pub(crate) unknown: Vec<u64>,
     /// Records that were said not to be taken: they must not be there.
     pub(crate) refused: Vec<u64>,
+    last_refusal: Option<Outcome>,
     completions: Vec<Completion>,
 }
 
@@ -53,6 +54,7 @@ impl Ledger {
             acknowledged: BTreeMap::new(),
             unknown: Vec::new(),
             refused: Vec::new(),
+            last_refusal: None,
             completions: Vec::new(),
         }
     }
@@ -92,7 +94,10 @@ impl Ledger {
                     self.acknowledged.insert(number, id.index);
                 }
                 outcome if outcome.is_unknown() => self.unknown.push(number),
-                _ => self.refused.push(number),
+                outcome => {
+                    self.refused.push(number);
+                    self.last_refusal = Some(outcome);
+                }
             }
         }
     }
@@ -110,7 +115,7 @@ impl Ledger {
     pub(crate) fn seal(&mut self) -> Index {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
-            assert!(Instant::now() < until, "nothing commits any more");
+            assert!(Instant::now() < until, "nothing commits any more: {:?}", self.last_refusal);
             let number = self.next;
             self.submit();
             self.settle();

@@ -5,6 +5,7 @@
 
 mod elections;
 mod garbage;
+mod hostile;
 mod kills;
 mod ledger;
 mod proxy;
@@ -34,7 +35,7 @@ fn cluster(name: &str, shape: &Shape) -> Cluster {
 
 /// Small logs and little memory, so that many clusters fit a machine.
 fn small() -> Shape {
-    Shape { segment_mib: 16, capacity_mib: 512, chunks: 8, ..Shape::default() }
+    Shape { segment_mib: 16, capacity_mib: 8192, chunks: 8, ..Shape::default() }
 }
 
 /// Three nodes and a load want the machine for themselves: tests that assert on times and elections take turns.

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use plimsoll::sim::explore::Explored;
 use plimsoll::sim::random::mix;
 use plimsoll::sim::{Bounds, Counts, Plan, Run, Telling, run, shrink};
 
@@ -43,6 +44,9 @@ struct Arguments {
     /// Every directed graph of links between three nodes, with the promised liveness
     #[arg(long)]
     graphs: bool,
+    /// Explores every course of so many steps that a small cluster can take
+    #[arg(long, value_name = "STEPS")]
+    explore: Option<u32>,
 }
 
 fn parse_seeds(word: &str) -> Result<Range<u64>, String> {
@@ -130,6 +134,7 @@ fn main() -> ExitCode {
         Some(seed) if arguments.shrink => shrink_seed(seed, &arguments.bounds),
         Some(seed) => replay(seed, &arguments),
         None if arguments.graphs => graphs(arguments.json),
+        None if arguments.explore.is_some() => explore(arguments.explore.unwrap_or_default()),
         None => sweep(&arguments),
     };
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -247,4 +252,23 @@ fn graphs(json: bool) -> bool {
     }
     totals.print(json, begin.elapsed());
     totals.violations == 0
+}
+
+fn explore(depth: u32) -> bool {
+    let begin = Instant::now();
+    match plimsoll::sim::explore::explore(depth) {
+        Ok(explored) => {
+            let Explored { states, steps, committed, led, depth } = explored;
+            println!(
+                "{states} states, {steps} steps, to a depth of {depth}: {led} with a leader, {committed} with a \
+                 committed entry; nothing wrong, in {:.1} s",
+                begin.elapsed().as_secs_f64()
+            );
+            true
+        }
+        Err(why) => {
+            eprintln!("{why}");
+            false
+        }
+    }
 }

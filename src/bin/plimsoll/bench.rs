@@ -19,7 +19,7 @@ use crate::common::{
 use crate::floor;
 
 const WARM_UP: Duration = Duration::from_secs(1);
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(50);
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -263,6 +263,9 @@ impl<'a> Load<'a> {
             let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(timeout));
             if last {
                 return;
+            }
+            if events.is_empty() {
+                std::thread::yield_now();
             }
         }
     }

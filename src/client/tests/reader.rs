@@ -1,10 +1,19 @@
 //! The reader against a scripted node that serves a log.
 
 use super::*;
-use crate::log::record::{self, FLAG_MORE, Header, Kind as EntryKind};
+use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Header, Kind as EntryKind};
 
 /// An entry as it lies in the log.
 fn entry(index: u64, term: u64, kind: EntryKind, more: bool, payload: &[u8]) -> Vec<u8> {
+    entry_with(index, term, kind, if more { FLAG_MORE } else { 0 }, payload)
+}
+
+fn further(index: u64, term: u64, more: bool, payload: &[u8]) -> Vec<u8> {
+    let flags = if more { FLAG_MORE } else { 0 } | FLAG_CONTINUES;
+    entry_with(index, term, EntryKind::Data, flags, payload)
+}
+
+fn entry_with(index: u64, term: u64, kind: EntryKind, flags: u8, payload: &[u8]) -> Vec<u8> {
     let header = Header {
         payload_crc: payload_crc(payload),
         len_bytes: payload.len() as u32,
@@ -13,7 +22,7 @@ fn entry(index: u64, term: u64, kind: EntryKind, more: bool, payload: &[u8]) -> 
         index,
         timestamp: 100 + index,
         kind: kind as u8,
-        flags: if more { FLAG_MORE } else { 0 },
+        flags,
         ..Header::default()
     };
     let mut bytes = vec![0; record::span_bytes(payload.len())];
@@ -67,25 +76,29 @@ fn log_with_parts() -> Vec<Vec<u8>> {
         entry(1, 1, EntryKind::Noop, false, b""),
         entry(2, 1, EntryKind::Data, false, b"one"),
         entry(3, 1, EntryKind::Data, true, b"tw"),
-        entry(4, 1, EntryKind::Data, true, b"o-par"),
-        entry(5, 1, EntryKind::Data, false, b"ts"),
+        further(4, 1, true, b"o-par"),
+        further(5, 1, false, b"ts"),
         entry(6, 1, EntryKind::Data, true, b"begun by a leader that was lost"),
         entry(7, 2, EntryKind::Noop, false, b""),
         entry(8, 2, EntryKind::Data, false, b"three"),
+        entry(9, 2, EntryKind::Data, true, b"begun by a leader"),
+        further(10, 2, true, b"that broke it off and went on"),
+        entry(11, 2, EntryKind::Data, false, b"four"),
     ]
 }
 
 #[test]
 fn a_reader_gives_whole_records() {
-    let (one, two, three) =
-        ((2, 2, b"one".to_vec()), (3, 5, b"two-parts".to_vec()), (8, 8, b"three".to_vec()));
-    assert_eq!(read_all(log_with_parts(), 1).unwrap(), [one.clone(), two.clone(), three.clone()]);
-    assert_eq!(read_all(log_with_parts(), 2).unwrap(), [one, two.clone(), three.clone()]);
-    assert_eq!(read_all(log_with_parts(), 3).unwrap(), [two, three.clone()]);
-    for within in 4..=8 {
-        assert_eq!(read_all(log_with_parts(), within).unwrap(), vec![three.clone()], "from {within}");
+    let whole = [
+        (2, 2, b"one".to_vec()),
+        (3, 5, b"two-parts".to_vec()),
+        (8, 8, b"three".to_vec()),
+        (11, 11, b"four".to_vec()),
+    ];
+    for from in 0..=12 {
+        let expected: Vec<_> = whole.iter().filter(|(first, ..)| *first >= from).cloned().collect();
+        assert_eq!(read_all(log_with_parts(), from).unwrap(), expected, "from {from}");
     }
-    assert_eq!(read_all(log_with_parts(), 9).unwrap(), []);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Directory {
     }
 
     pub(super) fn path_of(&self, segment: SegmentId) -> PathBuf {
-        self.path.join(format!("segment-{:08}.log", segment.0))
+        segment_path(&self.path, segment)
     }
 
     /// The segments that are there, ascending.
@@ -247,6 +247,11 @@ impl Directory {
 fn block_for(offset_align: u32, memory_align: u32) -> usize {
     let wanted = offset_align.max(memory_align).max(BLOCK_BYTES_MIN as u32) as usize;
     wanted.checked_next_power_of_two().unwrap_or(BLOCK_BYTES_MAX).min(BLOCK_BYTES_MAX)
+}
+
+/// Where a segment of the log in `directory` lies.
+pub fn segment_path(directory: &Path, segment: SegmentId) -> PathBuf {
+    directory.join(format!("segment-{:08}.log", segment.0))
 }
 
 /// The segment of this name.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 pub use self::blocking::BlockingDisk;
+pub use self::files::segment_path;
 pub use self::uring::UringDisk;
 use crate::io::pool::Pool;
 use crate::io::reactor::{Kind, Reactor};

@@ -10,7 +10,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::table::{Table, Token};
+use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
 
@@ -94,10 +94,10 @@ impl Epoll {
                 self.waker.drain();
                 continue;
             }
-            let readable =
-                flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            let closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            let readable = closed || flags.contains(EventFlags::IN);
             let writable = flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
-            self.table.became_ready(Token(data.u64()), readable, writable);
+            self.table.became_ready(Token(data.u64()), Became { readable, writable, closed });
         }
     }
 }

@@ -46,6 +46,9 @@ pub struct Ready {
     pub readable: bool,
     /// Something can be written.
     pub writable: bool,
+    /// The other end has closed, or there is an error: reading goes on until it tells. Without this, a read that got
+    /// less than it had room for has emptied the descriptor, and need not be followed by one that would block.
+    pub closed: bool,
 }
 
 /// Which kernel interface carries it.
@@ -175,5 +178,9 @@ impl Park for Reactor {
             Backend::Uring(uring) => uring.borrow_mut().park(timeout),
             Backend::Epoll(epoll) => epoll.borrow_mut().park(timeout),
         }
+    }
+
+    fn yield_core(&mut self) {
+        rustix::thread::sched_yield();
     }
 }

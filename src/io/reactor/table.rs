@@ -43,6 +43,15 @@ struct Registration {
     key: u32,
     readable: bool,
     writable: bool,
+    closed: bool,
+}
+
+/// What a descriptor has become, in one event.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Became {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) closed: bool,
 }
 
 /// See the module.
@@ -67,7 +76,8 @@ impl Table {
         let place = &mut self.slots[slot as usize];
         assert!(place.registration.is_none(), "a free slot holds no registration");
         place.generation = (place.generation + 1) & GENERATION_MASK;
-        place.registration = Some(Registration { fd, owner, key, readable: false, writable: false });
+        place.registration =
+            Some(Registration { fd, owner, key, readable: false, writable: false, closed: false });
         let replaced = self.by_fd.insert(fd, slot);
         assert!(replaced.is_none(), "a descriptor is registered once");
         Token::new(slot, place.generation)
@@ -111,7 +121,8 @@ impl Table {
     }
 
     /// Something became ready; dropped if the registration is not live any more.
-    pub(super) fn became_ready(&mut self, token: Token, readable: bool, writable: bool) {
+    pub(super) fn became_ready(&mut self, token: Token, became: Became) {
+        let Became { readable, writable, closed } = became;
         let Some(slot) = self.slots.get_mut(token.slot() as usize) else { return };
         if slot.generation != token.generation() || !(readable || writable) {
             return;
@@ -123,6 +134,7 @@ impl Table {
         }
         registration.readable |= readable;
         registration.writable |= writable;
+        registration.closed |= closed;
     }
 
     /// The owner's next.
@@ -138,6 +150,7 @@ impl Table {
                 key: registration.key,
                 readable: std::mem::take(&mut registration.readable),
                 writable: std::mem::take(&mut registration.writable),
+                closed: std::mem::take(&mut registration.closed),
             });
         }
         None

@@ -69,7 +69,7 @@ fn what_was_there_before_the_registration_is_told() {
         theirs.write_all(b"early").unwrap();
         reactor.register(ours.as_fd(), Owner::Port, 7).unwrap();
         let ready = wait_for(&mut reactor, Owner::Port, |ready| ready.readable);
-        assert_eq!(ready, Ready { key: 7, readable: true, writable: true });
+        assert_eq!(ready, Ready { key: 7, readable: true, writable: true, closed: false });
         assert_eq!(reactor.ready(Owner::Link), None);
     });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::table::{Table, Token};
+use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
 
@@ -33,6 +33,7 @@ const KIND_NONE: u64 = 3 << 62;
 
 const READABLE: i32 =
     libc::POLLIN as i32 | libc::POLLRDHUP as i32 | libc::POLLHUP as i32 | libc::POLLERR as i32;
+const CLOSED: i32 = libc::POLLRDHUP as i32 | libc::POLLHUP as i32 | libc::POLLERR as i32;
 const WRITABLE: i32 = libc::POLLOUT as i32 | libc::POLLHUP as i32 | libc::POLLERR as i32;
 
 /// A finished disk operation.
@@ -320,9 +321,11 @@ fn sort_ready(table: &mut Table, rearm: &mut Vec<u64>, user_data: u64, entry: &c
         rearm.push(user_data);
     } else if result < 0 {
         // The poll cannot be had. Whoever reads the descriptor is told why; arming again would only spin.
-        table.became_ready(token, true, true);
+        table.became_ready(token, Became { readable: true, writable: true, closed: true });
     } else {
-        table.became_ready(token, result & READABLE != 0, result & WRITABLE != 0);
+        let readable = result & READABLE != 0;
+        let writable = result & WRITABLE != 0;
+        table.became_ready(token, Became { readable, writable, closed: result & CLOSED != 0 });
         if !cqueue::more(entry.flags()) {
             rearm.push(user_data);
         }

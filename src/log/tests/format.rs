@@ -27,7 +27,10 @@ fn write_sample() -> Vec<u8> {
         NewEntry { flags: record::FLAG_MORE, ..new_entry(1, id(1, 2), b"first part, ") },
         b"first part, ",
     );
-    log.lay(new_entry(1, id(1, 3), b"second part"), b"second part");
+    log.lay(
+        NewEntry { flags: record::FLAG_CONTINUES, ..new_entry(1, id(1, 3), b"second part") },
+        b"second part",
+    );
     lay(&mut log, 4, 1, &[0xAB; 700]);
     log.submit();
     poll(&mut log);

@@ -158,3 +158,15 @@ fn cluster_ids() {
     assert_eq!(cluster_id("a"), ClusterId(0xaf63_dc4c_8601_ec8c));
     assert_eq!(cluster_id("foobar"), ClusterId(0x8594_4171_f739_67e8));
 }
+
+/// 16 384 chunks are within the bounds and more than most machines have: the system killed the node while it reserved them.
+#[test]
+fn memory_that_the_machine_does_not_have_is_refused() {
+    let mut config = three();
+    (config.lanes, config.shards, config.memory.chunks) = (2, 2, 128);
+    config.check_memory(1 << 30).unwrap();
+    let error = config.check_memory((1 << 30) - 1).unwrap_err();
+    assert_eq!(error.key, "memory.chunks");
+    assert!(error.to_string().contains("1024 MiB for 2 lanes, of 1023 MiB"), "{error}");
+    config.check_memory(0).unwrap();
+}

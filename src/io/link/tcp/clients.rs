@@ -222,8 +222,7 @@ impl TcpPort {
             }
             let slot = ready.key as usize - 1;
             if let Some(Some(client)) = self.slots.get_mut(slot) {
-                client.stream.readable |= ready.readable;
-                client.stream.writable |= ready.writable;
+                client.stream.became(ready);
                 // Answers do not wait for the client's turn to ask.
                 match client.stream.flush() {
                     Ok(()) => self.enqueue(slot),

@@ -88,8 +88,7 @@ impl Link for TcpLink {
             if ready.key == LISTENER_KEY {
                 self.acceptor.ready = true;
             } else if let Some(Some(connection)) = self.slots.get_mut(ready.key as usize - 1) {
-                connection.stream.readable |= ready.readable;
-                connection.stream.writable |= ready.writable;
+                connection.stream.became(ready);
             }
         }
         self.accept(now);

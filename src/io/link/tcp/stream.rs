@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::io::Full;
+use crate::io::reactor::Ready;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::wire::Malformed;
 use crate::wire::frame::{self, Kind};
@@ -102,6 +103,8 @@ pub(super) struct Stream {
     outgoing_bytes_max: usize,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// Reading goes on until it tells how the other end closed.
+    closed: bool,
 }
 
 impl Stream {
@@ -117,7 +120,15 @@ impl Stream {
             outgoing_bytes_max,
             readable: true,
             writable: true,
+            closed: false,
         }
+    }
+
+    /// Takes in what the reactor tells.
+    pub(super) fn became(&mut self, ready: Ready) {
+        self.readable |= ready.readable;
+        self.writable |= ready.writable;
+        self.closed |= ready.closed;
     }
 
     pub(super) fn socket(&self) -> &TcpStream {
@@ -222,6 +233,8 @@ impl Stream {
                 Ok(0) => return Err(Broken::ClosedWithin { have_bytes: self.end - self.start }),
                 Ok(bytes) => {
                     self.end += bytes;
+                    // Room left over: the socket is empty, and what comes from now on is told anew.
+                    self.readable = self.closed || self.end == self.incoming.len();
                     return Ok(bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
