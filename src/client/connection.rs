@@ -10,10 +10,9 @@ use core::ops::Range;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::log::record::payload_crc;
-use crate::types::{Acks, Epoch, LaneId, NodeId, ShardId, Timestamp};
+use crate::types::{LaneId, NodeId};
 use crate::wire::Malformed;
-use crate::wire::client::{Request, Submit};
+use crate::wire::client::Request;
 use crate::wire::frame::{self, Builder, Kind};
 use crate::wire::hello::{Greeting, Hello};
 
@@ -34,7 +33,6 @@ pub(super) struct Cut {
     pub(super) id: u64,
     pub(super) attempt: u8,
     pub(super) offset: usize,
-    pub(super) shard: ShardId,
 }
 
 #[derive(Debug)]
@@ -108,28 +106,6 @@ impl Connection {
         }
         self.builder.push(&request.encode(), payload.len());
         self.body.extend_from_slice(payload);
-    }
-
-    /// Ends a record that was refused before all of its parts were sent. The node passes parts over until the last one:
-    /// this is it, and could not be taken for a record either, because its checksum does not hold.
-    pub(super) fn break_off_cut(&mut self, cut: Cut) {
-        self.cut = None;
-        if cut.offset == 0 {
-            return;
-        }
-        let end = Submit {
-            request: super::wire_id(cut.id, cut.attempt),
-            shard: cut.shard,
-            acks: Acks::Quorum,
-            timestamp: Timestamp(0),
-            epoch: Epoch(0),
-            session: 0,
-            serial: 0,
-            payload_crc: !payload_crc(&[0]),
-            more_bytes: 0,
-            payload: &[0],
-        };
-        self.push(&Request::Submit(end), &[0]);
     }
 
     fn seal(&mut self) {

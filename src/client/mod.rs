@@ -284,7 +284,7 @@ impl Client {
             let pending = self.pending.get_mut(&id).expect("what is queued is pending");
             pending.attempt = pending.attempt.wrapping_add(1);
             pending.slot = Some(slot);
-            let cut = connection::Cut { id, attempt: pending.attempt, offset: 0, shard };
+            let cut = connection::Cut { id, attempt: pending.attempt, offset: 0 };
             if let Some(connection) = &mut self.slots[slot].connection {
                 connection.cut = Some(cut);
             }
@@ -296,11 +296,11 @@ impl Client {
     fn continue_cut(&mut self, slot: usize) {
         let Some(connection) = &mut self.slots[slot].connection else { return };
         while let Some(cut) = connection.cut {
-            // A record that was refused while it was being cut needs no more parts.
+            // A record that was refused while it was being cut needs no more parts: the next submit breaks it off.
             let pending = self.pending.get(&cut.id);
             let Some(pending) = pending.filter(|it| it.slot == Some(slot) && it.attempt == cut.attempt)
             else {
-                connection.break_off_cut(cut);
+                connection.cut = None;
                 return;
             };
             if !connection.has_room() {

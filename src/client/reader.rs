@@ -4,8 +4,9 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::{Client, ClientError, Options};
-use crate::limits::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Header};
+use crate::limits::ENTRY_BYTES_MAX;
+use crate::log::assemble::{Assembler, TooLong, Whole};
+use crate::log::record::{self, Header};
 use crate::types::{EntryId, Epoch, Index, NodeId, ShardId, Term, Timestamp};
 
 /// The bytes that are asked for at once.
@@ -43,25 +44,7 @@ pub struct Reader {
     bytes: Vec<u8>,
     at: usize,
     asked: Option<u64>,
-    parts: Parts,
-}
-
-/// The parts of a record that is longer than an entry, as far as they have come.
-#[derive(Debug, Default)]
-struct Parts {
-    first: Option<Header>,
-    bytes: Vec<u8>,
-}
-
-/// What an entry completes.
-#[derive(Debug, PartialEq, Eq)]
-enum Whole {
-    /// Nothing yet.
-    Nothing,
-    /// A record that is the entry's own payload.
-    Entry,
-    /// A record whose parts lie in [`Parts::bytes`].
-    Parts { first: Index },
+    parts: Assembler,
 }
 
 impl Reader {
@@ -85,7 +68,7 @@ impl Reader {
             bytes: Vec::new(),
             at: 0,
             asked: None,
-            parts: Parts::default(),
+            parts: Assembler::default(),
         })
     }
 
@@ -103,11 +86,11 @@ impl Reader {
             self.at += span;
             self.next = Index(header.index).next();
             let payload = at + size_of::<Header>()..at + size_of::<Header>() + header.len_bytes as usize;
-            let whole = self.parts.take(&header, &self.bytes[payload.clone()]);
-            let (first, payload) = match whole.map_err(|what| self.malformed(what))? {
+            let whole = self.parts.push(&record::Record { header, payload: &self.bytes[payload.clone()] });
+            let (first, payload) = match whole.map_err(|TooLong { first }| self.too_long(first))? {
                 Whole::Nothing => continue,
                 Whole::Entry => (Index(header.index), &self.bytes[payload]),
-                Whole::Parts { first } => (first, &self.parts.bytes[..]),
+                Whole::Parts { first } => (first, self.parts.bytes()),
             };
             return Ok(Some(Record {
                 id: EntryId { term: Term(header.term), index: Index(header.index) },
@@ -169,41 +152,11 @@ impl Reader {
         Ok((header, span))
     }
 
+    fn too_long(&self, first: Index) -> ClientError {
+        self.malformed(format!("the record that begins at {first} is longer than a record may be"))
+    }
+
     fn malformed(&self, what: String) -> ClientError {
         ClientError::Malformed { node: self.node, what }
-    }
-}
-
-impl Parts {
-    /// Takes in the next entry of the log. Parts lie next to each other and in one term; what a leader left unfinished is
-    /// followed by an entry that does not continue it, and is no record. Neither are parts whose first was not read.
-    fn take(&mut self, header: &Header, payload: &[u8]) -> Result<Whole, String> {
-        let more = header.flags & FLAG_MORE != 0;
-        let continues = header.flags & FLAG_CONTINUES != 0;
-        self.first.take_if(|first| first.term != header.term || !continues);
-        if header.kind != record::Kind::Data as u8 {
-            return Ok(Whole::Nothing);
-        }
-        let Some(first) = self.first else {
-            if continues {
-                return Ok(Whole::Nothing);
-            }
-            if !more {
-                return Ok(Whole::Entry);
-            }
-            self.bytes.clear();
-            self.first = Some(*header);
-            self.bytes.extend_from_slice(payload);
-            return Ok(Whole::Nothing);
-        };
-        if self.bytes.len() + payload.len() > RECORD_BYTES_MAX {
-            return Err(format!("the record that begins at {} is longer than a record may be", first.index));
-        }
-        self.bytes.extend_from_slice(payload);
-        if more {
-            return Ok(Whole::Nothing);
-        }
-        self.first = None;
-        Ok(Whole::Parts { first: Index(first.index) })
     }
 }

@@ -6,6 +6,7 @@ mod ports;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -105,6 +106,7 @@ impl Cluster {
             // The nodes share the machine's cores with each other and with whoever loads them.
             config.cpu.shared = true;
             (shape.tune)(&mut config);
+            config.check().map_err(io::Error::other)?;
             let config_path = directory.join(format!("node-{id}.toml"));
             fs::write(&config_path, config.to_toml())?;
             let log_path = directory.join(format!("node-{id}.log"));
@@ -140,19 +142,22 @@ impl Cluster {
         }
     }
 
-    /// Starts a node that does not run. Does not wait for it.
+    /// Starts a node that does not run. Does not wait for it. It ends when the thread ends that called this, however that
+    /// may be.
     pub fn start(&mut self, id: NodeId) -> io::Result<()> {
         let binary = self.binary.clone();
         let node = self.node_mut(id);
         assert!(node.child.is_none(), "node {id} runs already");
         let log = File::options().create(true).append(true).open(&node.log_path)?;
         let child = Command::new(binary)
-            .args(["node", "--config"])
+            .args(["node", "--with-parent", "--config"])
             .arg(&node.config_path)
             .envs(node.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(log.try_clone()?)
             .stderr(log)
+            // An interrupt from the terminal is for this process, which ends its nodes itself.
+            .process_group(0)
             .spawn()?;
         node.child = Some(child);
         Ok(())
@@ -201,6 +206,16 @@ impl Cluster {
         }
     }
 
+    /// An error if a node's process has ended that nobody killed.
+    pub fn check(&mut self) -> io::Result<()> {
+        for id in self.ids() {
+            if let Some(status) = self.has_ended(id)? {
+                return Err(io::Error::other(format!("node {id} has ended by itself ({status})")));
+            }
+        }
+        Ok(())
+    }
+
     /// The process id of a node that runs.
     pub fn pid(&self, id: NodeId) -> Option<u32> {
         self.nodes[id.0 as usize - 1].child.as_ref().map(Child::id)
@@ -215,6 +230,7 @@ impl Cluster {
     fn await_leader(&mut self, shard: ShardId, until: Instant) -> io::Result<NodeId> {
         let mut client = None;
         loop {
+            self.check().map_err(|error| io::Error::other(format!("{error}{}", self.all_last_words())))?;
             let mut told = Vec::new();
             if client.is_none() {
                 client = Client::connect(self.client_options()).ok();
@@ -222,10 +238,6 @@ impl Cluster {
             for id in self.ids() {
                 if self.pid(id).is_none() {
                     continue;
-                }
-                if let Some(status) = self.has_ended(id)? {
-                    let words = self.last_words(id);
-                    return Err(io::Error::other(format!("node {id} has ended ({status}):\n{words}")));
                 }
                 let asked = client.as_mut().map(|client| client.status(id, shard, STATUS_TIMEOUT));
                 match asked {
@@ -242,10 +254,9 @@ impl Cluster {
                 return Ok(leader);
             }
             if Instant::now() >= until {
-                let words: Vec<String> = self.ids().iter().map(|&id| self.last_words(id)).collect();
                 return Err(io::Error::other(format!(
-                    "shard {shard} has no leader after {READY_TIMEOUT:?}:\n{}",
-                    words.join("\n")
+                    "shard {shard} has no leader after {READY_TIMEOUT:?}{}",
+                    self.all_last_words()
                 )));
             }
             std::thread::park_timeout(Duration::from_millis(5));
@@ -279,7 +290,12 @@ impl Cluster {
         Options::from_config(&self.nodes[0].config)
     }
 
-    /// All that a node has written to standard error.
+    /// Where the nodes' data, configurations and output lie.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// All that a node has written.
     pub fn log(&self, id: NodeId) -> String {
         fs::read_to_string(&self.nodes[id.0 as usize - 1].log_path).unwrap_or_default()
     }
@@ -289,6 +305,16 @@ impl Cluster {
         let log = self.log(id);
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
+    /// Those of all nodes, to be put behind an error that may have its cause there.
+    pub fn all_last_words(&self) -> String {
+        let words = |id: NodeId| {
+            let words = self.last_words(id);
+            let words = if words.is_empty() { "nothing" } else { &words };
+            format!("\n  node {id} said last:\n    {}", words.replace('\n', "\n    "))
+        };
+        self.ids().into_iter().map(words).collect()
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Process {

@@ -56,7 +56,7 @@ pub mod record;
 pub mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::collections::BTreeSet;
 use alloc::format;

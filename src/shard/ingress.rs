@@ -40,7 +40,7 @@ pub(super) struct Ingress {
 pub(super) enum Assembly {
     /// Its parts are kept.
     Taking(Box<Parts>),
-    /// It was refused at its first part; the others are passed over.
+    /// It was refused; the parts that still come are passed over, until the last or another submit.
     Refusing {
         /// Which.
         request: u64,
@@ -222,9 +222,12 @@ impl<W: World> Groups<W> {
     }
 
     fn take_submit(&mut self, at: usize, client: ClientRef, submit: Submit<'_>) -> Taken {
-        let assembling = self.clients.assembly(client).is_some_and(|assembly| assembly.is_some());
-        if submit.more_bytes > 0 || assembling {
-            return self.take_part(at, client, submit);
+        if let Some(taken) = self.go_on_with_parts(at, client, &submit) {
+            return taken;
+        }
+        if submit.more_bytes > 0 {
+            self.begin_parts(at, client, &submit);
+            return Taken::Done;
         }
         let shard = &self.shards[at];
         if shard.large.is_some() {
@@ -291,61 +294,61 @@ impl<W: World> Groups<W> {
         }
     }
 
-    /// One part of a record that is longer than an entry.
-    fn take_part(&mut self, at: usize, client: ClientRef, submit: Submit<'_>) -> Taken {
-        let last = submit.more_bytes == 0;
-        let more_bytes = submit.more_bytes as usize;
-        let Some(slot) = self.clients.assembly(client) else { return Taken::Done };
-        match slot.take() {
-            Some(Assembly::Refusing { request }) if request == submit.request => {
-                *slot = (!last).then_some(Assembly::Refusing { request });
-                return Taken::Done;
+    /// If a record in parts is under way from this client: takes its next part, or passes it over if the record was
+    /// refused. A submit with another number breaks that record off and is looked at for itself: `None`.
+    fn go_on_with_parts(&mut self, at: usize, client: ClientRef, submit: &Submit<'_>) -> Option<Taken> {
+        let stopping = self.drain.has_begun();
+        let slot = self.clients.assembly(client)?;
+        let mut parts = match slot.take()? {
+            Assembly::Refusing { request } => {
+                return (request == submit.request).then(|| self.pass_over(client, submit));
             }
-            Some(Assembly::Taking(mut parts)) => {
-                if parts.takes(&submit) {
-                    parts.add(&submit);
-                    if !last {
-                        *slot = Some(Assembly::Taking(parts));
-                    } else if self.shards[at].large.is_some() {
-                        parts.take_back(&submit);
-                        *slot = Some(Assembly::Taking(parts));
-                        return Taken::NotNow;
-                    } else {
-                        self.shards[at].large = Some(Large { client, parts, laid: 0, laid_bytes: 0 });
-                        self.lay_large();
-                    }
-                    return Taken::Done;
-                }
-                self.ingress.assembling_bytes -= parts.total_bytes;
-                self.clients.answer(client, parts.request, Outcome::Invalid);
+            Assembly::Taking(parts) => parts,
+        };
+        if parts.takes(submit) && !stopping {
+            if submit.more_bytes > 0 {
+                parts.add(submit);
+                *slot = Some(Assembly::Taking(parts));
+            } else if self.shards[at].large.is_some() {
+                *slot = Some(Assembly::Taking(parts));
+                return Some(Taken::NotNow);
+            } else {
+                parts.add(submit);
+                self.shards[at].large = Some(Large { client, parts, laid: 0, laid_bytes: 0 });
+                self.lay_large();
             }
-            Some(Assembly::Refusing { .. }) | None => {}
+            return Some(Taken::Done);
         }
-        self.begin_parts(at, client, submit, more_bytes);
+        self.ingress.assembling_bytes -= parts.total_bytes;
+        let outcome = if stopping { Outcome::Stopping } else { Outcome::Invalid };
+        self.clients.answer(client, parts.request, outcome);
+        (parts.request == submit.request).then(|| self.pass_over(client, submit))
+    }
+
+    /// A part of a record that was refused: so will the others be, to the last.
+    fn pass_over(&mut self, client: ClientRef, submit: &Submit<'_>) -> Taken {
+        if let Some(slot) = self.clients.assembly(client) {
+            *slot = (submit.more_bytes > 0).then_some(Assembly::Refusing { request: submit.request });
+        }
         Taken::Done
     }
 
-    fn begin_parts(&mut self, at: usize, client: ClientRef, submit: Submit<'_>, more_bytes: usize) {
-        let total_bytes = submit.payload.len() + more_bytes;
-        let refusal = if total_bytes > RECORD_BYTES_MAX || more_bytes == 0 {
+    /// The first part of a record that is longer than an entry.
+    fn begin_parts(&mut self, at: usize, client: ClientRef, submit: &Submit<'_>) {
+        let total_bytes = submit.payload.len() + submit.more_bytes as usize;
+        let refusal = if total_bytes > RECORD_BYTES_MAX {
             Some(Outcome::Invalid)
         } else if self.ingress.assembling_bytes + total_bytes > ASSEMBLY_BYTES_MAX {
             Some(Outcome::Busy)
         } else {
-            self.refusal(at, &submit)
+            self.refusal(at, submit)
         };
-        let begun = match refusal {
-            Some(outcome) => {
-                self.clients.answer(client, submit.request, outcome);
-                Assembly::Refusing { request: submit.request }
-            }
-            None => {
-                self.ingress.assembling_bytes += total_bytes;
-                Assembly::Taking(Box::new(Parts::begin(&submit, total_bytes)))
-            }
-        };
-        if let Some(slot) = self.clients.assembly(client) {
-            *slot = (more_bytes > 0).then_some(begun);
+        if let Some(outcome) = refusal {
+            self.clients.answer(client, submit.request, outcome);
+            self.pass_over(client, submit);
+        } else if let Some(slot) = self.clients.assembly(client) {
+            self.ingress.assembling_bytes += total_bytes;
+            *slot = Some(Assembly::Taking(Box::new(Parts::begin(submit, total_bytes))));
         }
     }
 
@@ -450,12 +453,6 @@ impl Parts {
         self.bytes.extend_from_slice(submit.payload);
         self.more_bytes -= submit.payload.len();
     }
-
-    fn take_back(&mut self, submit: &Submit<'_>) {
-        self.cuts.pop();
-        self.bytes.truncate(self.bytes.len() - submit.payload.len());
-        self.more_bytes += submit.payload.len();
-    }
 }
 
 impl Large {
@@ -471,5 +468,16 @@ impl Large {
     fn pending(&self, id: EntryId) -> Pending {
         let Parts { request, entry, .. } = &*self.parts;
         Pending { id, client: self.client, request: *request, timestamp: entry.timestamp }
+    }
+}
+
+#[cfg(test)]
+impl Ingress {
+    pub(super) fn assembling_bytes(&self) -> usize {
+        self.assembling_bytes
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held_from.is_some()
     }
 }

@@ -14,6 +14,8 @@ mod ingress;
 mod outbox;
 mod peers;
 mod reads;
+#[cfg(test)]
+mod tests;
 pub mod turn;
 
 use alloc::collections::VecDeque;

@@ -25,7 +25,7 @@ use crate::wire::client::ShardStatus;
 
 /// One lane. Made on the thread that runs it.
 pub struct Lane<W: World> {
-    groups: Groups<W>,
+    pub(super) groups: Groups<W>,
     link: W::Link,
     port: W::Port,
     clock: W::Clock,

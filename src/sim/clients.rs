@@ -193,15 +193,8 @@ impl Clients {
             send(fabric, client, node, connection, &Request::Submit(submit).encode(), part);
         }
         let call_ns = fabric.now_ns;
-        let submitted = Submitted {
-            shard,
-            key,
-            last_crc,
-            call_ns,
-            return_ns: None,
-            told: None,
-            committed: None,
-        };
+        let submitted =
+            Submitted { shard, key, last_crc, call_ns, return_ns: None, told: None, committed: None };
         fabric.oracle.submits[client].push(submitted);
         self.all[client].next_request += 1;
         let asked = Asked::Submit { serial, acks };

@@ -89,7 +89,10 @@ struct Book {
 pub fn explore(depth: u32) -> Result<Explored, String> {
     let budget = Budget { proposals: 2, duplicates: 1, crashes: 1, timeouts: 3 };
     let nothing = State {
-        nodes: (0..NODES).map(|id| Node::new(id, NODES)).map(|node| (Rc::new(node.clone()), print(&node))).collect(),
+        nodes: (0..NODES)
+            .map(|id| Node::new(id, NODES))
+            .map(|node| (Rc::new(node.clone()), print(&node)))
+            .collect(),
         messages: Vec::new(),
         budget,
     };
@@ -134,7 +137,8 @@ impl Explorer {
         *looked_at = depth + 1;
         if new {
             self.explored.committed += u64::from(!book.committed.is_empty());
-            self.explored.led += u64::from(state.nodes.iter().any(|(node, _)| node.raft.role() == Role::Leader));
+            self.explored.led +=
+                u64::from(state.nodes.iter().any(|(node, _)| node.raft.role() == Role::Leader));
         }
         self.explored.depth = self.explored.depth.max(self.path.len() as u32);
         if depth == 0 {

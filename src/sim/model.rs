@@ -53,7 +53,15 @@ impl Entries for Terms<'_> {
 impl Node {
     pub(super) fn new(id: usize, nodes: usize) -> Node {
         let raft = start(id, nodes, &(Vote::default(), Vec::new()), Time(0));
-        Node { raft, id, nodes, now: Time(0), log: Vec::new(), writes: VecDeque::new(), disk: Default::default() }
+        Node {
+            raft,
+            id,
+            nodes,
+            now: Time(0),
+            log: Vec::new(),
+            writes: VecDeque::new(),
+            disk: Default::default(),
+        }
     }
 
     /// Something happens; what comes of it is laid, and what is to be sent is returned.

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hdrhistogram::Histogram;
 use plimsoll::client::{Client, Completion, Options, Outcome, Submit};
+use plimsoll::local::{Cluster, Shape};
 use plimsoll::types::ShardId;
 use rustix::event::{Timespec, epoll};
 use serde_json::json;
 
-use crate::cluster::{Cluster, Shape};
 use crate::common::{
     Failure, Interrupt, Verdict, figures_head, figures_json, figures_row, histogram, record, say,
+    start_cluster,
 };
 use crate::floor;
 
@@ -75,14 +76,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         segment_mib: 64,
         // Enough for any run that a disk of today can make in an hour: only what is used is taken.
         capacity_mib: 64 << 14,
-        busy_poll: arguments.busy_poll,
-        within: arguments.dir.clone(),
+        ..Shape::default()
     };
-    let mut cluster = Cluster::start(&shape)?;
-    let measured =
-        Load::open(arguments, &cluster.options()).and_then(|mut load| load.run(&interrupt, &mut cluster));
+    let mut cluster = start_cluster("bench", arguments.dir.as_deref(), &shape, arguments.busy_poll)?;
+    let measured = Load::open(arguments, &cluster.client_options())
+        .and_then(|mut load| load.run(&interrupt, &mut cluster));
     let measured = measured.map_err(|Failure(what)| {
-        if interrupt.has_come() { Failure(what) } else { Failure(format!("{what}{}", cluster.tails())) }
+        if interrupt.has_come() {
+            Failure(what)
+        } else {
+            Failure(format!("{what}{}", cluster.all_last_words()))
+        }
     })?;
     let ops_per_s = (measured.latencies.len() as f64 / measured.seconds).round();
     if arguments.json {
@@ -156,7 +160,7 @@ impl<'a> Load<'a> {
             self.submit(at, None)?;
             while self.clients[at].outstanding() > 0 {
                 interrupt.check()?;
-                cluster.check()?;
+                cluster.check().map_err(Failure::of)?;
                 self.clients[at].poll(Duration::from_millis(100), &mut self.completions);
             }
             self.take(at)?;
@@ -188,7 +192,7 @@ impl<'a> Load<'a> {
             rounds += 1;
             if rounds.is_multiple_of(4096) {
                 interrupt.check()?;
-                cluster.check()?;
+                cluster.check().map_err(Failure::of)?;
             }
         }
         self.finish(interrupt, cluster)
@@ -270,7 +274,7 @@ impl<'a> Load<'a> {
         for at in 0..self.clients.len() {
             while self.clients[at].outstanding() > 0 {
                 interrupt.check()?;
-                cluster.check()?;
+                cluster.check().map_err(Failure::of)?;
                 self.clients[at].poll(Duration::from_millis(100), &mut self.completions);
             }
             self.take(at)?;

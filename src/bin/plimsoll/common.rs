@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use hdrhistogram::Histogram;
 use plimsoll::client::{Client, ClientError, Options};
+use plimsoll::local::{Cluster, Shape};
 use plimsoll::node::config::{Config, cluster_id};
 use plimsoll::types::NodeId;
 use serde_json::{Value, json};
@@ -95,6 +96,25 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         Failure::of(error)
     }
+}
+
+/// A cluster of processes of this program, all started, in a directory of its own.
+pub(crate) fn start_cluster(
+    name: &str,
+    within: Option<&Path>,
+    shape: &Shape,
+    busy_poll: bool,
+) -> Result<Cluster, Failure> {
+    let program = std::env::current_exe().map_err(Failure::on("finding this program"))?;
+    let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+    let directory = Cluster::fresh_directory(&within, name).map_err(Failure::on(within.display()))?;
+    let failed = || Failure::on("starting a cluster");
+    let mut cluster = Cluster::new(&program, &directory, shape).map_err(failed())?;
+    for id in cluster.ids() {
+        cluster.reconfigure(id, |config| config.cpu.busy_poll = busy_poll).map_err(failed())?;
+    }
+    cluster.start_all().map_err(failed())?;
+    Ok(cluster)
 }
 
 /// One line on standard error.

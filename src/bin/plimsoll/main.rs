@@ -5,7 +5,6 @@
 
 mod append;
 mod bench;
-mod cluster;
 mod common;
 mod demo;
 mod floor;

@@ -8,54 +8,54 @@ use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::types::{Flushed, WriteSequence};
 
 /// A small source of random numbers (xorshift64*), so that a seed names a run.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
     }
 
-    pub(super) fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 #[derive(Default, Clone, Debug)]
-pub(super) struct Image(pub(super) BTreeMap<u64, Vec<u8>>);
+pub(crate) struct Image(pub(super) BTreeMap<u64, Vec<u8>>);
 
 #[derive(Debug)]
-pub(super) struct MemDisk {
-    pub(super) block: usize,
-    pub(super) segment_bytes: u64,
-    pub(super) image: Image,
+pub(crate) struct MemDisk {
+    pub(crate) block: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) image: Image,
     /// Given, not on the medium yet.
-    pub(super) writes: VecDeque<Write>,
-    pub(super) reads: VecDeque<Read>,
+    pub(crate) writes: VecDeque<Write>,
+    pub(crate) reads: VecDeque<Read>,
     preparing: VecDeque<SegmentId>,
     events: VecDeque<DiskEvent>,
     /// Polling finishes everything that was given.
-    pub(super) eager: bool,
+    pub(crate) eager: bool,
     /// Segments are made when polled.
-    pub(super) prepares: bool,
+    pub(crate) prepares: bool,
     /// How many writes it takes at once.
-    pub(super) writes_max: usize,
+    pub(crate) writes_max: usize,
     /// How many operations it was asked for.
-    pub(super) operations: u64,
+    pub(crate) operations: u64,
 }
 
 impl MemDisk {
-    pub(super) fn new(block: usize, segment_bytes: u64) -> MemDisk {
+    pub(crate) fn new(block: usize, segment_bytes: u64) -> MemDisk {
         MemDisk::with(Image::default(), block, segment_bytes)
     }
 
-    pub(super) fn with(image: Image, block: usize, segment_bytes: u64) -> MemDisk {
+    pub(crate) fn with(image: Image, block: usize, segment_bytes: u64) -> MemDisk {
         MemDisk {
             block,
             segment_bytes,
@@ -72,13 +72,13 @@ impl MemDisk {
     }
 
     /// Finishes the n-th write under way.
-    pub(super) fn finish(&mut self, position: usize) {
+    pub(crate) fn finish(&mut self, position: usize) {
         let write = self.writes.remove(position).expect("a write is under way");
         self.apply(&write, |_| true);
         self.events.push_back(DiskEvent::Written(Flushed::by_disk(write.sequence)));
     }
 
-    pub(super) fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         let error = DiskError {
             operation: "write".into(),
             place: "memory".into(),
@@ -99,7 +99,7 @@ impl MemDisk {
     }
 
     /// What a crash at this moment leaves: of each write under way nothing, everything, or some blocks.
-    pub(super) fn crash(&mut self, random: &mut Random) -> Image {
+    pub(crate) fn crash(&mut self, random: &mut Random) -> Image {
         while let Some(write) = self.writes.pop_front() {
             let fate = random.below(3);
             let mask = (u64::from(random.below(1 << 30) as u32) << 30) | random.below(1 << 30);

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
-mod disk;
+pub(crate) mod disk;
 mod format;
 mod model;
 mod running;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use plimsoll::client::{Reader, Record};
+use plimsoll::local::Cluster;
 use plimsoll::log::record::payload_crc;
 use plimsoll::types::{Index, NodeId, ShardId};
 
 use super::load::{Account, Load, MARKER, number_of};
 use super::tell::Teller;
-use crate::cluster::Cluster;
 use crate::common::{Failure, Interrupt};
 use crate::source::Source;
 
@@ -59,12 +59,12 @@ pub(super) fn all_replicas(
     let mut findings = Findings { replicas_identical: true, ..Findings::default() };
     let mut missing = vec![false; accounts.len()];
     let mut digests = Vec::new();
-    for node in cluster.ids().collect::<Vec<_>>() {
+    for node in cluster.ids() {
         let begun = Instant::now();
         let mut replica = Replica::new(accounts, source);
         for (shard, end) in load.ends() {
             interrupt.check()?;
-            cluster.check()?;
+            cluster.check().map_err(Failure::of)?;
             replica.latest = 0;
             read(load, node, shard, end, &mut replica, interrupt)?;
         }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use plimsoll::client::{Client, Completion, Options, Outcome, Reader, RequestId, Submit, SubmitError};
+use plimsoll::local::Cluster;
 use plimsoll::types::{Index, NodeId, ShardId, Term, Timestamp};
 
 use super::tell::Teller;
-use crate::cluster::Cluster;
 use crate::common::{Failure, Interrupt, histogram, record};
 use crate::source::{NUMBER_BYTES, Source};
 
@@ -154,7 +154,7 @@ impl<'a> Load<'a> {
         let until = Instant::now() + PATIENCE;
         while self.shards.iter().any(|shard| shard.phase != Phase::Submitting) {
             interrupt.check()?;
-            cluster.check()?;
+            cluster.check().map_err(Failure::of)?;
             self.turn(Duration::MAX, 0, false)?;
             if Instant::now() > until {
                 return Err(Failure(format!("no leader within {PATIENCE:?}{}", self.trouble())));

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use plimsoll::local::{Cluster, Shape};
 use serde_json::json;
 
 use self::check::Findings;
 use self::load::{Load, Totals};
 use self::murder::Murders;
 use self::tell::Teller;
-use crate::cluster::{Cluster, Shape};
-use crate::common::{Failure, Interrupt, Verdict, figures_head, figures_json, figures_row, say};
+use crate::common::{
+    Failure, Interrupt, Verdict, figures_head, figures_json, figures_row, say, start_cluster,
+};
 use crate::source::Source;
 
 #[derive(Args, Debug)]
@@ -69,14 +71,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         shards: arguments.shards,
         segment_mib: 16,
         capacity_mib: 1 << 18,
-        busy_poll: arguments.busy_poll,
-        within: arguments.dir.clone(),
+        ..Shape::default()
     };
-    let mut cluster = Cluster::start(&shape)?;
+    let mut cluster = start_cluster("demo", arguments.dir.as_deref(), &shape, arguments.busy_poll)?;
     tell.say(&format!("started {} nodes in {}", arguments.nodes, cluster.directory().display()));
     let outcome = play(arguments, &source, &tell, &mut cluster, &interrupt);
     let (totals, murders, findings) = outcome.map_err(|Failure(what)| {
-        if interrupt.has_come() { Failure(what) } else { Failure(format!("{what}{}", cluster.tails())) }
+        if interrupt.has_come() {
+            Failure(what)
+        } else {
+            Failure(format!("{what}{}", cluster.all_last_words()))
+        }
     })?;
     tell.finish();
     report(arguments, &totals, &murders, &findings);
@@ -90,14 +95,14 @@ fn play<'a>(
     cluster: &mut Cluster,
     interrupt: &Interrupt,
 ) -> Result<(Totals, Murders<'a>, Findings), Failure> {
-    let mut load = Load::open(cluster.options(), source, arguments.outstanding, tell)?;
+    let mut load = Load::open(cluster.client_options(), source, arguments.outstanding, tell)?;
     let mut murders = Murders::plan(arguments.kills, cluster, tell)?;
     load.await_leaders(interrupt, cluster)?;
     tell.say("the first record of each shard is committed");
     let lasting = Duration::from_secs(arguments.seconds);
     while !load.is_done() {
         interrupt.check()?;
-        cluster.check()?;
+        cluster.check().map_err(Failure::of)?;
         let progress = load.progress(lasting);
         murders.turn(progress, &mut load, cluster)?;
         let goal = murders.hold_at();

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use plimsoll::client::{Client, Options};
+use plimsoll::local::Cluster;
 use plimsoll::raft::Role;
 use plimsoll::types::{Index, NodeId, ShardId, Term};
 
 use super::load::Load;
 use super::tell::Teller;
-use crate::cluster::Cluster;
 use crate::common::{Failure, Interrupt};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -46,7 +46,8 @@ enum State {
 
 impl<'a> Murders<'a> {
     pub(super) fn plan(planned: u32, cluster: &Cluster, tell: &'a Teller) -> Result<Murders<'a>, Failure> {
-        let control = Client::connect(Options { deadline: Duration::from_secs(30), ..cluster.options() })?;
+        let control =
+            Client::connect(Options { deadline: Duration::from_secs(30), ..cluster.client_options() })?;
         Ok(Murders { planned, done: 0, failovers: Vec::new(), state: State::Calm, control, tell })
     }
 
@@ -73,7 +74,7 @@ impl<'a> Murders<'a> {
                 let millis = failover.as_secs_f64() * 1e3;
                 self.tell.say(&format!("the next commit came {millis:.1} ms after the kill"));
                 if can_do_without_one(cluster) {
-                    cluster.restart(node)?;
+                    cluster.start(node).map_err(Failure::of)?;
                     self.tell.say(&format!("started node {node} again"));
                 }
                 let goals = load.ends().collect();
@@ -103,7 +104,7 @@ impl<'a> Murders<'a> {
     ) -> Result<(), Failure> {
         while !self.are_over() {
             interrupt.check()?;
-            cluster.check()?;
+            cluster.check().map_err(Failure::of)?;
             self.turn(1.0, load, cluster)?;
             if let State::Leaderless { shard, .. } = self.state {
                 load.mark(shard);
@@ -113,7 +114,7 @@ impl<'a> Murders<'a> {
         // A marker may still be under way.
         while !load.is_done() {
             interrupt.check()?;
-            cluster.check()?;
+            cluster.check().map_err(Failure::of)?;
             load.turn(Duration::ZERO, 1.0, true)?;
         }
         Ok(())
@@ -135,12 +136,12 @@ impl<'a> Murders<'a> {
         let shard = ShardId(self.done % self.control.shards());
         // In an election there is nobody to kill: again in the next turn.
         let Some((node, term)) = self.leader(shard, cluster) else { return Ok(()) };
-        let (killed, term) = (Instant::now(), term.max(load.term(shard)));
-        cluster.kill(node);
+        let term = term.max(load.term(shard));
+        let killed = cluster.kill(node).map_err(Failure::of)?;
         self.done += 1;
         self.tell.say(&format!("killed node {node}, the leader of shard {shard} in term {term}"));
         if !can_do_without_one(cluster) {
-            cluster.restart(node)?;
+            cluster.start(node).map_err(Failure::of)?;
             self.tell.say(&format!("started node {node} again, without which there is no quorum"));
         }
         self.state = State::Leaderless { node, shard, term, killed };
@@ -148,7 +149,7 @@ impl<'a> Murders<'a> {
     }
 
     fn leader(&mut self, shard: ShardId, cluster: &Cluster) -> Option<(NodeId, Term)> {
-        let statuses = cluster.ids().filter_map(|node| {
+        let statuses = cluster.ids().into_iter().filter_map(|node| {
             let status = self.control.status(node, shard, ANSWER_TIMEOUT).ok()?;
             (status.role == Role::Leader).then_some((node, status.term))
         });
@@ -177,7 +178,7 @@ impl<'a> Murders<'a> {
 
 /// Whether there is a quorum without one of the nodes.
 fn can_do_without_one(cluster: &Cluster) -> bool {
-    cluster.ids().count() >= 3
+    cluster.ids().len() >= 3
 }
 
 fn in_time(since: Instant, what: impl FnOnce() -> String) -> Result<(), Failure> {
