@@ -13,7 +13,7 @@ use super::*;
 use crate::io::pool::Pool;
 use crate::io::{ClientId, Flow, Full, LinkEvent, PortEvent};
 use crate::limits::{ASSEMBLY_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX};
-use crate::log::record::payload_crc;
+use crate::log::record::{FLAG_CONTINUES, FLAG_MORE, payload_crc};
 use crate::log::tests::disk::MemDisk;
 use crate::log::{self, Log};
 use crate::types::{Acks, ClusterId, EntryId, Epoch, Term, Timestamp};
@@ -264,7 +264,7 @@ fn parts_become_one_record() {
     assert_eq!(bench.groups().ingress.assembling_bytes(), 0);
     let flags: Vec<u8> =
         (2..=5).map(|index| bench.lane.peek(ShardId(0), Index(index)).unwrap().flags).collect();
-    assert_eq!(flags, [1, 1, 0, 0]);
+    assert_eq!(flags, [FLAG_MORE, FLAG_MORE | FLAG_CONTINUES, FLAG_CONTINUES, 0]);
 }
 
 #[test]
