@@ -3,8 +3,9 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use super::apply::Pending;
-use super::ingress::Assembly;
+use super::parts::Assembly;
+use super::pending::Pending;
+use super::{Groups, World};
 use crate::io::{ClientId, Port};
 use crate::wire::client::{Outcome, Reply};
 use crate::wire::frame::{Builder, Kind};
@@ -149,5 +150,12 @@ impl Clients {
                 entry.replies.clear();
             }
         }
+    }
+}
+
+impl<W: World> Groups<W> {
+    /// Sends each client its replies of this turn.
+    pub(super) fn send_replies(&mut self, port: &mut W::Port) {
+        self.clients.send(port);
     }
 }

@@ -6,11 +6,12 @@
 //! comes only now. The lane then reads and passes over what comes until the client has closed, for a connection that is
 //! closed with something unread may lose its last words.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Groups, World};
 use crate::raft::{Input, Role};
-use crate::types::{NodeId, Time};
+use crate::types::{Index, NodeId, Time};
 
 /// A drain takes no longer than this.
 pub const DRAIN_BOUND: Duration = Duration::from_secs(3);
@@ -36,7 +37,7 @@ pub(super) enum Drain {
     /// Nothing new is taken; what was accepted ends.
     Ending { until: Time },
     /// Leadership goes over; asked for anew at `again`, for who was asked may be out of reach.
-    Handing { until: Time, again: Time },
+    Handing { until: Time, again: Time, asked: usize },
     /// Clients have been told farewell, and close.
     Parting { until: Time, drained: Drained },
 }
@@ -55,7 +56,7 @@ impl Drain {
         match *self {
             Drain::No => Time::NEVER,
             Drain::Ending { until } | Drain::Parting { until, .. } => until,
-            Drain::Handing { until, again } => until.min(again),
+            Drain::Handing { until, again, .. } => until.min(again),
         }
     }
 }
@@ -74,13 +75,13 @@ impl<W: World> Groups<W> {
             Drain::Ending { until } => {
                 let ended = self.shards.iter().all(|shard| shard.pending() == 0 && shard.large.is_none());
                 if ended || now >= until {
-                    self.hand_over(now, until);
+                    self.hand_over(now, until, 0);
                 }
                 None
             }
-            Drain::Handing { until, again } => {
+            Drain::Handing { until, again, asked } => {
                 if now >= again && now < until {
-                    self.hand_over(now, until);
+                    self.hand_over(now, until, asked + 1);
                 }
                 let kept = self.shards.iter().filter(|shard| shard.raft.role() == Role::Leader).count();
                 let done = self.log.is_quiet() && (kept == 0 || self.options.voters.len() == 1);
@@ -97,16 +98,19 @@ impl<W: World> Groups<W> {
         }
     }
 
-    /// Gives every shard that is led here to the voter whose log is the freshest.
-    fn hand_over(&mut self, now: Time, until: Time) {
-        self.drain = Drain::Handing { until, again: now.after(self.options.election_timeout) };
+    /// Gives every shard that is led here to the voter whose log is the freshest, or, after `asked` attempts, to the next one.
+    fn hand_over(&mut self, now: Time, until: Time, asked: usize) {
+        self.drain = Drain::Handing { until, again: now.after(self.options.election_timeout), asked };
         for at in 0..self.shards.len() {
             let shard = &self.shards[at];
             if shard.raft.role() != Role::Leader {
                 continue;
             }
             let others = shard.raft.progress().filter(|&(id, _)| id != self.options.node);
-            let freshest: Option<(NodeId, _)> = others.max_by_key(|&(_, durable)| durable);
+            let mut others: Vec<(NodeId, Index)> = others.collect();
+            others.sort_by_key(|&(_, durable)| core::cmp::Reverse(durable));
+            // Who answers may not hear, so the next attempt asks the next one.
+            let freshest = others.get(asked % others.len().max(1)).copied();
             if let Some((to, _)) = freshest {
                 self.step(now, at, Input::Transfer { to }, &[]);
             }

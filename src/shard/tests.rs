@@ -8,12 +8,11 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
-use super::apply::Pending;
 use super::*;
 use crate::io::pool::Pool;
 use crate::io::{ClientId, Flow, Full, LinkEvent, PortEvent};
 use crate::limits::{ASSEMBLY_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX};
-use crate::log::record::{FLAG_CONTINUES, FLAG_MORE, payload_crc};
+use crate::log::record::{self, payload_crc};
 use crate::log::tests::disk::MemDisk;
 use crate::log::{self, Log};
 use crate::types::{Acks, ClusterId, EntryId, Epoch, Term, Timestamp};
@@ -264,7 +263,8 @@ fn parts_become_one_record() {
     assert_eq!(bench.groups().ingress.assembling_bytes(), 0);
     let flags: Vec<u8> =
         (2..=5).map(|index| bench.lane.peek(ShardId(0), Index(index)).unwrap().flags).collect();
-    assert_eq!(flags, [FLAG_MORE, FLAG_MORE | FLAG_CONTINUES, FLAG_CONTINUES, 0]);
+    let (more, further) = (record::FLAG_MORE, record::FLAG_CONTINUES);
+    assert_eq!(flags, [more, more | further, further, 0]);
 }
 
 #[test]

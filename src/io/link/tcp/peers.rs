@@ -418,7 +418,15 @@ impl TcpLink {
         let dialed = if let State::AwaitsWelcome(peer) = connection.state { Some(peer) } else { None };
         let told = dialed.map(|peer| self.peers[peer].told_refusal.replace(refusal));
         if told != Some(Some(refusal)) {
-            self.reporter.line(now, format_args!("refused node {who} at {address}: {refusal}"));
+            match (dialed.map(|peer| self.peers[peer].id), refusal) {
+                (Some(expected), Refusal::Node { found }) => self.reporter.line(
+                    now,
+                    format_args!(
+                        "node {expected} was expected at {address}, and node {found} answers there: correct the addresses"
+                    ),
+                ),
+                _ => self.reporter.line(now, format_args!("refused node {who} at {address}: {refusal}")),
+            }
         }
         if let Some(peer) = dialed {
             self.peers[peer].redial_base = REDIAL_MAX / 2;

@@ -193,9 +193,11 @@ fn a_dialer_that_reaches_another_node_says_so_to_it() {
         // Node 1 was given node 3's address for node 2.
         let mut one = Node::new(reactor(), identity(1), first, &[(2, at_third)]);
         let mut three = Node::new(reactor(), identity(3), third, &[(1, at_first)]);
-        let told =
-            |node: &Node| node.link.lines().iter().any(|line| line.contains("node 3 is not a peer here"));
-        pump(&mut [&mut one, &mut three], |nodes| nodes.iter().all(|node| told(node)));
+        let told = |node: &Node, words: &str| node.link.lines().iter().any(|line| line.contains(words));
+        pump(&mut [&mut one, &mut three], |nodes| {
+            told(nodes[0], &format!("node 2 was expected at {at_third}, and node 3 answers there"))
+                && told(nodes[1], "node 3 is not a peer here")
+        });
         assert_eq!(one.ups, 0);
     });
 }
