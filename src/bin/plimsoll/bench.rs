@@ -1,7 +1,6 @@
 //! `plimsoll bench commit`: the latency of a commit and how many there are in a second, on a cluster of its own.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -13,8 +12,7 @@ use rustix::event::{Timespec, epoll};
 use serde_json::json;
 
 use crate::common::{
-    Failure, Interrupt, Verdict, figures_head, figures_json, figures_row, histogram, record, say,
-    start_cluster,
+    Failure, Interrupt, Own, Verdict, figures_head, figures_json, figures_row, histogram, record, say,
 };
 use crate::floor;
 
@@ -23,15 +21,8 @@ const SPIN: Duration = Duration::from_micros(50);
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Nodes of the cluster
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=15))]
-    nodes: u32,
-    /// Shards; clients are spread over them
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    shards: u32,
-    /// Lanes of each node
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    lanes: u16,
+    #[command(flatten)]
+    cluster: Own,
     /// The bytes of each record
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=67_108_864))]
     bytes: u32,
@@ -47,12 +38,6 @@ pub(crate) struct Arguments {
     /// Submits in a second, begun when they are due whether or not earlier ones have ended; latency counts from then
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: Option<u64>,
-    /// Lanes never block
-    #[arg(long)]
-    busy_poll: bool,
-    /// Where the cluster's data goes; without it, the system's directory for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -66,19 +51,13 @@ struct Measured {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     let interrupt = Interrupt::listen()?;
-    let within = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let within = arguments.cluster.dir.clone().unwrap_or_else(std::env::temp_dir);
     let disk = floor::disk(&within, Duration::from_secs(2), &interrupt)?;
     let udp = floor::udp(Duration::from_secs(1), &interrupt)?;
-    let shape = Shape {
-        nodes: arguments.nodes,
-        lanes: arguments.lanes,
-        shards: arguments.shards,
-        segment_mib: 64,
-        // Enough for any run that a disk of today can make in an hour: only what is used is taken.
-        capacity_mib: 64 << 14,
-        ..Shape::default()
-    };
-    let mut cluster = start_cluster("bench", arguments.dir.as_deref(), &shape, arguments.busy_poll)?;
+    // Enough for any run that a disk of today can make in an hour: only what is used is taken.
+    let mut cluster = arguments
+        .cluster
+        .start("bench", Shape { segment_mib: 64, capacity_mib: 64 << 14, ..Shape::default() })?;
     let measured = Load::open(arguments, &cluster.client_options())
         .and_then(|mut load| load.run(&interrupt, &mut cluster));
     let measured = measured.map_err(|Failure(what)| {
@@ -158,14 +137,8 @@ impl<'a> Load<'a> {
     fn find_leaders(&mut self, interrupt: &Interrupt, cluster: &mut Cluster) -> Result<(), Failure> {
         for at in 0..self.clients.len() {
             self.submit(at, None)?;
-            while self.clients[at].outstanding() > 0 {
-                interrupt.check()?;
-                cluster.check().map_err(Failure::of)?;
-                self.clients[at].poll(Duration::from_millis(100), &mut self.completions);
-            }
-            self.take(at)?;
         }
-        Ok(())
+        self.finish(interrupt, cluster)
     }
 
     fn phase(
@@ -229,7 +202,7 @@ impl<'a> Load<'a> {
     }
 
     fn submit(&mut self, at: usize, due: Option<Instant>) -> Result<(), Failure> {
-        let shard = ShardId(at as u32 % self.arguments.shards);
+        let shard = ShardId(at as u32 % self.arguments.cluster.shards);
         let id = self.clients[at].submit(Submit::new(shard, &self.payload)).map_err(Failure::of)?;
         if let Some(due) = due {
             self.due[at].insert(id.0, due);

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,23 +98,44 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// A cluster of processes of this program, all started, in a directory of its own.
-pub(crate) fn start_cluster(
-    name: &str,
-    within: Option<&Path>,
-    shape: &Shape,
-    busy_poll: bool,
-) -> Result<Cluster, Failure> {
-    let program = std::env::current_exe().map_err(Failure::on("finding this program"))?;
-    let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
-    let directory = Cluster::fresh_directory(&within, name).map_err(Failure::on(within.display()))?;
-    let failed = || Failure::on("starting a cluster");
-    let mut cluster = Cluster::new(&program, &directory, shape).map_err(failed())?;
-    for id in cluster.ids() {
-        cluster.reconfigure(id, |config| config.cpu.busy_poll = busy_poll).map_err(failed())?;
+/// A cluster that a command starts for itself.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Own {
+    /// Nodes of the cluster
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=15))]
+    pub(crate) nodes: u32,
+    /// Shards; the load is spread over them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) shards: u32,
+    /// Lanes of each node
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) lanes: u16,
+    /// Lanes never block
+    #[arg(long)]
+    pub(crate) busy_poll: bool,
+    /// Where the cluster's data goes; without it, the system's directory for temporary files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Own {
+    /// Starts all processes, in a directory of their own.
+    pub(crate) fn start(&self, name: &str, shape: Shape) -> Result<Cluster, Failure> {
+        let shape = Shape { nodes: self.nodes, shards: self.shards, lanes: self.lanes, ..shape };
+        let program = std::env::current_exe().map_err(Failure::on("finding this program"))?;
+        let within = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = Cluster::fresh_directory(&within, name).map_err(Failure::on(within.display()))?;
+        let failed = || Failure::on("starting a cluster");
+        let made = Cluster::new(&program, &directory, &shape).inspect_err(|_| {
+            let _ = std::fs::remove_dir_all(&directory);
+        });
+        let mut cluster = made.map_err(failed())?;
+        for id in cluster.ids() {
+            cluster.reconfigure(id, |config| config.cpu.busy_poll = self.busy_poll).map_err(failed())?;
+        }
+        cluster.start_all().map_err(failed())?;
+        Ok(cluster)
     }
-    cluster.start_all().map_err(failed())?;
-    Ok(cluster)
 }
 
 /// One line on standard error.

@@ -16,28 +16,19 @@ use self::check::Findings;
 use self::load::{Load, Totals};
 use self::murder::Murders;
 use self::tell::Teller;
-use crate::common::{
-    Failure, Interrupt, Verdict, figures_head, figures_json, figures_row, say, start_cluster,
-};
+use crate::common::{Failure, Interrupt, Own, Verdict, figures_head, figures_json, figures_row, say};
 use crate::source::Source;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    cluster: Own,
     /// Replicate this file; without it, a generated engine log
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Cut the file into records of so many bytes (64 to 4096 by its length, if not given)
     #[arg(long, value_name = "N", requires = "input", value_parser = clap::value_parser!(u64).range(1..=67_108_000))]
     record_bytes: Option<u64>,
-    /// Nodes of the cluster
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=15))]
-    nodes: u32,
-    /// Shards; records are spread over them
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    shards: u32,
-    /// Lanes of each node
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    lanes: u16,
     /// How long to generate; a file takes as long as it takes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -47,12 +38,6 @@ pub(crate) struct Arguments {
     /// Submits under way at once, over all shards
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     outstanding: u32,
-    /// Lanes never block
-    #[arg(long)]
-    busy_poll: bool,
-    /// Where the cluster's data goes; without it, the system's directory for temporary files
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
     /// The result as JSON on standard output; what happens is told on standard error
     #[arg(long)]
     json: bool,
@@ -65,16 +50,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         None => Source::Generated { seed: seed() },
     };
     let tell = Teller::new(arguments.json, source.count());
-    let shape = Shape {
-        nodes: arguments.nodes,
-        lanes: arguments.lanes,
-        shards: arguments.shards,
-        segment_mib: 16,
-        capacity_mib: 1 << 18,
-        ..Shape::default()
-    };
-    let mut cluster = start_cluster("demo", arguments.dir.as_deref(), &shape, arguments.busy_poll)?;
-    tell.say(&format!("started {} nodes in {}", arguments.nodes, cluster.directory().display()));
+    let mut cluster = arguments
+        .cluster
+        .start("demo", Shape { segment_mib: 16, capacity_mib: 1 << 18, ..Shape::default() })?;
+    tell.say(&format!("started {} nodes in {}", arguments.cluster.nodes, cluster.directory().display()));
     let outcome = play(arguments, &source, &tell, &mut cluster, &interrupt);
     let (totals, murders, findings) = outcome.map_err(|Failure(what)| {
         if interrupt.has_come() {
