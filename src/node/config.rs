@@ -188,11 +188,7 @@ impl Config {
 
     /// As [`Config::load`], from text.
     pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
-        let config: Config = toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
-            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            wrong("", format!("{place}{}", error.message().replace('\n', "; ")))
-        })?;
+        let config: Config = parse(text).map_err(|what| wrong("", what))?;
         config.check_shape()?;
         Ok(config)
     }
@@ -551,6 +547,15 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Reads TOML; what is wrong with it, in one line.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        format!("{place}{}", error.message().replace('\n', "; "))
+    })
+}
 
 fn one<T: From<u8>>() -> T {
     T::from(1)

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::StartError;
-use super::config::Config;
+use super::config::{Config, parse};
 use crate::types::{LaneId, NodeId, StoreId};
 
 /// The version of the directory's layout.
@@ -186,11 +186,6 @@ fn lane_path(path: &Path, lane: LaneId) -> PathBuf {
     path.join(format!("lane-{:04}", lane.0))
 }
 
-/// What the parser says, in one line.
-fn damaged(error: &toml::de::Error) -> io::Error {
-    io::Error::other(error.message().replace('\n', "; "))
-}
-
 fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
     let file = path.join("identity.toml");
     let text = match fs::read_to_string(&file) {
@@ -198,9 +193,9 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StartError::data_dir(&file, "cannot read it", error)),
     };
-    toml::from_str(&text)
+    parse(&text)
         .map(Some)
-        .map_err(|error| StartError::data_dir(&file, "it is damaged", damaged(&error)))
+        .map_err(|what| StartError::data_dir(&file, "it is damaged", io::Error::other(what)))
 }
 
 fn read_peers(path: &Path) -> Result<Vec<(NodeId, StoreId)>, StartError> {
@@ -210,8 +205,8 @@ fn read_peers(path: &Path) -> Result<Vec<(NodeId, StoreId)>, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(StartError::data_dir(&file, "cannot read it", error)),
     };
-    let peers: Peers = toml::from_str(&text)
-        .map_err(|error| StartError::data_dir(&file, "it is damaged", damaged(&error)))?;
+    let peers: Peers =
+        parse(&text).map_err(|what| StartError::data_dir(&file, "it is damaged", io::Error::other(what)))?;
     peers.peer.iter().map(|peer| Ok((NodeId(peer.node), parse_store(&file, &peer.store)?))).collect()
 }
 

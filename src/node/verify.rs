@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
-use super::config::cluster_id;
+use super::config::{cluster_id, parse};
 use crate::io::pool::Pool;
 use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::limits::BLOCK_BYTES_MAX;
@@ -30,7 +30,7 @@ pub fn verify_directory(directory: &Path) -> Result<Vec<(LaneId, Report)>, Strin
     let path = directory.join("identity.toml");
     let text = fs::read_to_string(&path)
         .map_err(|error| format!("{}: no data directory: {error}", path.display()))?;
-    let identity: Identity = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let identity: Identity = parse(&text).map_err(|what| format!("{}: {what}", path.display()))?;
     let _held = hold(directory)?;
     let mut reports = Vec::new();
     for lane in (0..identity.lanes).map(LaneId) {

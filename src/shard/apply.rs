@@ -1,25 +1,10 @@
 //! What a commit moves: outcomes of submits, reads that waited for it.
 
-use super::clients::ClientRef;
+use super::pending::Pending;
 use super::{Groups, Observer, Shard, World};
 use crate::raft::Role;
-use crate::types::{EntryId, Time, Timestamp};
+use crate::types::Time;
 use crate::wire::client::Outcome;
-
-/// A submit that was taken and has no outcome yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pending {
-    pub(super) id: EntryId,
-    pub(super) client: ClientRef,
-    pub(super) request: u64,
-    pub(super) timestamp: Timestamp,
-}
-
-impl Pending {
-    fn committed(&self) -> Outcome {
-        Outcome::Committed { id: self.id, timestamp: self.timestamp }
-    }
-}
 
 impl<W: World> Groups<W> {
     /// Ends what has become durable or has committed in every shard in which something happened.

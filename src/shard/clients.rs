@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use super::apply::Pending;
-use super::ingress::{Assembly, Parts};
+use super::parts::{Assembly, Parts};
+use super::pending::Pending;
+use super::{Groups, World};
 use crate::io::{ClientId, Port};
 use crate::wire::client::{Outcome, Reply};
 use crate::wire::frame::{Builder, Kind};
@@ -166,5 +167,12 @@ impl Clients {
                 entry.replies.clear();
             }
         }
+    }
+}
+
+impl<W: World> Groups<W> {
+    /// Sends each client its replies of this turn.
+    pub(super) fn send_replies(&mut self, port: &mut W::Port) {
+        self.clients.send(port);
     }
 }

@@ -1,7 +1,7 @@
 //! A lane: its shards, their one log, and the loop that drives them.
 //!
 //! Read [`turn`] first: it is the way that data takes, one step after another. The other files are those steps:
-//! `ingress` takes requests in, `peers` takes Raft messages in and carries out what the protocol
+//! `ingress` takes requests in, `parts` puts long records together, `peers` takes Raft messages in and carries out what the protocol
 //! wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what goes to each
 //! client, `reads` serves the committed log, `drain` stops in good order.
 //!
@@ -12,7 +12,9 @@ mod clients;
 mod drain;
 mod ingress;
 mod outbox;
+mod parts;
 mod peers;
+mod pending;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -21,9 +23,9 @@ pub mod turn;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use self::apply::Pending;
 pub use self::drain::{DRAIN_BOUND, Drained};
-use self::ingress::Large;
+use self::parts::Large;
+use self::pending::Pending;
 use self::reads::{AskedIndex, WaitingRead};
 pub use self::turn::{Lane, Stopped, Turn};
 use crate::io::{Clock, Disk, Link, Park, Port};

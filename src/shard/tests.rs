@@ -8,14 +8,13 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
-use super::apply::Pending;
 use super::*;
 use crate::io::pool::Pool;
 use crate::io::{ClientId, Flow, Full, LinkEvent, PortEvent};
 use crate::limits::{
     ASSEMBLY_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX,
 };
-use crate::log::record::payload_crc;
+use crate::log::record::{self, payload_crc};
 use crate::log::tests::disk::MemDisk;
 use crate::log::{self, Log};
 use crate::types::{Acks, ClusterId, EntryId, Epoch, Term, Timestamp};
@@ -266,7 +265,8 @@ fn parts_become_one_record() {
     assert_eq!(bench.groups().ingress.assembling_bytes(), 0);
     let flags: Vec<u8> =
         (2..=5).map(|index| bench.lane.peek(ShardId(0), Index(index)).unwrap().flags).collect();
-    assert_eq!(flags, [1, 3, 2, 0]);
+    let (more, further) = (record::FLAG_MORE, record::FLAG_CONTINUES);
+    assert_eq!(flags, [more, more | further, further, 0]);
 }
 
 #[test]
@@ -371,10 +371,10 @@ fn who_falls_silent_within_a_record_makes_room_for_others() {
     bench.send(carol, &long());
     assert_eq!(bench.told(carol), [(2, Outcome::Busy)]);
     // Bob goes on in time, Alice does not.
-    bench.clock.0.set(bench.clock.0.get() + super::ingress::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
     bench.send(BOB, &[Request::Submit(part(1, b"more", RECORD_BYTES_MAX - 9))]);
     bench.told(BOB);
-    bench.clock.0.set(bench.clock.0.get() + super::ingress::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
     bench.send(carol, &long());
     bench.turn().unwrap();
     assert_eq!(bench.groups().ingress.assembling_bytes(), RECORD_BYTES_MAX);

@@ -265,7 +265,7 @@ impl Clients {
         fabric.next_connection += 1;
         fabric.nodes[node].connections.push((connection, client));
         self.all[client].connections[node] = Some(connection);
-        fabric.to_node(client, node, PortInput::Opened(connection));
+        fabric.send_to_node(client, node, PortInput::Opened(connection));
         Some(connection)
     }
 
@@ -291,7 +291,7 @@ impl Clients {
         let Some(connection) = self.all[client].connections[node].take() else { return };
         fabric.nodes[node].connections.retain(|&(id, _)| id != connection);
         if fabric.nodes[node].up {
-            fabric.to_node(client, node, PortInput::Closed(connection));
+            fabric.send_to_node(client, node, PortInput::Closed(connection));
         }
         self.forget(fabric, client, connection);
     }
@@ -504,7 +504,7 @@ fn send(fabric: &mut Fabric, client: usize, node: usize, connection: ClientId, r
     frame.push(row, body.len());
     let mut bytes = frame.seal().to_vec();
     bytes.extend_from_slice(body);
-    fabric.to_node(client, node, PortInput::Frame(connection, bytes));
+    fabric.send_to_node(client, node, PortInput::Frame(connection, bytes));
 }
 
 /// A record that nobody else submits.

@@ -35,6 +35,8 @@ pub(super) enum Event {
     Client { client: usize },
     /// The next fault is due.
     Fault,
+    /// A node that has just been elected is struck.
+    Hunt { node: usize },
     /// A node that is down is started.
     Start { node: usize },
     /// A node's troubles with its own machine end.

@@ -38,6 +38,26 @@ impl World {
         }
     }
 
+    /// A new leader is killed or cut off.
+    pub(super) fn hunt(&mut self, node: usize) {
+        let shared = self.fabric.clone();
+        let mut fabric = shared.borrow_mut();
+        if fabric.calm || !fabric.nodes[node].up {
+            return;
+        }
+        let fault = *fabric.random.pick(&[Fault::Kill, Fault::PowerLoss, Fault::Isolate]);
+        if !self.plan.has(fault) {
+            return;
+        }
+        fabric.note(node, Note::Struck { fault });
+        fabric.oracle.counts.faults += 1;
+        if fabric.strike_network(fault, node) {
+            return;
+        }
+        drop(fabric);
+        self.crash(node, fault == Fault::PowerLoss);
+    }
+
     fn strike_process(&mut self, fault: Fault, node: usize) {
         match fault {
             Fault::Kill => self.crash(node, false),

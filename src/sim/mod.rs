@@ -8,6 +8,7 @@
 //! whose order is another on another day, and no clock but the world's. [`Run::hash`] stands for all that happened.
 
 pub mod explore;
+pub mod fuzz;
 pub mod plan;
 pub mod random;
 pub mod shrink;

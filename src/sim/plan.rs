@@ -128,6 +128,8 @@ pub struct Plan {
     pub faults: u32,
     /// The mean time between two faults.
     pub fault_gap_ns: u64,
+    /// New leaders that are struck as soon as they lead.
+    pub hunt_ppm: u32,
     /// The links that stay cut from early on; see [`Bounds::graph`].
     pub graph: Option<u64>,
 }
@@ -226,6 +228,7 @@ impl Plan {
             load: LoadPlan::draw(random, election_ns),
             faults: draw_faults(random),
             fault_gap_ns: random.between(1, 12) * election_ns / 2,
+            hunt_ppm: if random.chance(250_000) { random.between(100_000, 700_000) as u32 } else { 0 },
             graph: bounds.graph,
         };
         plan.narrow(bounds);
@@ -242,6 +245,7 @@ impl Plan {
         }
         if bounds.graph.is_some() {
             self.faults = 0;
+            self.hunt_ppm = 0;
         }
     }
 
@@ -305,7 +309,7 @@ impl LoadPlan {
         LoadPlan {
             clients: clients as usize,
             // Together at most some hundred requests in a second.
-            think_ns: clients * random.between(8, 40) * MS,
+            think_ns: clients * random.between(10, 60) * MS,
             outstanding_max: random.skewed(1, 16) as usize,
             bytes_max: random.skewed(24, 4_000),
             large_ppm: if random.chance(60_000) { 3_000 } else { 0 },

@@ -40,7 +40,7 @@ impl Port for SimPort {
         let connections = &fabric.nodes[self.node].connections;
         let Some(&(_, client)) = connections.iter().find(|(id, _)| *id == to) else { return };
         fabric.mark(to.0 << 32 ^ bytes.len() as u64);
-        fabric.to_client(self.node, client, ClientInput::Frame(to, bytes));
+        fabric.send_to_client(self.node, client, ClientInput::Frame(to, bytes));
     }
 
     fn close(&mut self, client: ClientId, why: &str) {
@@ -52,7 +52,7 @@ impl Port for SimPort {
 
 impl Fabric {
     /// Sends something to a node, behind what the client has sent before.
-    pub(super) fn to_node(&mut self, client: usize, node: usize, event: PortInput) {
+    pub(super) fn send_to_node(&mut self, client: usize, node: usize, event: PortInput) {
         let life = self.nodes[node].life;
         let at_ns = self.now_ns + self.random.skewed(20 * US, DELAY_NS_MAX);
         let at_ns = self.in_order(client, node, at_ns, 0);
@@ -60,7 +60,7 @@ impl Fabric {
     }
 
     /// Sends something to a client, behind what the node has sent before.
-    pub(super) fn to_client(&mut self, node: usize, client: usize, event: ClientInput) {
+    pub(super) fn send_to_client(&mut self, node: usize, client: usize, event: ClientInput) {
         let at_ns = self.now_ns + self.random.skewed(20 * US, DELAY_NS_MAX);
         let at_ns = self.in_order(client, node, at_ns, 1);
         self.schedule(at_ns, Event::ToClient { client, event });
@@ -84,7 +84,7 @@ impl Fabric {
                 // What it had sent is lost with it.
                 self.schedule(self.now_ns, Event::ToClient { client, event });
             } else {
-                self.to_client(node, client, event);
+                self.send_to_client(node, client, event);
             }
         }
     }

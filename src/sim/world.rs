@@ -18,7 +18,7 @@ use super::trace::Note;
 use crate::io::Park;
 use crate::io::pool::Pool;
 use crate::log::{self, Log, OpenError};
-use crate::raft::Change;
+use crate::raft::{Change, Role};
 use crate::shard::{Lane, Observer, Options, Stopped};
 use crate::types::{ClusterId, EntryId, Index, LaneId, ShardId};
 
@@ -55,6 +55,13 @@ impl Observer for SimObserver {
     fn changed(&mut self, shard: ShardId, change: Change) {
         let mut fabric = self.fabric.borrow_mut();
         fabric.note(self.node, Note::Changed { shard, change });
+        let hunt_ppm = fabric.plan.hunt_ppm;
+        if change.role == Role::Leader && !fabric.calm && fabric.random.chance(hunt_ppm) {
+            // Somewhere between its first append and its first commit.
+            let after_ns = fabric.plan.net.delay_max_ns + fabric.plan.disk.write_max_ns;
+            let at_ns = fabric.now_ns + fabric.random.skewed(1, 3 * after_ns);
+            fabric.schedule(at_ns, Event::Hunt { node: self.node });
+        }
     }
 
     fn malformed(&mut self, peer: crate::types::NodeId, what: &dyn core::fmt::Display) {
@@ -137,6 +144,7 @@ impl World {
                 }
             }
             Event::Fault => self.strike(),
+            Event::Hunt { node } => self.hunt(node),
             Event::Start { node } => self.start(node),
             event => {
                 let mut fabric = self.fabric.borrow_mut();
@@ -326,7 +334,9 @@ fn pass(fabric: &mut Fabric, clients: &mut Clients, event: Event) {
         Event::ToClient { client, event } => clients.on_input(fabric, client, event),
         Event::Client { client } => clients.on_due(fabric, client),
         Event::Recover { node, what } => fabric.recover(node, what),
-        Event::Wake { .. } | Event::Fault | Event::Start { .. } => unreachable!("these are the world's own"),
+        Event::Wake { .. } | Event::Fault | Event::Hunt { .. } | Event::Start { .. } => {
+            unreachable!("these are the world's own")
+        }
     }
 }
 

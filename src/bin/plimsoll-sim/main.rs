@@ -1,5 +1,7 @@
 //! Runs the simulator over seeds. See `plimsoll::sim`.
 
+mod fuzz;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -47,6 +49,12 @@ struct Arguments {
     /// Explores every course of so many steps that a small cluster can take
     #[arg(long, value_name = "STEPS")]
     explore: Option<u32>,
+    /// Arbitrary input for: wire, log, raft, config; the corpus is in tests/corpus
+    #[arg(long, value_name = "TARGET")]
+    fuzz: Option<String>,
+    /// With --fuzz: for so long
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
 }
 
 fn parse_seeds(word: &str) -> Result<Range<u64>, String> {
@@ -134,6 +142,9 @@ fn main() -> ExitCode {
         Some(seed) if arguments.shrink => shrink_seed(seed, &arguments.bounds),
         Some(seed) => replay(seed, &arguments),
         None if arguments.graphs => graphs(arguments.json),
+        None if arguments.fuzz.is_some() => {
+            fuzz::run(arguments.fuzz.as_deref().unwrap_or_default(), Duration::from_secs(arguments.seconds))
+        }
         None if arguments.explore.is_some() => explore(arguments.explore.unwrap_or_default()),
         None => sweep(&arguments),
     };
@@ -149,6 +160,7 @@ fn tell_panics() {
             eprintln!("seed {seed}: {panic}");
         } else {
             eprintln!("{panic}");
+            fuzz::keep();
         }
         std::process::exit(1);
     }));

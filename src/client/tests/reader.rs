@@ -1,4 +1,4 @@
-//! The reader against a node that serves what the test lays out.
+//! The reader against a scripted node that serves a log.
 
 use super::*;
 use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE, Header, Kind as EntryKind};
