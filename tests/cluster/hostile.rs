@@ -545,3 +545,37 @@ fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
     let ids = cluster.ids();
     ledger.check(&cluster, &ids);
 }
+
+/// A node without peers has no heartbeat that wakes it: whatever waits must be woken by what it waits for.
+#[test]
+fn many_readers_of_a_lonely_node_with_little_memory_all_come_to_the_end() {
+    let _turn = turn();
+    let (shards, mib) = (3, 20);
+    let shape = Shape { shards, nodes: 1, segment_mib: 16, capacity_mib: 512, chunks: 4, ..Shape::default() };
+    let mut cluster = cluster("lonely", &shape);
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let last = pour(&cluster, shards, mib);
+    let readers: Vec<_> = (0..12)
+        .map(|number| {
+            let (options, shard) = (cluster.client_options(), number % shards);
+            let last = last[shard as usize];
+            std::thread::spawn(move || {
+                let from = Index(1 + 13 * u64::from(number));
+                let mut reader = Reader::open(options, NodeId(1), ShardId(shard), from).unwrap();
+                let mut slowest = Duration::ZERO;
+                loop {
+                    let begun = Instant::now();
+                    let record = reader.next_record(Duration::from_secs(10)).unwrap();
+                    slowest = slowest.max(begun.elapsed());
+                    let Some(record) = record else { panic!("reader {number}: nothing more in 10 s") };
+                    if record.id.index >= last {
+                        return slowest;
+                    }
+                }
+            })
+        })
+        .collect();
+    let slowest: Vec<Duration> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    println!("slowest steps {slowest:?}");
+}
