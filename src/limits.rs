@@ -72,6 +72,9 @@ pub const SUBMITS_PER_TURN_MAX: usize = 1024;
 /// The bytes of records longer than an entry that a lane puts together at once; beyond, `Busy`.
 pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
+/// How many parts such a record may come in: each is an entry, and something is kept for it.
+pub const PARTS_MAX: usize = 1024;
+
 /// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
 pub const READS_WAITING_MAX: usize = 1024;
 
@@ -107,4 +110,6 @@ const _: () =
 const _: () =
     assert!(INFLIGHT_BYTES_MAX >= 2 * APPEND_BYTES_MAX as u64, "a pipeline holds more than one append");
 const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link holds more than one frame");
+const _: () =
+    assert!(PARTS_MAX * ENTRY_PAYLOAD_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record has parts enough");
 const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");

@@ -1,9 +1,10 @@
 //! Who waits for answers: the lane's clients, and per client one frame of replies per turn.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use super::parts::Assembly;
+use super::parts::{Assembly, Parts};
 use super::pending::Pending;
 use super::{Groups, World};
 use crate::io::{ClientId, Port};
@@ -104,6 +105,22 @@ impl Clients {
     pub(super) fn assembly(&mut self, client: ClientRef) -> Option<&mut Option<Assembly>> {
         self.id(client)?;
         Some(&mut self.slots[client.slot as usize].assembly)
+    }
+
+    /// Turns to refusing every record in parts that is to go, and gives out what came of it.
+    pub(super) fn refuse_parts(&mut self, is_to_go: impl Fn(&Parts) -> bool) -> Vec<(ClientRef, Box<Parts>)> {
+        let mut refused = Vec::new();
+        for (slot, entry) in (0..).zip(&mut self.slots) {
+            let Some(assembly) = &mut entry.assembly else { continue };
+            let Assembly::Taking(parts) = assembly else { continue };
+            if is_to_go(parts) {
+                let refusing = Assembly::Refusing { request: parts.request() };
+                if let Assembly::Taking(parts) = core::mem::replace(assembly, refusing) {
+                    refused.push((ClientRef { slot, generation: entry.generation }, parts));
+                }
+            }
+        }
+        refused
     }
 
     /// Says how a request ended, with the turn's frame.

@@ -30,6 +30,8 @@ pub(super) struct Ingress {
     held_done: usize,
     /// The bytes of records in parts that are being put together or laid.
     pub(super) assembling_bytes: usize,
+    /// The turn's time.
+    pub(super) now: Time,
     /// Clients that broke the protocol in this turn, and how.
     broken: Vec<(ClientId, wire::Malformed)>,
 }
@@ -45,6 +47,7 @@ pub(super) enum Taken {
 impl<W: World> Groups<W> {
     /// Takes in what clients ask, at most [`SUBMITS_PER_TURN_MAX`] requests and a frame.
     pub(super) fn take_requests(&mut self, now: Time, port: &mut W::Port) -> usize {
+        self.ingress.now = now;
         let mut taken = self.lay_large();
         taken += self.resume_held(now);
         if self.ingress.held_from.is_some() {

@@ -3,16 +3,20 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::clients::ClientRef;
 use super::ingress::{Taken, entry_of};
 use super::pending::Pending;
 use super::{Groups, World};
-use crate::limits::{ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::limits::{ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX};
 use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE};
 use crate::log::{NewEntry, NoRoom};
-use crate::types::{Acks, EntryId, NodeId};
+use crate::types::{Acks, EntryId, NodeId, Time};
 use crate::wire::client::{Outcome, Submit};
+
+/// How long a record may wait for its next part when others find no room for theirs.
+pub(super) const PART_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A record in parts as it comes in from a client.
 pub(super) enum Assembly {
@@ -36,6 +40,8 @@ pub(super) struct Parts {
     bytes: Vec<u8>,
     more_bytes: usize,
     pub(super) total_bytes: usize,
+    /// When its last part came.
+    fed_at: Time,
 }
 
 /// A whole record in parts whose parts are being laid, one entry each, nothing between them.
@@ -65,13 +71,13 @@ impl<W: World> Groups<W> {
         };
         if parts.takes(submit) && !stopping {
             if submit.more_bytes > 0 {
-                parts.add(submit);
+                parts.add(submit, self.ingress.now);
                 *slot = Some(Assembly::Taking(parts));
             } else if self.shards[at].large.is_some() {
                 *slot = Some(Assembly::Taking(parts));
                 return Some(Taken::NotNow);
             } else {
-                parts.add(submit);
+                parts.add(submit, self.ingress.now);
                 self.shards[at].large = Some(Large { client, parts, laid: 0, laid_bytes: 0 });
                 self.lay_large();
             }
@@ -96,7 +102,7 @@ impl<W: World> Groups<W> {
         let total_bytes = submit.payload.len() + submit.more_bytes as usize;
         let refusal = if total_bytes > RECORD_BYTES_MAX {
             Some(Outcome::Invalid)
-        } else if self.ingress.assembling_bytes + total_bytes > ASSEMBLY_BYTES_MAX {
+        } else if !self.can_assemble(total_bytes) {
             Some(Outcome::Busy)
         } else {
             self.refusal(at, submit)
@@ -106,8 +112,23 @@ impl<W: World> Groups<W> {
             self.pass_over(client, submit);
         } else if let Some(slot) = self.clients.assembly(client) {
             self.ingress.assembling_bytes += total_bytes;
-            *slot = Some(Assembly::Taking(Box::new(Parts::begin(submit, total_bytes))));
+            *slot = Some(Assembly::Taking(Box::new(Parts::begin(submit, total_bytes, self.ingress.now))));
         }
+    }
+
+    /// Whether there is room for the parts of one more record, if need be that of records whose senders have fallen silent.
+    fn can_assemble(&mut self, total_bytes: usize) -> bool {
+        let enough = |held_bytes| held_bytes + total_bytes <= ASSEMBLY_BYTES_MAX;
+        if enough(self.ingress.assembling_bytes) {
+            return true;
+        }
+        let now = self.ingress.now;
+        let silent = self.clients.refuse_parts(|parts| now.since(parts.fed_at) >= PART_PATIENCE);
+        for (client, parts) in silent {
+            self.ingress.assembling_bytes -= parts.total_bytes;
+            self.clients.answer(client, parts.request, Outcome::Busy);
+        }
+        enough(self.ingress.assembling_bytes)
     }
 
     /// Lays what there is room for of the records in parts, a batch per shard and turn at most.
@@ -164,7 +185,7 @@ impl<W: World> Groups<W> {
 }
 
 impl Parts {
-    fn begin(submit: &Submit<'_>, total_bytes: usize) -> Parts {
+    fn begin(submit: &Submit<'_>, total_bytes: usize, now: Time) -> Parts {
         let mut parts = Parts {
             request: submit.request,
             acks: submit.acks,
@@ -173,8 +194,9 @@ impl Parts {
             bytes: Vec::with_capacity(total_bytes),
             more_bytes: total_bytes,
             total_bytes,
+            fed_at: now,
         };
-        parts.add(submit);
+        parts.add(submit, now);
         parts
     }
 
@@ -183,10 +205,16 @@ impl Parts {
         submit.request == self.request
             && submit.shard == self.entry.shard
             && submit.payload.len() + submit.more_bytes as usize == self.more_bytes
+            && self.cuts.len() < PARTS_MAX
             && record::payload_crc(submit.payload) == submit.payload_crc
     }
 
-    fn add(&mut self, submit: &Submit<'_>) {
+    pub(super) fn request(&self) -> u64 {
+        self.request
+    }
+
+    fn add(&mut self, submit: &Submit<'_>, now: Time) {
+        self.fed_at = now;
         self.cuts.push((submit.payload.len(), submit.payload_crc));
         self.bytes.extend_from_slice(submit.payload);
         self.more_bytes -= submit.payload.len();

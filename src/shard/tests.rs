@@ -11,7 +11,9 @@ use core::time::Duration;
 use super::*;
 use crate::io::pool::Pool;
 use crate::io::{ClientId, Flow, Full, LinkEvent, PortEvent};
-use crate::limits::{ASSEMBLY_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX};
+use crate::limits::{
+    ASSEMBLY_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX, SUBMITS_PENDING_MAX,
+};
 use crate::log::record::{self, payload_crc};
 use crate::log::tests::disk::MemDisk;
 use crate::log::{self, Log};
@@ -352,6 +354,49 @@ fn more_bytes_in_parts_than_are_put_together_are_busy_until_a_client_goes() {
     }
     bench.send(ALICE, &[Request::Submit(part(2, b"a", 1)), Request::Submit(part(2, b"b", 0))]);
     assert_eq!(bench.told(ALICE), [committed(2, 3)], "what the clients held was given back");
+    assert_eq!(bench.groups().ingress.assembling_bytes(), 0);
+}
+
+/// Two clients began the longest record that there is and fell silent: nobody's long records were taken any more.
+#[test]
+fn who_falls_silent_within_a_record_makes_room_for_others() {
+    let mut bench = Bench::new();
+    for client in [ALICE, BOB] {
+        bench.send(client, &[Request::Submit(part(1, b"begun", RECORD_BYTES_MAX - 5))]);
+    }
+    assert_eq!(bench.told(ALICE), []);
+    let carol = ClientId(3);
+    bench.port.0.borrow_mut().inbox.push_back(Sent::Opened(carol));
+    let long = || [Request::Submit(part(2, b"a", 1)), Request::Submit(part(2, b"b", 0))];
+    bench.send(carol, &long());
+    assert_eq!(bench.told(carol), [(2, Outcome::Busy)]);
+    // Bob goes on in time, Alice does not.
+    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.send(BOB, &[Request::Submit(part(1, b"more", RECORD_BYTES_MAX - 9))]);
+    bench.told(BOB);
+    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.send(carol, &long());
+    bench.turn().unwrap();
+    assert_eq!(bench.groups().ingress.assembling_bytes(), RECORD_BYTES_MAX);
+    for _ in 0..8 {
+        bench.turn().unwrap();
+    }
+    let frames: Vec<_> = bench.port.0.borrow().outbox.iter().map(|(to, _)| *to).collect();
+    assert!(frames.contains(&ALICE) && !frames.contains(&BOB), "{frames:?}");
+    assert_eq!(bench.said(carol), [committed(2, 3)]);
+    // What Alice sends of it all the same is passed over, and her next record is taken.
+    bench.send(ALICE, &[Request::Submit(part(1, b"late", 7)), Request::Submit(submit(3, b"fresh"))]);
+    assert_eq!(bench.told(ALICE), [committed(3, 4)]);
+}
+
+/// A record in parts of one byte cost the node sixteen bytes of bookkeeping and an entry for each.
+#[test]
+fn a_record_in_too_many_parts_is_refused() {
+    let mut bench = Bench::new();
+    for n in 0..=PARTS_MAX {
+        bench.send(ALICE, &[Request::Submit(part(1, b"x", (1 << 20) - n))]);
+    }
+    assert_eq!(bench.told(ALICE), [(1, Outcome::Invalid)]);
     assert_eq!(bench.groups().ingress.assembling_bytes(), 0);
 }
 

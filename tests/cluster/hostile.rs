@@ -431,3 +431,151 @@ fn a_node_whose_log_is_gone_does_not_start() {
     cluster.start(id).unwrap();
     cluster.await_leaders().unwrap();
 }
+
+/// Followers of the log that never read what they are sent, and one that reads: the silent ones are dropped, memory does
+/// not grow with what is committed, commits go on.
+#[test]
+fn readers_that_never_read_are_dropped() {
+    let _turn = turn();
+    let shape = Shape { segment_mib: 16, capacity_mib: 1024, chunks: 8, ..Shape::default() };
+    let mut cluster = cluster("mute", &shape);
+    cluster.start_all().unwrap();
+    let leader = cluster.await_leaders().unwrap()[0];
+    let last = pour(&cluster, 1, 20)[0];
+    let before = resident_mib(&cluster, leader);
+    let mut mute: Vec<Raw> = (0..20).map(|_| Raw::open(&cluster, leader)).collect();
+    for raw in &mut mute {
+        let read =
+            |request| Request::Read { request, shard: SHARD, from: Index(2), bytes_max: 1 << 20, wait: true };
+        let requests: Vec<Request<'_>> = (0..40).map(read).collect();
+        raw.send(&requests);
+    }
+    let began = Instant::now();
+    let found = read_until(&cluster, leader, last);
+    println!("{} records beside the mute in {:?}", found.len(), began.elapsed());
+    assert_eq!(found.len(), 200);
+    pour(&cluster, 1, 20);
+    let until = Instant::now() + Duration::from_secs(10);
+    while cluster.log(leader).matches("it does not read").count() < mute.len().min(5) {
+        assert!(Instant::now() < until, "nobody was dropped:\n{}", cluster.last_words(leader));
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let grown = resident_mib(&cluster, leader).saturating_sub(before);
+    assert!(grown < 100, "{grown} MiB more for what nobody reads");
+    drop(mute);
+}
+
+/// Clusters of one node and of five, on the other family of addresses.
+#[test]
+fn one_node_and_five_over_ipv6() {
+    let _turn = turn();
+    for nodes in [1, 5] {
+        let on_six = |config: &mut plimsoll::node::Config| {
+            for member in &mut config.members {
+                for address in [&mut member.peer, &mut member.client] {
+                    address.set_ip(std::net::Ipv6Addr::LOCALHOST.into());
+                }
+            }
+        };
+        let shape = Shape { nodes, shards: 3, tune: on_six, ..small() };
+        let mut cluster = cluster("six", &shape);
+        cluster.start_all().unwrap();
+        let leader = cluster.await_leaders().unwrap()[1];
+        let mut ledger = Ledger::open(&cluster, 1);
+        ledger.load_for(8, Duration::from_millis(200));
+        if nodes > 1 {
+            let other = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+            cluster.kill(leader).unwrap();
+            cluster.kill(other).unwrap();
+            ledger.load_for(8, Duration::from_millis(500));
+            cluster.start_all().unwrap();
+            cluster.await_leaders().unwrap();
+        } else {
+            // Whoever is alone has nobody to hand over to, and nothing to wait for.
+            let begun = Instant::now();
+            ledger.settle();
+            cluster.signal(leader, Signal::TERM).unwrap();
+            assert_eq!(cluster.wait(leader).unwrap().code(), Some(0));
+            println!("stopped in {:?}", begun.elapsed());
+            cluster.start_all().unwrap();
+            cluster.await_leaders().unwrap();
+        }
+        ledger.settle();
+        let ids = cluster.ids();
+        let found = ledger.check(&cluster, &ids);
+        println!("{nodes} nodes: {found} records");
+    }
+}
+
+/// Two addresses of the others exchanged by mistake.
+#[test]
+fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
+    let _turn = turn();
+    let mut cluster = cluster("mixed", &small());
+    cluster
+        .reconfigure(NodeId(1), |config| {
+            let (two, three) = (config.members[1].peer, config.members[2].peer);
+            (config.members[1].peer, config.members[2].peer) = (three, two);
+        })
+        .unwrap();
+    cluster.start_all().unwrap();
+    let mut ledger = Ledger::open(&cluster, 0);
+    ledger.load_for(8, Duration::from_secs(2));
+    ledger.settle();
+    assert!(ledger.acknowledged.len() > 100, "the other two serve: {}", ledger.acknowledged.len());
+    let members = cluster.config(NodeId(1)).members.clone();
+    for (expected, found) in [(2, 3), (3, 2)] {
+        let line = format!(
+            "node {expected} was expected at {}, and node {found} answers there",
+            members[expected - 1].peer
+        );
+        let log = cluster.log(NodeId(1));
+        assert_eq!(log.matches(&line).count(), 1, "said once, not at every attempt:\n{log}");
+    }
+    // What is put right is right again, and nothing of the mistake stays.
+    cluster.kill(NodeId(1)).unwrap();
+    cluster
+        .reconfigure(NodeId(1), |config| {
+            let (two, three) = (config.members[1].peer, config.members[2].peer);
+            (config.members[1].peer, config.members[2].peer) = (three, two);
+        })
+        .unwrap();
+    cluster.start(NodeId(1)).unwrap();
+    cluster.await_leaders().unwrap();
+    let ids = cluster.ids();
+    ledger.check(&cluster, &ids);
+}
+
+/// A node without peers has no heartbeat that wakes it: whatever waits must be woken by what it waits for.
+#[test]
+fn many_readers_of_a_lonely_node_with_little_memory_all_come_to_the_end() {
+    let _turn = turn();
+    let (shards, mib) = (3, 20);
+    let shape = Shape { shards, nodes: 1, segment_mib: 16, capacity_mib: 512, chunks: 4, ..Shape::default() };
+    let mut cluster = cluster("lonely", &shape);
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let last = pour(&cluster, shards, mib);
+    let readers: Vec<_> = (0..12)
+        .map(|number| {
+            let (options, shard) = (cluster.client_options(), number % shards);
+            let last = last[shard as usize];
+            std::thread::spawn(move || {
+                let from = Index(1 + 13 * u64::from(number));
+                let mut reader = Reader::open(options, NodeId(1), ShardId(shard), from).unwrap();
+                let mut slowest = Duration::ZERO;
+                loop {
+                    let begun = Instant::now();
+                    let record = reader.next_record(Duration::from_secs(10)).unwrap();
+                    slowest = slowest.max(begun.elapsed());
+                    let Some(record) = record else { panic!("reader {number}: nothing more in 10 s") };
+                    if record.id.index >= last {
+                        return slowest;
+                    }
+                }
+            })
+        })
+        .collect();
+    let slowest: Vec<Duration> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    println!("slowest steps {slowest:?}");
+}
