@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use super::config::{Config, Spin};
 use super::report::{Lines, line};
 use super::{StartError, identity};
@@ -37,7 +39,8 @@ pub(super) struct Seat {
     pub(super) directory: PathBuf,
     pub(super) store: StoreId,
     pub(super) peers: Vec<(NodeId, StoreId)>,
-    pub(super) stopping: Arc<AtomicBool>,
+    /// Looked at by every lane in every turn, so nothing that is written often may share its line.
+    pub(super) stopping: Arc<CachePadded<AtomicBool>>,
     pub(super) reporter: Sender<Report>,
 }
 

@@ -31,6 +31,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 pub use self::config::{Config, ConfigError};
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
@@ -57,7 +59,7 @@ pub struct Node {
 /// Stops a node from any thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<CachePadded<AtomicBool>>,
     wakers: Arc<Vec<Waker>>,
 }
 
@@ -151,7 +153,7 @@ impl Node {
         }
         let data_dir = DataDir::open(&config)?;
 
-        let stopping = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
         let mut lanes = Vec::new();
         for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {

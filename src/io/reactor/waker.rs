@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crossbeam_utils::CachePadded;
 use rustix::event::{EventfdFlags, eventfd};
 
 const AWAKE: u32 = 0;
@@ -28,14 +29,16 @@ pub struct Waker {
 
 #[derive(Debug)]
 struct Shared {
-    state: AtomicU32,
+    /// Written by other threads and by the lane at every block: a line of its own keeps those writes away from what the
+    /// lane reads in every turn.
+    state: CachePadded<AtomicU32>,
     event: OwnedFd,
 }
 
 impl Waker {
     pub(super) fn new() -> io::Result<Waker> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Waker { shared: Arc::new(Shared { state: AtomicU32::new(AWAKE), event }) })
+        Ok(Waker { shared: Arc::new(Shared { state: CachePadded::new(AtomicU32::new(AWAKE)), event }) })
     }
 
     /// Ends the lane's block, or keeps it from its next one. To be called after what it shall find was published.
