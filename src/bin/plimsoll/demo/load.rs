@@ -161,6 +161,8 @@ impl<'a> Load<'a> {
             }
         }
         self.started = Instant::now();
+        // How long the first election took says nothing of commits.
+        self.latencies.reset();
         Ok(())
     }
 
