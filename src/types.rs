@@ -146,6 +146,7 @@ pub struct Flushed(WriteSequence);
 
 impl Flushed {
     /// For disk backends: the device has confirmed the write `sequence`.
+    #[cfg_attr(not(any(feature = "node", feature = "sim")), allow(dead_code, reason = "no backend is built"))]
     pub(crate) fn by_disk(sequence: WriteSequence) -> Flushed {
         Flushed(sequence)
     }

@@ -27,19 +27,23 @@ fn quiet(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// One leader, its term at most 2, one election in all, and ten seconds in which nothing happens.
+fn assert_one_election(cluster: &mut Cluster) {
+    cluster.await_leaders().unwrap();
+    let (term, leader) = agreed(cluster);
+    assert!(term <= Term(2), "term {term}");
+    quiet(Duration::from_secs(10));
+    assert_eq!(agreed(cluster), (term, leader), "ten quiet seconds change nothing");
+    let won = |id: NodeId| cluster.log(id).matches(" leads term ").count();
+    assert_eq!(cluster.ids().into_iter().map(won).sum::<usize>(), 1, "one election");
+}
+
 #[test]
 fn nodes_started_at_once_elect_once() {
     let _turn = turn();
     let mut cluster = cluster("at-once", &small());
     cluster.start_all().unwrap();
-    cluster.await_leaders().unwrap();
-    let (term, leader) = agreed(&cluster);
-    assert!(term <= Term(2), "term {term}");
-    quiet(Duration::from_secs(10));
-    assert_eq!(agreed(&cluster), (term, leader), "ten quiet seconds change nothing");
-    let elections: usize =
-        cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
-    assert_eq!(elections, 1, "one election");
+    assert_one_election(&mut cluster);
 }
 
 #[test]
@@ -50,14 +54,7 @@ fn nodes_started_two_seconds_apart_elect_once() {
         cluster.start(id).unwrap();
         quiet(Duration::from_secs(2));
     }
-    cluster.await_leaders().unwrap();
-    let (term, leader) = agreed(&cluster);
-    assert!(term <= Term(2), "term {term}");
-    quiet(Duration::from_secs(10));
-    assert_eq!(agreed(&cluster), (term, leader), "ten quiet seconds change nothing");
-    let elections: usize =
-        cluster.ids().iter().map(|&id| cluster.log(id).matches(" leads term ").count()).sum();
-    assert_eq!(elections, 1, "one election");
+    assert_one_election(&mut cluster);
 }
 
 #[test]
