@@ -1,5 +1,8 @@
-//! What a lane answers to clients, over a disk in memory: a single voter, so that what is durable is committed.
+//! What a lane answers to clients, over a disk in memory: a single voter, so that what is durable is committed. With
+//! peers: [`peers`].
 #![allow(clippy::unwrap_used)]
+
+mod peers;
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -29,20 +32,28 @@ struct Mock;
 
 impl World for Mock {
     type Disk = MemDisk;
-    type Link = NoPeers;
+    type Link = MockLink;
     type Port = MockPort;
     type Clock = MockClock;
     type Park = NoPark;
     type Observer = Nobody;
 }
 
-struct NoPeers;
+/// What peers have sent, and what was sent to them.
+#[derive(Default)]
+struct MockLink {
+    inbox: VecDeque<(NodeId, Vec<u8>)>,
+    outbox: Vec<(NodeId, Vec<u8>)>,
+}
 
-impl Link for NoPeers {
-    fn poll(&mut self, _: Time, _: &mut impl FnMut(LinkEvent<'_>)) -> usize {
-        0
+impl Link for MockLink {
+    fn poll(&mut self, _: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        let frames = core::mem::take(&mut self.inbox);
+        frames.iter().for_each(|(from, bytes)| sink(LinkEvent::Frame { from: *from, bytes }));
+        frames.len()
     }
-    fn send(&mut self, _: NodeId, _: &[&[u8]]) -> Result<(), Full<()>> {
+    fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        self.outbox.push((to, parts.concat()));
         Ok(())
     }
     fn next_wake(&self) -> Time {
@@ -124,6 +135,16 @@ impl Bench {
     }
 
     fn with_segments(segments_max: u64) -> Bench {
+        let mut bench = Bench::of(1, segments_max);
+        while bench.lane.status(ShardId(0)).unwrap().commit == Index(0) {
+            bench.clock.0.set(bench.clock.0.get() + 10_000_000);
+            bench.turn().unwrap();
+        }
+        bench
+    }
+
+    /// One of so many voters.
+    fn of(voters: u32, segments_max: u64) -> Bench {
         let log_options = log::Options {
             cluster: ClusterId(7),
             node: NodeId(1),
@@ -135,7 +156,7 @@ impl Bench {
         let log = Log::open(MemDisk::new(512, SEGMENT_BYTES), Pool::new(8), log_options).unwrap();
         let options = Options {
             node: NodeId(1),
-            voters: vec![NodeId(1)],
+            voters: (1..=voters).map(NodeId).collect(),
             lane: LaneId(0),
             election_timeout: Duration::from_millis(150),
             heartbeat: Duration::from_millis(30),
@@ -145,14 +166,10 @@ impl Bench {
             shares_core: false,
         };
         let (port, clock) = (MockPort::default(), MockClock::default());
-        let lane = Lane::new(options, log, NoPeers, port.clone(), clock.clone(), NoPark, Nobody);
-        let mut bench = Bench { lane, port, clock };
+        let lane = Lane::new(options, log, MockLink::default(), port.clone(), clock.clone(), NoPark, Nobody);
+        let bench = Bench { lane, port, clock };
         for client in [ALICE, BOB] {
             bench.port.0.borrow_mut().inbox.push_back(Sent::Opened(client));
-        }
-        while bench.lane.status(ShardId(0)).unwrap().commit == Index(0) {
-            bench.clock.0.set(bench.clock.0.get() + 10_000_000);
-            bench.turn().unwrap();
         }
         bench
     }

@@ -106,6 +106,8 @@ pub(super) struct Fabric {
     pub(super) next_connection: u64,
     /// Nothing is late, lost or doubled any more but by faults that last.
     pub(super) calm: bool,
+    /// A leader that is to be cut off, and how many frames it may send before.
+    pub(super) stranding: Option<(usize, u32)>,
     hash: u64,
 }
 
@@ -125,6 +127,7 @@ impl Fabric {
             streams_ns: Vec::new(),
             next_connection: 1,
             calm: false,
+            stranding: None,
             hash: mix(plan.seed),
             random,
             nodes,

@@ -96,6 +96,28 @@ impl World {
 }
 
 impl Fabric {
+    /// A new leader is to be heard for a few frames or none, and then no more. Who was before it comes back: with
+    /// what it laid when nobody heard it.
+    pub(super) fn strand(&mut self, node: usize) {
+        pairs(self.nodes.len()).for_each(|(from, to)| self.net.cut(from, to, false));
+        let frames = if self.random.chance(500_000) { 0 } else { self.random.between(1, 8) as u32 };
+        self.stranding = Some((node, frames));
+    }
+
+    /// `node` sends a frame: its last ones may be sent.
+    pub(super) fn on_frame_of(&mut self, node: usize) {
+        match &mut self.stranding {
+            Some((stranded, frames)) if *stranded == node && *frames > 0 => *frames -= 1,
+            Some((stranded, _)) if *stranded == node && !self.calm => {
+                self.stranding = None;
+                self.note(node, Note::Struck { fault: Fault::Isolate });
+                self.oracle.counts.faults += 1;
+                self.strike_network(Fault::Isolate, node);
+            }
+            _ => {}
+        }
+    }
+
     /// Every second fault strikes a leader.
     fn victim(&mut self, shards: u32) -> usize {
         let any = self.random.below(self.nodes.len() as u64) as usize;

@@ -87,6 +87,7 @@ impl Fabric {
         if self.net.way(from, to).waiting >= WAITING_MAX {
             return Err(Full(()));
         }
+        self.on_frame_of(from);
         self.mark_frame(from, to, &bytes);
         self.oracle.on_frame(from, to, &bytes);
         let plan = self.plan.clone();

@@ -130,6 +130,8 @@ pub struct Plan {
     pub fault_gap_ns: u64,
     /// New leaders that are struck as soon as they lead.
     pub hunt_ppm: u32,
+    /// New leaders that are cut off after few frames or none, when who was cut off before is heard again.
+    pub strand_ppm: u32,
     /// The links that stay cut from early on; see [`Bounds::graph`].
     pub graph: Option<u64>,
 }
@@ -229,10 +231,34 @@ impl Plan {
             faults: draw_faults(random),
             fault_gap_ns: random.between(1, 12) * election_ns / 2,
             hunt_ppm: if random.chance(250_000) { random.between(100_000, 700_000) as u32 } else { 0 },
+            strand_ppm: 0,
             graph: bounds.graph,
         };
+        if random.chance(125_000) {
+            plan.churn(random, bounds);
+        }
         plan.narrow(bounds);
         plan
+    }
+
+    /// One leader after the other, each with entries that few others have: what figure 8 of the Raft paper shows, and
+    /// what faults without an aim do not come to in years.
+    fn churn(&mut self, random: &mut Random, bounds: &Bounds) {
+        const KEPT: [Fault; 5] =
+            [Fault::Kill, Fault::PowerLoss, Fault::Pause, Fault::Transfer, Fault::Hangup];
+        self.strand_ppm = random.between(500_000, 1_000_000) as u32;
+        self.hunt_ppm = 0;
+        self.shards = 1;
+        // With few nodes the one that was cut off is soon needed again.
+        if bounds.nodes.is_none() && self.nodes > 5 {
+            self.nodes = 5;
+            self.start_ns.truncate(5);
+            self.drift_ppm.truncate(5);
+            self.disk.rotten_max = self.disk.rotten_max.min(2);
+        }
+        self.load.think_ns *= 4;
+        // A network that heals by itself, or falls apart elsewhere, would let the wrong ones hear each other.
+        self.faults &= KEPT.iter().fold(0, |all, &fault| all | 1 << fault as u8);
     }
 
     fn narrow(&mut self, bounds: &Bounds) {
@@ -246,6 +272,7 @@ impl Plan {
         if bounds.graph.is_some() {
             self.faults = 0;
             self.hunt_ppm = 0;
+            self.strand_ppm = 0;
         }
     }
 

@@ -55,8 +55,14 @@ impl Observer for SimObserver {
     fn changed(&mut self, shard: ShardId, change: Change) {
         let mut fabric = self.fabric.borrow_mut();
         fabric.note(self.node, Note::Changed { shard, change });
-        let hunt_ppm = fabric.plan.hunt_ppm;
-        if change.role == Role::Leader && !fabric.calm && fabric.random.chance(hunt_ppm) {
+        if change.role != Role::Leader || fabric.calm {
+            return;
+        }
+        let (hunt_ppm, strand_ppm) = (fabric.plan.hunt_ppm, fabric.plan.strand_ppm);
+        if strand_ppm > 0 && fabric.random.chance(strand_ppm) {
+            fabric.strand(self.node);
+        }
+        if fabric.random.chance(hunt_ppm) {
             // Somewhere between its first append and its first commit.
             let after_ns = fabric.plan.net.delay_max_ns + fabric.plan.disk.write_max_ns;
             let at_ns = fabric.now_ns + fabric.random.skewed(1, 3 * after_ns);

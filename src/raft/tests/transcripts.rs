@@ -38,7 +38,7 @@ use super::super::*;
 use super::cluster::Cluster;
 
 /// There is one for each rule; fewer were found in the wrong place.
-const TRANSCRIPTS_MIN: usize = 31;
+const TRANSCRIPTS_MIN: usize = 32;
 
 #[test]
 fn transcripts_are_as_written() {

@@ -1,0 +1,140 @@
+//! A lane among peers that say what a test lets them say. Each test keeps a bug that the simulator has found.
+
+use super::*;
+use crate::raft::message::{Ack, Grant, Message};
+use crate::wire;
+
+const TWO: NodeId = NodeId(2);
+const THREE: NodeId = NodeId(3);
+
+impl Bench {
+    fn hear(&mut self, from: NodeId, message: &Message, records: &[u8]) {
+        let mut head = Builder::new(Kind::Peer);
+        head.push(&wire::peer::encode(ShardId(0), message, records.len()), records.len());
+        let frame = [head.seal(), records].concat();
+        self.lane.link_mut().inbox.push_back((from, frame));
+    }
+
+    /// What the lane has sent since it was last asked.
+    fn sent(&mut self) -> Vec<(NodeId, Message)> {
+        let frames = core::mem::take(&mut self.lane.link_mut().outbox);
+        let messages = |(to, frame): (NodeId, Vec<u8>)| {
+            let decoded = wire::peer::decode(&frame).unwrap();
+            decoded.map(|(_, message, _)| (to, message)).collect::<Vec<_>>()
+        };
+        frames.into_iter().flat_map(messages).collect()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.clock.0.set(self.clock.0.get() + time.as_nanos() as u64);
+    }
+
+    /// Both peers vote for this node and take what it appends. What they are told to stand for comes back.
+    fn serve_peers(&mut self) -> Vec<NodeId> {
+        let mut told_to_stand = Vec::new();
+        for (to, message) in self.sent() {
+            match message {
+                Message::PreVote { term, .. } => {
+                    self.hear(to, &Message::PreVoteReply { term, granted: true }, &[]);
+                }
+                Message::RequestVote { term, .. } => {
+                    self.hear(to, &Message::VoteGranted(Grant::received(term)), &[]);
+                }
+                Message::Append { term, previous, count, round, .. } => {
+                    let matched = Index(previous.index.0 + u64::from(count));
+                    self.hear(to, &Message::Appended(Ack::received(term, matched, round)), &[]);
+                }
+                Message::TimeoutNow { .. } => told_to_stand.push(to),
+                other => panic!("{other:?}"),
+            }
+        }
+        told_to_stand
+    }
+}
+
+/// Entries of one term from `first` on, as they come in an append.
+fn entries(term: Term, first: u64, payloads: &[&[u8]]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (index, payload) in (first..).zip(payloads) {
+        let header = record::Header {
+            payload_crc: payload_crc(payload),
+            len_bytes: payload.len() as u32,
+            term: term.0,
+            index,
+            kind: record::Kind::Data as u8,
+            ..record::Header::default()
+        };
+        let begin = all.len();
+        all.resize(begin + record::span_bytes(payload.len()), 0);
+        record::lay(header, payload, &mut all[begin..]);
+    }
+    all
+}
+
+fn append(term: Term, previous: EntryId, count: u32, commit: u64) -> Message {
+    Message::Append { term, previous, entries_term: term, count, commit: Index(commit), round: 0 }
+}
+
+/// A follower had an entry that no majority got. The next leader replaced it, and its append came late enough to tell
+/// also that what it brought was committed. The lane measured what it was to drop by the protocol's commit, which that
+/// same append had just moved, and a healthy follower stopped on an assertion that was wrong.
+#[test]
+fn an_append_may_drop_a_conflict_and_commit_what_replaces_it() {
+    let mut bench = Bench::of(3, 16);
+    let (old, new) = (Term(1), Term(2));
+    let records = entries(old, 1, &[b"kept", b"superseded", b"superseded too"]);
+    bench.hear(TWO, &append(old, EntryId::default(), 3, 1), &records);
+    (0..8).for_each(|_| bench.turn().unwrap());
+    let status = bench.lane.status(ShardId(0)).unwrap();
+    assert_eq!((status.last, status.commit), (EntryId { term: old, index: Index(3) }, Index(1)));
+    bench.sent();
+
+    let records = entries(new, 2, &[b"committed"]);
+    bench.hear(THREE, &append(new, EntryId { term: old, index: Index(1) }, 1, 2), &records);
+    (0..8).for_each(|_| bench.turn().unwrap());
+    let status = bench.lane.status(ShardId(0)).unwrap();
+    let last = EntryId { term: new, index: Index(2) };
+    assert_eq!((status.last, status.commit, status.durable), (last, Index(2), Index(2)));
+    assert_eq!(bench.lane.peek(ShardId(0), Index(2)).unwrap().payload_crc, payload_crc(b"committed"));
+    let matched = bench.sent().into_iter().filter_map(|(to, message)| match message {
+        Message::Appended(ack) => Some((to, ack.matched())),
+        _ => None,
+    });
+    assert_eq!(matched.last(), Some((THREE, Index(2))));
+}
+
+/// A node that was stopped offered its shard once, to the peer with the freshest log. That peer did not hear it: the
+/// node kept the lead and refused every submit until the drain's bound. It then asked again, and always the same peer,
+/// which answered appends and so stayed the freshest.
+#[test]
+fn a_drain_that_is_not_followed_asks_again_and_asks_the_next_one() {
+    let mut bench = Bench::of(3, 16);
+    while bench.lane.status(ShardId(0)).unwrap().commit == Index(0) {
+        bench.pass(Duration::from_millis(10));
+        bench.turn().unwrap();
+        bench.serve_peers();
+    }
+    bench.lane.drain();
+    let began = bench.clock.0.get();
+    let mut asked = Vec::new();
+    // The first one that is asked does not hear it; the other one does, and stands.
+    while !asked.iter().any(|to| *to != asked[0]) {
+        bench.pass(Duration::from_millis(10));
+        bench.turn().unwrap();
+        asked.extend(bench.serve_peers());
+        assert!(bench.clock.0.get() - began < 1_000_000_000, "{asked:?} alone is asked for a second");
+    }
+    let status = bench.lane.status(ShardId(0)).unwrap();
+    let stands = Message::RequestVote { term: Term(status.term.0 + 1), last: status.last, transfer: true };
+    bench.hear(asked[asked.len() - 1], &stands, &[]);
+    for client in [ALICE, BOB] {
+        bench.port.0.borrow_mut().inbox.push_back(Sent::Closed(client));
+    }
+    let stopped = loop {
+        if let Err(stopped) = bench.turn() {
+            break stopped;
+        }
+        assert!(bench.clock.0.get() - began < 1_000_000_000, "the lead is given and the drain goes on");
+    };
+    assert_eq!(stopped, Stopped::Drained(Drained { unknown: 0, kept: 0 }));
+}
