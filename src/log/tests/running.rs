@@ -259,6 +259,51 @@ fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     assert_eq!(log.room_for(1000), Ok(()));
 }
 
+/// A filesystem that was full when the next segment was to be made ended the log's promises, and with it the node.
+#[test]
+fn without_space_for_the_next_segment_the_log_is_full_until_there_is_some() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    poll(&mut log);
+    log.disk_mut().no_space = true;
+    let (mut told, mut full_for_leaders) = (Vec::new(), 0);
+    while log.room_for_received(1064) == Ok(()) {
+        full_for_leaders += usize::from(log.room_for(1000) == Err(NoRoom::Full));
+        lay(&mut log, 1, 1, &[7; 1000]);
+        log.submit();
+        told.extend(poll(&mut log));
+    }
+    assert_eq!(told.iter().filter(|told| **told == Told::NoSpace).count(), 1, "{told:?}");
+    assert!(full_for_leaders > 1, "a leader stops before its followers have to");
+    assert_eq!((log.room_for(1000), log.room_for_received(1064)), (Err(NoRoom::Full), Err(NoRoom::Full)));
+    // It is read, and it votes, and no-ops are laid.
+    let full = log.last(ShardId(1));
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len() as u64, full.index.0);
+    assert_eq!(log.room_for_vote(), Ok(()));
+    log.lay_vote(ShardId(1), vote(2, 2));
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Vote(1, vote(2, 2))]);
+    let noop = id(3, full.index.0 + 1);
+    log.lay(NewEntry { kind: Kind::Noop, ..new_entry(1, noop, b"") }, b"");
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, noop)]);
+
+    log.disk_mut().no_space = false;
+    assert_eq!(poll(&mut log), [Told::SpaceAgain]);
+    assert_eq!((log.room_for(1000), log.room_for_received(1064)), (Ok(()), Ok(())));
+    lay(&mut log, 1, 3, &[7; 1000]);
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(3, full.index.0 + 2))]);
+}
+
+#[test]
+fn without_space_for_the_first_segment_a_log_does_not_open() {
+    let mut disk = MemDisk::new(512, SEGMENT_BYTES);
+    disk.no_space = true;
+    let refused = Log::open(disk, Pool::new(4), options()).unwrap_err();
+    assert!(refused.to_string().contains("the filesystem is full"), "{refused}");
+}
+
 #[test]
 fn the_largest_entries_and_a_lagging_reader_in_the_smallest_pool() {
     let pool = Pool::new(4);
