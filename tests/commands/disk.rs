@@ -153,3 +153,45 @@ fn a_node_whose_filesystem_is_full_refuses_submits_serves_reads_and_goes_on_when
     assert_eq!(output.status.code(), Some(0), "{:?}", texts(&output));
     assert_eq!(cluster.has_ended(ONE).unwrap(), None);
 }
+
+/// Nodes with equal disks are full together: the leader first, so that what it has taken still commits.
+#[test]
+fn nodes_with_equal_disks_that_are_full_all_go_on() {
+    let _turn = turn();
+    let mounted: Vec<Mounted> = (0..3).map_while(|_| Mounted::of(40)).collect();
+    if mounted.len() < 3 {
+        println!("not tested: this process may not mount a filesystem");
+        return;
+    }
+    let directory = Cluster::fresh_directory(&std::env::temp_dir(), "full").unwrap();
+    let shape = Shape { segment_mib: 8, capacity_mib: 512, ..small(3) };
+    let mut cluster = Cluster::new(binary(), &directory, &shape).unwrap();
+    let ids = cluster.ids();
+    for (id, mounted) in ids.iter().zip(&mounted) {
+        cluster.reconfigure(*id, |config| config.data_dir = mounted.0.join("node")).unwrap();
+    }
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let config = cluster.config_path(ONE).display().to_string();
+    let input = directory.join("input");
+    fs::write(&input, vec![b'y'; 64 << 20]).unwrap();
+
+    let output = pour(&config, &input);
+    let (said, complained) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}{complained}");
+    assert!(complained.contains("the log is full"), "{said}{complained}");
+    let committed: usize = said.split(' ').next().unwrap().parse().unwrap();
+    assert!((100..640).contains(&committed), "{said}");
+    assert_eq!(exits(0, &["read", "--config", &config, "--output", "raw"]).len() >> 16, committed);
+    cluster.check().unwrap();
+
+    mounted.iter().for_each(|mounted| mounted.grow_to(200));
+    let until = Instant::now() + Duration::from_secs(10);
+    while !ids.iter().all(|&id| cluster.log(id).contains("there is room again for segments of the log")) {
+        assert!(Instant::now() < until, "{}", cluster.all_last_words());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let output = fed(b"and on\n", &["append", "--config", &config]);
+    assert_eq!(output.status.code(), Some(0), "{:?}", texts(&output));
+    cluster.check().unwrap();
+}
