@@ -463,6 +463,22 @@ impl<D: Disk> Log<D> {
         bytes
     }
 
+    /// How many of `count` entries from `from` on have at most `bytes_max` bytes together; the first is always among them.
+    ///
+    /// # Panics
+    /// As [`Log::pieces`].
+    pub fn count_within(&self, shard: ShardId, from: Index, count: u32, bytes_max: usize) -> u32 {
+        if self.bytes_of(shard, from, count) <= bytes_max {
+            return count;
+        }
+        let (mut fits, mut too_many) = (1, count);
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            if self.bytes_of(shard, from, middle) <= bytes_max { fits = middle } else { too_many = middle }
+        }
+        fits
+    }
+
     fn each_piece<'a>(&'a self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&'a [u8])) {
         let position = self.shards.of(shard);
         let log = &self.shards.0[position];

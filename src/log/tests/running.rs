@@ -242,6 +242,36 @@ fn a_full_log_says_so_and_still_takes_votes_and_no_ops() {
 }
 
 #[test]
+fn entries_are_counted_within_a_bound_and_the_first_always() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    let payloads: Vec<Vec<u8>> = (1..200).map(|n| vec![7; 1 + n * 37 % 900]).collect();
+    for batch in payloads.chunks(23) {
+        for payload in batch {
+            lay(&mut log, 1, 1, payload);
+        }
+        log.submit();
+        poll(&mut log);
+    }
+    for from in [1, 2, 100, 199] {
+        let Span::Ready { count, bytes } = log.span(ShardId(1), Index(from), 1 << 20) else { panic!() };
+        for bytes_max in [0, 1, 63, 64, 128, 500, 5000, 50_000, bytes - 1, bytes, usize::MAX] {
+            let spans = payloads[from as usize - 1..].iter().map(|payload| record::span_bytes(payload.len()));
+            let sums = spans.scan(0, |sum, span| {
+                *sum += span;
+                Some(*sum)
+            });
+            let expected = sums.take_while(|sum| *sum <= bytes_max).count().max(1) as u32;
+            assert_eq!(
+                log.count_within(ShardId(1), Index(from), count, bytes_max),
+                expected,
+                "{from} {bytes_max}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     let pool = Pool::new(4);
     let mut log = empty(&pool);
