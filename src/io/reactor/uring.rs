@@ -437,6 +437,8 @@ fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
