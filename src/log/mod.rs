@@ -367,7 +367,6 @@ impl<D: Disk> Log<D> {
         match event {
             DiskEvent::Written(proof) => self.flight.written(proof),
             DiskEvent::Prepared(segment) => self.stream.prepared(segment, &mut self.disk),
-            DiskEvent::NotPrepared { segment, error } => self.stream.not_prepared(segment, error),
             DiskEvent::Failed(error) => self.fail(error),
             DiskEvent::Read { token, mut chunk } => {
                 let bytes = chunk.freeze(self.fetches.len_bytes(token));
@@ -376,6 +375,7 @@ impl<D: Disk> Log<D> {
                     Err(error) => self.fail(error),
                 }
             }
+            DiskEvent::NotPrepared { segment, error } => self.stream.not_prepared(segment, error),
         }
         false
     }
