@@ -25,10 +25,6 @@ const CHUNK_RESERVE_BYTES: usize = 2 * WRITES_IN_FLIGHT_MAX * BLOCK_BYTES_MAX;
 /// The part of a log that leaders do not fill: one in so many.
 const LEADER_RESERVE: u64 = 8;
 
-/// The part of a segment that leaders do not fill while there is no room for the next one: one in so many. More than what
-/// is kept back for votes, and for the reason given at [`Log::room_for`].
-const LEADER_RESERVE_NO_SPACE: u64 = 4;
-
 /// Where batches go: the disk's segments and the chain.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -165,7 +161,7 @@ impl Stream {
         let reserved = right == Right::Ordinary;
         let mut segment = self.segment_bytes - u64::from(place.offset);
         if reserved && self.ready <= u64::from(place.segment) + 1 {
-            segment = segment.saturating_sub(SEGMENT_RESERVE_BYTES.min(self.segment_bytes / 8));
+            segment = segment.saturating_sub(self.reserve_bytes());
         }
         let chunk = if reserved { spare_bytes.saturating_sub(CHUNK_RESERVE_BYTES) } else { spare_bytes };
         (segment as usize).min(chunk).min(BATCH_BYTES_MAX)
@@ -181,11 +177,18 @@ impl Stream {
         segments.saturating_mul(self.segment_bytes).saturating_sub(u64::from(self.next.offset))
     }
 
-    /// Whether what is left is kept from leaders.
+    /// Whether what is left is kept from leaders. Without room for the next segment the log is as large as it is, and what
+    /// is kept for votes at its end is not in the part that leaders leave to followers.
     fn is_full_for_leaders(&self) -> bool {
+        let ready_bytes = self.ready.saturating_mul(self.segment_bytes);
         self.left_bytes(self.segments_max) < self.total_bytes() / LEADER_RESERVE
             || self.no_space.is_some()
-                && self.left_bytes(self.ready) < self.segment_bytes / LEADER_RESERVE_NO_SPACE
+                && self.left_bytes(self.ready) < ready_bytes / LEADER_RESERVE + self.reserve_bytes()
+    }
+
+    /// What is kept free at a segment's end until the next one exists.
+    fn reserve_bytes(&self) -> u64 {
+        SEGMENT_RESERVE_BYTES.min(self.segment_bytes / 8)
     }
 
     /// Why there is no room behind `segment`.
@@ -198,7 +201,7 @@ impl Stream {
 impl<D: Disk> Log<D> {
     /// Whether a leader can lay a new entry with such a payload at this moment. Room for votes is kept back, and an
     /// eighth of the log: a follower lays the same records in batches of its own, which may take more blocks, and must
-    /// not be full before its leader is. The same holds, on the scale of a segment, while the filesystem has no room.
+    /// not be full before its leader is. The same holds of what there is while the filesystem has no room for more.
     pub fn room_for(&self, payload_bytes: usize) -> Result<(), NoRoom> {
         if self.stream.is_full_for_leaders() {
             return Err(NoRoom::Full);
