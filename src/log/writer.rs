@@ -177,13 +177,24 @@ impl Stream {
         segments.saturating_mul(self.segment_bytes).saturating_sub(u64::from(self.next.offset))
     }
 
-    /// Whether what is left is kept from leaders. Without room for the next segment the log is as large as it is, and what
-    /// is kept for votes at its end is not in the part that leaders leave to followers.
-    fn is_full_for_leaders(&self) -> bool {
+    /// Whether what is left behind `laid_bytes` more is kept from leaders. Without room for the next segment the log is as
+    /// large as it is, and what is kept for votes at its end is not in the part that leaders leave to followers.
+    fn is_full_for_leaders(&self, laid_bytes: u64) -> bool {
+        let left = |segments| self.left_bytes(segments).saturating_sub(laid_bytes);
         let ready_bytes = self.ready.saturating_mul(self.segment_bytes);
-        self.left_bytes(self.segments_max) < self.total_bytes() / LEADER_RESERVE
+        left(self.segments_max) < self.total_bytes() / LEADER_RESERVE
             || self.no_space.is_some()
-                && self.left_bytes(self.ready) < ready_bytes / LEADER_RESERVE + self.reserve_bytes()
+                && left(self.ready) < ready_bytes / LEADER_RESERVE + self.reserve_bytes()
+    }
+
+    /// Whether `laid_bytes` more would go into what leaders leave if it turned out that there is no room for the next
+    /// segment, which is being made. A fast leader must not be through its last segment before it is told. Half a segment
+    /// is the most that is waited for: one made ahead in time is never waited for at all.
+    fn may_be_full_for_leaders(&self, laid_bytes: u64) -> bool {
+        let kept = self.ready.saturating_mul(self.segment_bytes) / LEADER_RESERVE + self.reserve_bytes();
+        self.ready < self.segments_max
+            && self.left_bytes(self.ready).saturating_sub(laid_bytes)
+                < kept.min(self.segment_bytes / 2 + self.reserve_bytes())
     }
 
     /// What is kept free at a segment's end until the next one exists.
@@ -203,10 +214,17 @@ impl<D: Disk> Log<D> {
     /// eighth of the log: a follower lays the same records in batches of its own, which may take more blocks, and must
     /// not be full before its leader is. The same holds of what there is while the filesystem has no room for more.
     pub fn room_for(&self, payload_bytes: usize) -> Result<(), NoRoom> {
-        if self.stream.is_full_for_leaders() {
+        let span_bytes = record::span_bytes(payload_bytes);
+        // The open batch counts: it may be as long as all that followers are left.
+        let open_bytes = self.open.as_ref().map_or(HEADER_BYTES, |open| open.len_bytes);
+        let laid_bytes = (open_bytes + span_bytes) as u64;
+        if self.stream.is_full_for_leaders(laid_bytes) {
             return Err(NoRoom::Full);
         }
-        self.fit(record::span_bytes(payload_bytes), Right::Ordinary).map(drop)
+        if self.stream.may_be_full_for_leaders(laid_bytes) {
+            return Err(NoRoom::Busy);
+        }
+        self.fit(span_bytes, Right::Ordinary).map(drop)
     }
 
     /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept back:
