@@ -62,9 +62,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn hello(&self, to: NodeId) -> Hello {
+    fn hello(&self) -> Hello {
         let Identity { cluster, node, store, lane, lanes, .. } = *self;
-        Hello { cluster, node: Some(node), store, to: Some(to), lane, lanes }
+        Hello { cluster, node: Some(node), store, lane, lanes }
     }
 
     fn welcome(&self) -> Welcome {
