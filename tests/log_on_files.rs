@@ -71,7 +71,7 @@ fn append(log: &mut Log<FileDisk>, reactor: &mut Reactor, end: u64) {
                 assert_eq!(shard, SHARD);
                 durable = last.get().index.0;
             }
-            LogEvent::Failed(error) => panic!("{error}"),
+            LogEvent::NoSpace(error) | LogEvent::Failed(error) => panic!("{error}"),
             _ => {}
         });
         if found == 0 {

@@ -221,7 +221,9 @@ impl fmt::Display for Outcome {
             Outcome::NotLeader { leader: Some(leader) } => write!(f, "not taken: node {leader} leads"),
             Outcome::NotLeader { leader: None } => write!(f, "not taken: no leader is known"),
             Outcome::Busy => write!(f, "not taken: the node is busy, try again"),
-            Outcome::LogFull => write!(f, "not taken: the log is full, raise log.capacity_mib"),
+            Outcome::LogFull => {
+                write!(f, "not taken: the log is full, raise log.capacity_mib or make room on its filesystem")
+            }
             Outcome::Unknown => write!(f, "unknown: the leader was lost, read the log to see"),
             Outcome::Deadline => write!(f, "unknown: not answered before the deadline, read the log to see"),
             Outcome::Invalid => write!(f, "not taken: the node does not know the shard or the request"),

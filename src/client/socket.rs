@@ -67,7 +67,8 @@ impl Client {
             return false;
         }
         let lanes = if self.lanes > 0 { self.lanes } else { self.options.lanes };
-        let hello = Hello { cluster: self.options.cluster, node: None, store: StoreId(0), lane, lanes };
+        let hello =
+            Hello { cluster: self.options.cluster, node: None, store: StoreId(0), to: None, lane, lanes };
         let opened =
             Connection::open(self.options.address(member, lane), hello, now).and_then(|connection| {
                 let data = epoll::EventData::new_u64(at as u64);

@@ -78,6 +78,14 @@ pub enum DiskEvent {
     },
     /// The segment exists, is zeroed to its end, and survives a crash.
     Prepared(SegmentId),
+    /// The system has no room for the segment at this moment. Told once: the disk goes on trying, and tells
+    /// [`DiskEvent::Prepared`] when there was room. Nothing else is wrong with it.
+    NotPrepared {
+        /// Which.
+        segment: SegmentId,
+        /// What the system said; `no_space` is set.
+        error: DiskError,
+    },
     /// The disk does not keep its promises any more. Nothing after this is to be believed, nothing is retried.
     Failed(DiskError),
 }
@@ -125,7 +133,8 @@ pub trait Disk {
     /// Starts a read.
     fn read(&mut self, read: Read) -> Result<(), Full<Read>>;
 
-    /// Starts to make a segment, zeroed and durable, beside the hot path.
+    /// Starts to make a segment, zeroed and durable, beside the hot path. Where the system has no room for it the disk
+    /// says so, and tries again at intervals of its own until there is.
     fn prepare(&mut self, segment: SegmentId);
 
     /// Gives what has finished to `sink` and returns how many events that were. Never blocks.

@@ -141,7 +141,8 @@ pub enum OpenError {
 pub enum NoRoom {
     /// For now: writes in flight hold all memory, or the next segment is not ready.
     Busy,
-    /// For good: every segment that the log may have is full.
+    /// Until an operator acts: every segment that the log may have is full, or those that there are, and the filesystem
+    /// has no room for another.
     Full,
 }
 
@@ -154,6 +155,10 @@ pub enum LogEvent {
     Vote(ShardId, Durable<Vote>),
     /// Something that was being fetched from disk may be there now.
     Fetched,
+    /// There is no room for the next segment: the log goes on with those that it has, and when they are full, it is.
+    NoSpace(DiskError),
+    /// There was room for it after all.
+    SpaceAgain,
     /// The disk failed: this node's promises end here.
     Failed(DiskError),
 }
@@ -306,7 +311,8 @@ impl<D: Disk> Log<D> {
         while !self.stream.has_segment() {
             let mut failed = None;
             self.poll(&mut |event| {
-                if let LogEvent::Failed(error) = event {
+                // Without a first segment there is nothing to go on with.
+                if let LogEvent::Failed(error) | LogEvent::NoSpace(error) = event {
                     failed = Some(error);
                 }
             });
@@ -324,6 +330,7 @@ impl<D: Disk> Log<D> {
             return 0;
         }
         let mut fetched = self.fetches.turn();
+        let had_space = self.stream.no_space.is_none();
         let mut events = core::mem::take(&mut self.events);
         let found = self.disk.poll(&mut |event| events.push(event));
         for event in events.drain(..) {
@@ -341,6 +348,11 @@ impl<D: Disk> Log<D> {
         }
         if fetched {
             sink(LogEvent::Fetched);
+        }
+        match &self.stream.no_space {
+            Some(error) if had_space => sink(LogEvent::NoSpace(error.clone())),
+            None if !had_space => sink(LogEvent::SpaceAgain),
+            _ => {}
         }
         if matches!(self.health, Health::Failed(_))
             && let Health::Failed(error) = core::mem::replace(&mut self.health, Health::Told)
@@ -363,6 +375,7 @@ impl<D: Disk> Log<D> {
                     Err(error) => self.fail(error),
                 }
             }
+            DiskEvent::NotPrepared { segment, error } => self.stream.not_prepared(segment, error),
         }
         false
     }
@@ -450,6 +463,22 @@ impl<D: Disk> Log<D> {
         bytes
     }
 
+    /// How many of `count` entries from `from` on have at most `bytes_max` bytes together; the first is always among them.
+    ///
+    /// # Panics
+    /// As [`Log::pieces`].
+    pub fn count_within(&self, shard: ShardId, from: Index, count: u32, bytes_max: usize) -> u32 {
+        if self.bytes_of(shard, from, count) <= bytes_max {
+            return count;
+        }
+        let (mut fits, mut too_many) = (1, count);
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            if self.bytes_of(shard, from, middle) <= bytes_max { fits = middle } else { too_many = middle }
+        }
+        fits
+    }
+
     fn each_piece<'a>(&'a self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&'a [u8])) {
         let position = self.shards.of(shard);
         let log = &self.shards.0[position];
@@ -523,6 +552,9 @@ impl<D: Disk> Log<D> {
     /// As [`Log::fail`], for want of room for what cannot be refused.
     fn fail_for_room(&mut self, no_room: NoRoom, what: &str) {
         let (cause, no_space) = match no_room {
+            NoRoom::Full if self.stream.no_space.is_some() => {
+                ("the filesystem has no room for another segment, and the room kept for votes is full", true)
+            }
             NoRoom::Full => {
                 ("every segment that the log may have is full, the room kept for votes included", true)
             }

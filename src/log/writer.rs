@@ -9,7 +9,7 @@ use super::record::{self, Kind};
 use super::recovery::Recovered;
 use super::shards::Place;
 use super::{Health, Identity, Log, NewEntry, NoRoom, Options};
-use crate::io::{Disk, Full, SegmentId, Write};
+use crate::io::{Disk, DiskError, Full, SegmentId, Write};
 use crate::limits::{
     BATCH_BYTES_MAX, BLOCK_BYTES_MAX, CHUNK_BYTES, ENTRY_PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES,
     WRITES_IN_FLIGHT_MAX,
@@ -39,6 +39,8 @@ pub(super) struct Stream {
     ready: u64,
     /// A segment is being made.
     preparing: bool,
+    /// It found no room; the disk tries on.
+    pub(super) no_space: Option<DiskError>,
     /// Where the next batch begins, if it fits there.
     pub(super) next: Place,
     /// The last batch's.
@@ -105,6 +107,7 @@ impl Stream {
             existing,
             ready: 0,
             preparing: false,
+            no_space: None,
             next: Place { offset: next.offset.next_multiple_of(disk.block_bytes() as u32), ..next },
             sequence: recovered.sequence,
             previous_crc: recovered.previous_crc,
@@ -138,9 +141,19 @@ impl Stream {
     pub(super) fn prepared(&mut self, segment: SegmentId, disk: &mut impl Disk) {
         assert!(self.preparing && segment.0 == self.ready, "a disk makes the segments that it was asked for");
         self.preparing = false;
+        self.no_space = None;
         self.existing.insert(segment.0);
         self.count_ready();
         self.prepare(disk);
+    }
+
+    /// The segment found no room. It is still being made: the disk tries on.
+    pub(super) fn not_prepared(&mut self, segment: SegmentId, error: DiskError) {
+        assert!(
+            self.preparing && segment.0 == self.ready,
+            "a disk speaks of the segment that it was asked for"
+        );
+        self.no_space = Some(error);
     }
 
     /// How many bytes a batch may have at `place`, in a chunk with so many bytes to spare.
@@ -148,7 +161,7 @@ impl Stream {
         let reserved = right == Right::Ordinary;
         let mut segment = self.segment_bytes - u64::from(place.offset);
         if reserved && self.ready <= u64::from(place.segment) + 1 {
-            segment = segment.saturating_sub(SEGMENT_RESERVE_BYTES.min(self.segment_bytes / 8));
+            segment = segment.saturating_sub(self.reserve_bytes());
         }
         let chunk = if reserved { spare_bytes.saturating_sub(CHUNK_RESERVE_BYTES) } else { spare_bytes };
         (segment as usize).min(chunk).min(BATCH_BYTES_MAX)
@@ -158,27 +171,60 @@ impl Stream {
         self.segments_max.saturating_mul(self.segment_bytes)
     }
 
-    /// What is left of the log behind the last batch.
-    fn left_bytes(&self) -> u64 {
-        let segments = self.segments_max.saturating_sub(u64::from(self.next.segment));
+    /// What is left behind the last batch of a log of so many segments.
+    fn left_bytes(&self, segments: u64) -> u64 {
+        let segments = segments.saturating_sub(u64::from(self.next.segment));
         segments.saturating_mul(self.segment_bytes).saturating_sub(u64::from(self.next.offset))
+    }
+
+    /// Whether what is left behind `laid_bytes` more is kept from leaders. Without room for the next segment the log is as
+    /// large as it is, and what is kept for votes at its end is not in the part that leaders leave to followers.
+    fn is_full_for_leaders(&self, laid_bytes: u64) -> bool {
+        let left = |segments| self.left_bytes(segments).saturating_sub(laid_bytes);
+        let ready_bytes = self.ready.saturating_mul(self.segment_bytes);
+        left(self.segments_max) < self.total_bytes() / LEADER_RESERVE
+            || self.no_space.is_some()
+                && left(self.ready) < ready_bytes / LEADER_RESERVE + self.reserve_bytes()
+    }
+
+    /// Whether `laid_bytes` more would go into what leaders leave if it turned out that there is no room for the next
+    /// segment, which is being made. A fast leader must not be through its last segment before it is told. Half a segment
+    /// is the most that is waited for: one made ahead in time is never waited for at all.
+    fn may_be_full_for_leaders(&self, laid_bytes: u64) -> bool {
+        let kept = self.ready.saturating_mul(self.segment_bytes) / LEADER_RESERVE + self.reserve_bytes();
+        self.ready < self.segments_max
+            && self.left_bytes(self.ready).saturating_sub(laid_bytes)
+                < kept.min(self.segment_bytes / 2 + self.reserve_bytes())
+    }
+
+    /// What is kept free at a segment's end until the next one exists.
+    fn reserve_bytes(&self) -> u64 {
+        SEGMENT_RESERVE_BYTES.min(self.segment_bytes / 8)
     }
 
     /// Why there is no room behind `segment`.
     fn no_segment_after(&self, segment: u32) -> NoRoom {
-        if u64::from(segment) + 1 >= self.segments_max { NoRoom::Full } else { NoRoom::Busy }
+        let is_last = u64::from(segment) + 1 >= self.segments_max;
+        if is_last || self.no_space.is_some() { NoRoom::Full } else { NoRoom::Busy }
     }
 }
 
 impl<D: Disk> Log<D> {
     /// Whether a leader can lay a new entry with such a payload at this moment. Room for votes is kept back, and an
     /// eighth of the log: a follower lays the same records in batches of its own, which may take more blocks, and must
-    /// not be full before its leader is.
+    /// not be full before its leader is. The same holds of what there is while the filesystem has no room for more.
     pub fn room_for(&self, payload_bytes: usize) -> Result<(), NoRoom> {
-        if self.stream.left_bytes() < self.stream.total_bytes() / LEADER_RESERVE {
+        let span_bytes = record::span_bytes(payload_bytes);
+        // The open batch counts: it may be as long as all that followers are left.
+        let open_bytes = self.open.as_ref().map_or(HEADER_BYTES, |open| open.len_bytes);
+        let laid_bytes = (open_bytes + span_bytes) as u64;
+        if self.stream.is_full_for_leaders(laid_bytes) {
             return Err(NoRoom::Full);
         }
-        self.fit(record::span_bytes(payload_bytes), Right::Ordinary).map(drop)
+        if self.stream.may_be_full_for_leaders(laid_bytes) {
+            return Err(NoRoom::Busy);
+        }
+        self.fit(span_bytes, Right::Ordinary).map(drop)
     }
 
     /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept back:

@@ -4,6 +4,7 @@ use core::fmt;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::io::DiskError;
 use crate::raft::{Change, Role};
 use crate::shard::Observer;
 use crate::types::{LaneId, NodeId, ShardId};
@@ -50,6 +51,17 @@ impl Observer for Lines {
             (Role::Candidate, _) => {
                 line(format_args!("shard {shard}: node {node} stands for election in term {}", change.term));
             }
+        }
+    }
+
+    fn space(&mut self, refused: Option<&DiskError>) {
+        let lane = self.lane;
+        match refused {
+            Some(error) => line(format_args!(
+                "lane {lane}: no room for the next segment of the log: {error}. It is tried again every second; when \
+                 what is there is full, submits are refused"
+            )),
+            None => line(format_args!("lane {lane}: there is room again for segments of the log")),
         }
     }
 

@@ -28,7 +28,7 @@ use self::parts::Large;
 use self::pending::Pending;
 use self::reads::{AskedIndex, WaitingRead};
 pub use self::turn::{Lane, Stopped, Turn};
-use crate::io::{Clock, Disk, Link, Park, Port};
+use crate::io::{Clock, Disk, DiskError, Link, Park, Port};
 use crate::log::{LogEvent, RecoveredShard};
 use crate::raft::{Change, Effects, Raft, ReadId};
 use crate::types::{Index, LaneId, NodeId, ShardId, Time};
@@ -59,6 +59,11 @@ pub trait Observer {
     /// A shard's committed prefix has grown to `commit` on this node.
     fn committed(&mut self, shard: ShardId, commit: Index) {
         let _ = (shard, commit);
+    }
+
+    /// The filesystem has no room for the log's next segment, as `refused` says; `None`: that is over.
+    fn space(&mut self, refused: Option<&DiskError>) {
+        let _ = refused;
     }
 
     /// A peer's frame was dropped because of what it held.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::clients::ClientRef;
 use super::{Groups, World};
 use crate::io::Port;
-use crate::limits::{APPEND_BYTES_MAX, ENTRY_BYTES_MAX, READS_WAITING_MAX};
+use crate::limits::{APPEND_BYTES_MAX, READS_WAITING_MAX};
 use crate::raft::{Input, ReadId, Span};
 use crate::types::{Index, Time};
 use crate::wire::client::{Outcome, Reply};
@@ -65,7 +65,7 @@ impl<W: World> Groups<W> {
             self.clients.answer(read.client, read.request, Outcome::Busy);
             return;
         }
-        let bytes_max = read.bytes_max.clamp(ENTRY_BYTES_MAX, APPEND_BYTES_MAX);
+        let bytes_max = read.bytes_max.min(APPEND_BYTES_MAX);
         let from = read.from.max(Index(1));
         shard.reads.push(WaitingRead { bytes_max, from, ..read });
         shard.touched = true;
@@ -104,10 +104,11 @@ impl<W: World> Groups<W> {
             }
             return !read.wait;
         }
-        let Span::Ready { count, .. } = self.log.span(shard.id, read.from, read.bytes_max) else {
+        let Span::Ready { count, .. } = self.log.span(shard.id, read.from, APPEND_BYTES_MAX) else {
             return false;
         };
         let count = u64::from(count).min(commit.0 - read.from.0 + 1) as u32;
+        let count = self.log.count_within(shard.id, read.from, count, read.bytes_max);
         let next = Index(read.from.0 + u64::from(count));
         let body_bytes = self.log.bytes_of(shard.id, read.from, count);
         let mut head = Builder::new(Kind::Reply);

@@ -15,7 +15,7 @@
 //! before it can be heard, the leader's disk only a write, so whoever is sent to first is heard first. What is promised
 //! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
-use super::{Groups, Options, Shard, World};
+use super::{Groups, Observer, Options, Shard, World};
 use crate::io::{Clock, DiskError, Link, Park};
 use crate::log::record::Header;
 use crate::log::{Log, LogEvent, RecoveredShard};
@@ -216,6 +216,8 @@ impl<W: World> Groups<W> {
                     self.step(now, at, Input::DurableLog(entry), &[]);
                 }
                 LogEvent::Fetched => self.shards.iter_mut().for_each(|shard| shard.touched = true),
+                LogEvent::NoSpace(error) => self.observer.space(Some(&error)),
+                LogEvent::SpaceAgain => self.observer.space(None),
                 LogEvent::Failed(error) => return Err(Stopped::Disk(error)),
             }
         }

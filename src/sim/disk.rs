@@ -19,6 +19,10 @@ const SECTOR_BYTES: usize = 512;
 /// A decayed place must be proved to have been durable by what lies behind it: as far back as writes were in flight.
 const PROVED_AFTER: usize = 2 * WRITES_IN_FLIGHT_MAX + 2;
 
+/// How long after a segment found no room it is tried again. Sooner than a real disk does, so that what heals serves well
+/// within the bound that is checked.
+const SPACE_RETRY_NS: u64 = 100_000_000;
+
 /// Something that a disk is doing.
 #[derive(Debug)]
 enum Op {
@@ -190,8 +194,11 @@ impl Fabric {
                 disk.doing.push((u64::MAX, op));
                 DiskEvent::Failed(failure("write or read", "Input/output error", false))
             }
-            Op::Prepare(_) if core::mem::take(&mut disk.full) => {
-                DiskEvent::Failed(failure("create segment", "No space left on device", true))
+            Op::Prepare(segment) if core::mem::take(&mut disk.full) => {
+                disk.doing.insert(place, (number, op));
+                self.schedule(now_ns + SPACE_RETRY_NS, Event::Disk { node, life, op: number });
+                let error = failure("create segment", "No space left on device", true);
+                DiskEvent::NotPrepared { segment, error }
             }
             Op::Write(write) => {
                 disk.lay(write.segment.0, write.offset as usize, &write.bytes);

@@ -29,6 +29,15 @@ impl World {
         }
         let fault = *fabric.random.pick(&enabled);
         let node = fabric.victim(plan.shards);
+        drop(borrowed);
+        self.strike_with(fault, node);
+    }
+
+    /// This goes wrong now.
+    pub(super) fn strike_with(&mut self, fault: Fault, node: usize) {
+        let shared = self.fabric.clone();
+        let mut borrowed = shared.borrow_mut();
+        let fabric = &mut *borrowed;
         fabric.note(node, Note::Struck { fault });
         fabric.mark(0xfa << 16 | (fault as u64) << 8 | node as u64);
         fabric.oracle.counts.faults += 1;

@@ -3,9 +3,10 @@
 use super::clients::Mode;
 use super::fabric::{Event, Trouble};
 use super::history;
-use super::plan::SECOND;
+use super::plan::{Fault, SECOND};
 use super::trace::Note;
 use super::world::World;
+use crate::raft::Role;
 use crate::types::ShardId;
 
 /// How many election timeouts a fully connected majority has to serve every shard.
@@ -43,7 +44,21 @@ impl World {
         };
         self.fabric.borrow_mut().schedule(begin_ns, Event::Fault);
         let until_ns = self.plan.horizon_ns.max(begin_ns + 1);
+        let last_ns = self.drain_last().map(|before_ns| until_ns.saturating_sub(before_ns));
+        if let Some(at_ns) = last_ns {
+            self.run_until(at_ns, |_| false);
+            let leader = self.fabric.borrow().oracle.node_of_leader(ShardId(0));
+            self.strike_with(Fault::Drain, leader.unwrap_or(0));
+        }
         self.run_until(until_ns, |_| false);
+    }
+
+    /// A drain that begins among the last faults ends among none: how long before the horizon, if that is to be seen.
+    fn drain_last(&mut self) -> Option<u64> {
+        let fabric = &mut *self.fabric.borrow_mut();
+        let wanted =
+            self.plan.graph.is_none() && self.plan.has(Fault::Drain) && fabric.random.chance(250_000);
+        wanted.then(|| fabric.random.between(1, 2 * self.plan.election_ns))
     }
 
     /// A majority of disks that do not rot.
@@ -98,6 +113,7 @@ impl World {
             lanes.all(|lane| lane.as_ref().is_some_and(|lane| !lane.is_draining()))
         };
         if !draining(self) {
+            self.watch_drains(&members);
             self.run_until(bound_ns, draining);
             since_ns = self.fabric.borrow().now_ns;
         }
@@ -114,6 +130,29 @@ impl World {
             fabric.oracle.fail(format!(
                 "the whole majority {members:?} does not serve within {LIVENESS_TIMEOUTS} election timeouts; shards \
                  served: {served:b}"
+            ));
+        }
+    }
+
+    /// Who drains among a whole majority finds somebody to lead in its place: each that it can ask has an election
+    /// timeout, and all of them together some to end what was taken and to elect.
+    fn watch_drains(&mut self, members: &[usize]) {
+        let drains = |world: &World| {
+            let mut lanes = members.iter().filter_map(|&node| Some((node, world.lanes[node].as_ref()?)));
+            lanes.find_map(|(node, lane)| {
+                let mut shards = (0..world.plan.shards).map(ShardId);
+                let leads =
+                    |shard: &ShardId| lane.status(*shard).is_some_and(|status| status.role == Role::Leader);
+                lane.is_draining().then(|| shards.find(leads)).flatten().map(|shard| (node, shard))
+            })
+        };
+        let bound_ns = (self.plan.nodes as u64 + 6) * self.plan.election_ns;
+        let until_ns = self.fabric.borrow().now_ns + bound_ns;
+        let done = self.run_until(until_ns, |world| drains(world).is_none());
+        if let (false, Some((node, shard))) = (done, drains(self)) {
+            self.fabric.borrow_mut().oracle.fail(format!(
+                "shard {shard}: node {} drains among a whole majority and still leads after {bound_ns} ns",
+                node + 1
             ));
         }
     }

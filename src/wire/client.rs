@@ -79,7 +79,7 @@ pub enum Request<'a> {
         shard: ShardId,
         /// The first index wanted.
         from: Index,
-        /// The most bytes wanted in one answer.
+        /// The most bytes wanted in one answer, cut at [`crate::limits::APPEND_BYTES_MAX`]; one record comes however long it is.
         bytes_max: u32,
         /// If there is nothing at `from` yet, answer when there is.
         wait: bool,

@@ -8,6 +8,7 @@
 //!          16 node      u32  0: a client
 //!          20 lane      u16
 //!          22 lanes     u16  0: a client that does not know yet
+//!          24 to        u32  the node that is meant; 0 for a client, which takes whomever it reaches
 //!
 //! welcome   0 store     u64
 //!           8 node      u32  never 0
@@ -15,7 +16,7 @@
 //!          16 lane      u16  below lanes
 //!          18 lanes     u16  at least 1
 //!
-//! refusal   0 reason    u8   1 cluster, 2 lanes, 3 lane, 4 node, 5 store, 6 crowded
+//! refusal   0 reason    u8   1 cluster, 2 lanes, 3 lane, 4 node, 5 store, 6 crowded, 7 meant
 //!           8 expected  u64  0 for node and crowded
 //!          16 found     u64  0 for crowded
 //! ```
@@ -41,6 +42,8 @@ pub struct Hello {
     pub node: Option<NodeId>,
     /// The life of the peer's data directory; 0 for a client.
     pub store: StoreId,
+    /// The peer that is meant; `None` for a client.
+    pub to: Option<NodeId>,
     /// The lane that is asked for.
     pub lane: LaneId,
     /// How many lanes the cluster has; 0: a client that does not know yet.
@@ -76,6 +79,13 @@ pub enum Refusal {
         /// That of the hello.
         found: NodeId,
     },
+    /// The hello is meant for another node: addresses are mixed up.
+    Meant {
+        /// The node that refuses.
+        expected: NodeId,
+        /// The one that the hello is meant for.
+        found: NodeId,
+    },
     /// The peer came before with another data directory: it lost its log.
     Store {
         /// The one it came with before.
@@ -105,6 +115,9 @@ impl fmt::Display for Refusal {
                 write!(f, "this is the address of lane {expected}, hello asks for lane {found}")
             }
             Refusal::Node { found } => write!(f, "node {found} is not a peer here"),
+            Refusal::Meant { expected, found } => {
+                write!(f, "this is the address of node {expected}, hello is meant for node {found}")
+            }
             Refusal::Store { expected, found } => write!(
                 f,
                 "data directory {:#018x} was expected, hello is from {:#018x}: the node has lost its log",
@@ -149,7 +162,8 @@ struct HelloRow {
     node: u32,
     lane: u16,
     lanes: u16,
-    reserved: [u64; 5],
+    to: u32,
+    reserved: [u32; 9],
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -222,7 +236,8 @@ impl Hello {
             node: self.node.map_or(0, |node| node.0),
             lane: self.lane.0,
             lanes: self.lanes,
-            reserved: [0; 5],
+            to: self.to.map_or(0, |node| node.0),
+            reserved: [0; 9],
         })
     }
 
@@ -239,8 +254,12 @@ impl Hello {
         if node.is_none() && row.store != 0 {
             return Err(Malformed::Field("store"));
         }
+        let to = (row.to != 0).then_some(NodeId(row.to));
+        if node.is_some() != to.is_some() {
+            return Err(Malformed::Field("to"));
+        }
         let (cluster, store) = (ClusterId(row.cluster), StoreId(row.store));
-        Ok(Hello { cluster, node, store, lane: LaneId(row.lane), lanes: row.lanes })
+        Ok(Hello { cluster, node, store, to, lane: LaneId(row.lane), lanes: row.lanes })
     }
 }
 
@@ -284,6 +303,7 @@ impl Refusal {
             Refusal::Node { found } => (4, 0, u64::from(found.0)),
             Refusal::Store { expected, found } => (5, expected.0, found.0),
             Refusal::Crowded => (6, 0, 0),
+            Refusal::Meant { expected, found } => (7, u64::from(expected.0), u64::from(found.0)),
         };
         bytemuck::cast(RefusalRow { reason, expected, found, reserved: [0; 5] })
     }
@@ -291,6 +311,7 @@ impl Refusal {
     fn from_row(row: &[u8; 64]) -> Result<Refusal, Malformed> {
         let RefusalRow { reason, expected, found, .. } = bytemuck::pod_read_unaligned(row);
         let narrow = |name, value: u64| u16::try_from(value).map_err(|_| Malformed::Field(name));
+        let node = |name, value: u64| u32::try_from(value).map(NodeId).map_err(|_| Malformed::Field(name));
         Ok(match reason {
             1 => Refusal::Cluster { expected: ClusterId(expected), found: ClusterId(found) },
             2 => Refusal::Lanes { expected: narrow("expected", expected)?, found: narrow("found", found)? },
@@ -298,11 +319,10 @@ impl Refusal {
                 expected: LaneId(narrow("expected", expected)?),
                 found: LaneId(narrow("found", found)?),
             },
-            4 => {
-                Refusal::Node { found: NodeId(u32::try_from(found).map_err(|_| Malformed::Field("found"))?) }
-            }
+            4 => Refusal::Node { found: node("found", found)? },
             5 => Refusal::Store { expected: StoreId(expected), found: StoreId(found) },
             6 => Refusal::Crowded,
+            7 => Refusal::Meant { expected: node("expected", expected)?, found: node("found", found)? },
             _ => return Err(Malformed::Field("reason")),
         })
     }

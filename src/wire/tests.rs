@@ -150,10 +150,11 @@ fn greetings() -> Vec<Greeting> {
         cluster: ClusterId(u64::MAX),
         node: Some(NodeId(3)),
         store: StoreId(4),
+        to: Some(NodeId(u32::MAX)),
         lane: LaneId(1),
         lanes: 2,
     };
-    let client = Hello { node: None, store: StoreId(0), ..hello };
+    let client = Hello { node: None, store: StoreId(0), to: None, ..hello };
     vec![
         Greeting::Hello(hello),
         Greeting::Hello(client),
@@ -171,6 +172,7 @@ fn greetings() -> Vec<Greeting> {
         Greeting::Refusal(Refusal::Node { found: NodeId(2) }),
         Greeting::Refusal(Refusal::Store { expected: StoreId(1), found: StoreId(2) }),
         Greeting::Refusal(Refusal::Crowded),
+        Greeting::Refusal(Refusal::Meant { expected: NodeId(3), found: NodeId(u32::MAX) }),
     ]
 }
 

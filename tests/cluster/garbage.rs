@@ -31,7 +31,8 @@ fn is_dropped(socket: &mut TcpStream) -> bool {
 
 fn hello(cluster: ClusterId, node: Option<NodeId>) -> Vec<u8> {
     let store = StoreId(if node.is_some() { 77 } else { 0 });
-    let hello = Hello { cluster, node, store, lane: LaneId(0), lanes: 1 };
+    let to = node.map(|_| NodeId(2));
+    let hello = Hello { cluster, node, store, to, lane: LaneId(0), lanes: 1 };
     Greeting::Hello(hello).encode().to_vec()
 }
 

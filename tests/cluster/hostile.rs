@@ -58,8 +58,14 @@ impl Raw {
         let socket = TcpStream::connect(config.me().unwrap().client_of(LaneId(0))).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let lanes = config.lanes;
-        let hello =
-            Hello { cluster: config.cluster_id(), node: None, store: StoreId(0), lane: LaneId(0), lanes };
+        let hello = Hello {
+            cluster: config.cluster_id(),
+            node: None,
+            store: StoreId(0),
+            to: None,
+            lane: LaneId(0),
+            lanes,
+        };
         let mut raw = Raw { socket, incoming: Vec::new() };
         raw.socket.write_all(&Greeting::Hello(hello).encode()).unwrap();
         assert!(matches!(Greeting::decode(&raw.frame()).unwrap(), Greeting::Welcome(_)));
@@ -531,6 +537,9 @@ fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
         );
         let log = cluster.log(NodeId(1));
         assert_eq!(log.matches(&line).count(), 1, "said once, not at every attempt:\n{log}");
+        let log = cluster.log(NodeId(found));
+        assert!(!log.contains("connected with node 1"), "{log}");
+        assert_eq!(log.matches(&format!("hello is meant for node {expected}")).count(), 1, "{log}");
     }
     // What is put right is right again, and nothing of the mistake stays.
     cluster.kill(NodeId(1)).unwrap();

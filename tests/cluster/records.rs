@@ -98,6 +98,31 @@ fn each_kind_of_acknowledgement_is_answered() {
     }
 }
 
+/// Every answer was as long as an answer can be, whatever was asked for.
+#[test]
+fn a_read_is_as_long_as_was_asked_for_and_one_record_at_least() {
+    let _turn = turn();
+    let mut cluster = cluster("bounded", &small());
+    cluster.start_all().unwrap();
+    let leader = cluster.await_leaders().unwrap()[0];
+    let mut client = Client::connect(cluster.client_options()).unwrap();
+    for number in 0..20 {
+        let outcome = submit_and_wait(&mut client, Submit::new(ShardId(0), &payload(number, 1000)));
+        assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+    }
+    // Each is its header of 64 bytes and its payload; the first entry is the leader's no-op.
+    for (bytes_max, records) in
+        [(0, 1), (1063, 1), (1064, 1), (2127, 1), (2128, 2), (5000, 4), (u32::MAX, 20)]
+    {
+        let found = client.read(leader, ShardId(0), Index(2), bytes_max, None).unwrap().unwrap();
+        assert_eq!(
+            (found.bytes.len(), found.next),
+            (records * 1064, Index(2 + records as u64)),
+            "{bytes_max}"
+        );
+    }
+}
+
 #[test]
 fn a_full_log_says_so_and_keeps_what_it_has() {
     let _turn = turn();

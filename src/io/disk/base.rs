@@ -19,6 +19,9 @@ use crate::types::{Flushed, WriteSequence};
 /// What is read at once at start-up when the caller's memory is not aligned.
 const BOUNCE_BYTES: usize = 1 << 20;
 
+/// How long after a segment found no room it is tried again.
+const SPACE_RETRY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -87,16 +90,19 @@ impl Base {
 
     /// Takes in segments that were made. Returns the first that is new since the last call, open.
     pub(super) fn next_prepared(&mut self) -> Option<Arc<OpenSegment>> {
-        let (segment, outcome) = self.preparer.next()?;
-        match outcome {
-            Ok(file) => {
-                let open = self.open.insert(segment, file);
-                self.tell(DiskEvent::Prepared(segment));
-                Some(open)
-            }
-            Err(error) => {
-                self.fail(error);
-                None
+        loop {
+            let (segment, outcome) = self.preparer.next()?;
+            match outcome {
+                Ok(file) => {
+                    let open = self.open.insert(segment, file);
+                    self.tell(DiskEvent::Prepared(segment));
+                    return Some(open);
+                }
+                Err(error) if error.no_space => self.tell(DiskEvent::NotPrepared { segment, error }),
+                Err(error) => {
+                    self.fail(error);
+                    return None;
+                }
             }
         }
     }
@@ -188,7 +194,8 @@ fn read_bounced(file: &File, offset: u64, into: &mut [u8], block: usize) -> std:
 }
 
 /// The thread that makes segments, one at a time. Between pieces it rests for as long as the piece took, so that the
-/// writes of the hot path find the device free at least half of the time.
+/// writes of the hot path find the device free at least half of the time. A segment that finds no room is told once and
+/// tried again until it does: the operator may make room at any time, and nobody else need remember that it is wanted.
 #[derive(Debug)]
 struct Preparer {
     /// `None` once it is told to end.
@@ -199,6 +206,7 @@ struct Preparer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// An error for want of room is not the last word on its segment; every other outcome is.
 type Outcome = (SegmentId, Result<File, DiskError>);
 
 impl Preparer {
@@ -219,16 +227,16 @@ impl Preparer {
                 }
                 false
             };
+            let tell = |outcome: Outcome| {
+                let is_heard = finished.send(outcome).is_ok();
+                waker.wake();
+                is_heard
+            };
             for segment in ordered {
-                let outcome = match directory.create(segment, &mut pause) {
-                    Ok(Some(file)) => Ok(file),
-                    Ok(None) => return,
-                    Err(error) => Err(error),
-                };
-                if finished.send((segment, outcome)).is_err() {
+                let Some(outcome) = insist(&directory, segment, &mut pause, &tell) else { return };
+                if !tell((segment, outcome)) {
                     return;
                 }
-                waker.wake();
             }
         })?;
         Ok(Preparer { orders: Some(orders), outcomes, under_way: 0, stop, thread: Some(thread) })
@@ -245,9 +253,40 @@ impl Preparer {
             return None;
         }
         let outcome = self.outcomes.try_recv().ok()?;
-        self.under_way -= 1;
+        self.under_way -= usize::from(!is_for_want_of_room(&outcome.1));
         Some(outcome)
     }
+}
+
+/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. `None`: the
+/// disk is being dropped.
+fn insist(
+    directory: &Directory,
+    segment: SegmentId,
+    pause: &mut dyn FnMut(Duration) -> bool,
+    tell: &dyn Fn(Outcome) -> bool,
+) -> Option<Result<File, DiskError>> {
+    let mut is_told = false;
+    loop {
+        let outcome = directory.create(segment, pause).transpose()?;
+        if !is_for_want_of_room(&outcome) {
+            return Some(outcome);
+        }
+        if !std::mem::replace(&mut is_told, true) && !tell((segment, outcome)) {
+            return None;
+        }
+        // Not even tried where it cannot succeed: that would take from others, for a moment, the little that is left.
+        while {
+            if !pause(SPACE_RETRY) {
+                return None;
+            }
+            !directory.may_have_room()
+        } {}
+    }
+}
+
+fn is_for_want_of_room(outcome: &Result<File, DiskError>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.no_space)
 }
 
 impl Drop for Preparer {

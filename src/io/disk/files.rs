@@ -41,6 +41,9 @@ pub(super) struct Directory {
     segment_bytes: u64,
     block_bytes: usize,
     is_direct: bool,
+    /// As if the filesystem had no room for another segment.
+    #[cfg(test)]
+    pub(super) is_full: std::sync::atomic::AtomicBool,
 }
 
 impl Directory {
@@ -80,6 +83,8 @@ impl Directory {
             segment_bytes,
             block_bytes: BLOCK_BYTES_MAX,
             is_direct: true,
+            #[cfg(test)]
+            is_full: false.into(),
         };
         opened.clear_unfinished()?;
         opened.probe(notes)?;
@@ -156,6 +161,10 @@ impl Directory {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a segment of this number exists"));
         }
         let file = self.options(0).create_new(true).open(unfinished)?;
+        #[cfg(test)]
+        if self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.segment_bytes) {
             // Where it cannot be reserved at once, the zeros do it piece by piece.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
@@ -176,6 +185,12 @@ impl Directory {
         std::fs::rename(unfinished, path)?;
         self.directory.sync_all()?;
         Ok(true)
+    }
+
+    /// Whether the filesystem, as far as it tells, has room for another segment.
+    pub(super) fn may_have_room(&self) -> bool {
+        rustix::fs::fstatvfs(&self.directory)
+            .map_or(true, |told| told.f_bavail.saturating_mul(told.f_frsize) >= self.segment_bytes)
     }
 
     /// Makes the directory itself durable: the names in it.

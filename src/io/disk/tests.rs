@@ -277,7 +277,7 @@ fn reads_and_the_making_of_segments_go_on_beside_writes() {
                         read += 1;
                     }
                     DiskEvent::Prepared(segment) => assert_eq!(segment, SegmentId(1)),
-                    DiskEvent::Failed(error) => panic!("{error}"),
+                    DiskEvent::NotPrepared { error, .. } | DiskEvent::Failed(error) => panic!("{error}"),
                 });
             }
             assert_eq!((written, read), (4, 1));
@@ -417,6 +417,52 @@ fn a_segment_that_exists_is_never_made_anew() {
         let mut read = vec![0; BLOCK];
         bench.disk.read_now(SegmentId(0), 0, &mut read).unwrap();
         assert_eq!(read, bytes);
+    });
+}
+
+/// A filesystem that was full at the moment when the next segment was to be made stopped the node, and nodes with equal
+/// disks with it, although nothing of what they had was lost.
+#[test]
+fn a_segment_that_finds_no_room_is_told_once_and_made_when_there_is_some() {
+    over_each(|open| {
+        let directory = Fresh::new();
+        let mut bench = open(&directory);
+        bench.prepare(0);
+        let full = |bench: &Bench, is_full: bool| {
+            let base = match &bench.disk.driver {
+                Driver::Uring(disk) => disk.base(),
+                Driver::Blocking(disk) => &disk.base,
+            };
+            base.directory.is_full.store(is_full, std::sync::atomic::Ordering::Relaxed);
+        };
+        full(&bench, true);
+        bench.disk.prepare(SegmentId(1));
+        match bench.events(1).pop() {
+            Some(DiskEvent::NotPrepared { segment: SegmentId(1), error }) => {
+                assert!(error.no_space && error.cause.contains("the filesystem is full"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let told = bench.rest();
+        assert!(told.is_empty(), "{told:?}");
+        // What it has it keeps serving.
+        let mut chunk = bench.pool.take().unwrap();
+        let frozen = slice(&mut chunk, &pattern(6, BLOCK));
+        bench.write(1, 0, 0, frozen);
+        assert_eq!(sequences(&bench.events(1)), BTreeSet::from([1]));
+
+        full(&bench, false);
+        assert!(matches!(bench.events(1)[..], [DiskEvent::Prepared(SegmentId(1))]));
+        assert_eq!(bench.disk.segments().unwrap(), [SegmentId(0), SegmentId(1)]);
+        let unfinished = std::fs::read_dir(&directory.0).unwrap().count();
+        assert_eq!(unfinished, 2, "nothing is left behind by those that found no room");
+        // And it ends at once although it waits.
+        full(&bench, true);
+        bench.disk.prepare(SegmentId(2));
+        bench.events(1);
+        let begun = Instant::now();
+        drop(bench);
+        assert!(begun.elapsed() < Duration::from_secs(5));
     });
 }
 

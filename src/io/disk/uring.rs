@@ -131,6 +131,11 @@ impl UringDisk {
     }
 
     #[cfg(test)]
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    #[cfg(test)]
     pub(super) fn fail_writes_to(&mut self, segment: SegmentId) {
         let open = self.base.fail_writes_to(segment);
         self.set_file(&open);

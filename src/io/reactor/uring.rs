@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -19,6 +19,9 @@ const SUBMISSIONS: u32 = 256;
 
 /// Completions that fit before the kernel has to keep them aside: one per client, and room.
 const COMPLETIONS: u32 = 4096;
+
+/// How long after the kernel refused a poll for now (no memory) it is armed again: neither deaf nor spinning.
+const REARM_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a completion belongs to: the two highest bits of its user data.
 const KIND_MASK: u64 = 3 << 62;
@@ -53,6 +56,9 @@ pub(crate) struct Uring {
     completions: VecDeque<Completion>,
     /// Polls that ended and are to be armed again. Kept to spare an allocation.
     rearm: Vec<u64>,
+    /// Polls that the kernel refused for now, and when they are armed again.
+    later: Vec<u64>,
+    later_at: Instant,
     /// Queued entries that must not wait for the lane's next kick.
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
@@ -82,6 +88,8 @@ impl Uring {
             waker,
             completions: VecDeque::new(),
             rearm: Vec::new(),
+            later: Vec::new(),
+            later_at: Instant::now(),
             urgent: false,
             claimed: false,
         };
@@ -119,6 +127,7 @@ impl Uring {
 
     /// Collects without blocking. Enters the kernel only if it says that it has something aside.
     pub(super) fn poll(&mut self) {
+        self.take_up_refused();
         if self.urgent {
             self.submit();
         }
@@ -127,6 +136,7 @@ impl Uring {
     }
 
     pub(super) fn park(&mut self, timeout: Duration) {
+        self.take_up_refused();
         self.collect();
         if self.table.has_waiting() || !self.completions.is_empty() || !self.waker.enter_park() {
             self.submit();
@@ -138,6 +148,7 @@ impl Uring {
     }
 
     fn submit_and_wait(&mut self, timeout: Duration) {
+        let timeout = if self.later.is_empty() { timeout } else { timeout.min(REARM_PAUSE) };
         let timespec = Timespec::from(timeout);
         let args = SubmitArgs::new().timespec(&timespec);
         let waited = self.ring.submitter().submit_with_args(1, &args);
@@ -190,11 +201,18 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, rearm, .. } = self;
+        let Uring { ring, table, waker, completions, rearm, later, later_at, .. } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
-                KIND_READY => sort_ready(table, rearm, user_data, &entry),
+                KIND_READY => match sort_ready(table, user_data, entry.result(), entry.flags()) {
+                    Then::Stays => {}
+                    Then::Again => rearm.push(user_data),
+                    Then::Later => {
+                        later.push(user_data);
+                        *later_at = Instant::now() + REARM_PAUSE;
+                    }
+                },
                 KIND_DISK => {
                     completions.push_back(Completion { operation: user_data as u32, result: entry.result() })
                 }
@@ -206,6 +224,14 @@ impl Uring {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Has polls armed again that were refused, when they have rested.
+    fn take_up_refused(&mut self) {
+        if !self.later.is_empty() && Instant::now() >= self.later_at {
+            self.rearm.append(&mut self.later);
+            self.arm_again();
         }
     }
 
@@ -314,22 +340,34 @@ impl Uring {
     }
 }
 
-fn sort_ready(table: &mut Table, rearm: &mut Vec<u64>, user_data: u64, entry: &cqueue::Entry) {
-    let (token, result) = (Token(user_data), entry.result());
+/// What becomes of a poll after a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It goes on, or is gone for good.
+    Stays,
+    /// It has ended, and is armed again at once.
+    Again,
+    /// It was refused for now, and is armed again after a rest.
+    Later,
+}
+
+fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> Then {
+    let token = Token(user_data);
     if result == -libc::ECANCELED {
         // By its owner, then the token is not live; or by the kernel, then it is armed again.
-        rearm.push(user_data);
-    } else if result < 0 {
-        // The poll cannot be had. Whoever reads the descriptor is told why; arming again would only spin.
-        table.became_ready(token, Became { readable: true, writable: true, closed: true });
-    } else {
-        let readable = result & READABLE != 0;
-        let writable = result & WRITABLE != 0;
-        table.became_ready(token, Became { readable, writable, closed: result & CLOSED != 0 });
-        if !cqueue::more(entry.flags()) {
-            rearm.push(user_data);
-        }
+        return Then::Again;
     }
+    if result < 0 {
+        // Whoever reads the descriptor looks for himself meanwhile, and is told why if it is broken. A poll that cannot be
+        // had at all is not armed again: that would only spin.
+        table.became_ready(token, Became { readable: true, writable: true, closed: true });
+        let is_for_now = is_passing(&io::Error::from_raw_os_error(-result));
+        return if is_for_now { Then::Later } else { Then::Stays };
+    }
+    let readable = result & READABLE != 0;
+    let writable = result & WRITABLE != 0;
+    table.became_ready(token, Became { readable, writable, closed: result & CLOSED != 0 });
+    if cqueue::more(flags) { Then::Stays } else { Then::Again }
 }
 
 /// How a ring posts its completions.
@@ -399,6 +437,12 @@ fn is_passing(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -411,5 +455,41 @@ mod tests {
             let told = explain(&io::Error::from_raw_os_error(number)).to_string();
             assert!(told.contains(words), "{told}");
         }
+    }
+
+    /// A listener whose poll was refused for want of memory was told ready once, and then never again.
+    #[test]
+    fn a_poll_that_was_refused_for_now_is_armed_again_after_a_rest() {
+        let waker = Waker::new().unwrap();
+        let mut uring = match Uring::new(waker, &Flavour::ALL) {
+            Ok(uring) => uring,
+            Err(error) => return println!("not tested: {error}"),
+        };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let told =
+            |uring: &mut Uring| std::iter::from_fn(|| uring.table.next(Owner::Link)).collect::<Vec<_>>();
+        // Registered, and its poll was refused.
+        let token = uring.table.insert(ours.as_raw_fd(), Owner::Link, 5);
+        assert_eq!(sort_ready(&mut uring.table, token.0, -libc::ENOMEM, 0), Then::Later);
+        uring.later.push(token.0);
+        uring.later_at = Instant::now() + REARM_PAUSE;
+        assert_eq!(told(&mut uring).len(), 1, "told once, to look for itself");
+        theirs.write_all(b"x").unwrap();
+        let begun = Instant::now();
+        uring.poll();
+        assert!(told(&mut uring).is_empty() || begun.elapsed() >= REARM_PAUSE, "it rests");
+        let until = begun + Duration::from_secs(5);
+        loop {
+            // Longer than the rest: the block must end for it.
+            uring.park(Duration::from_secs(10));
+            if told(&mut uring).iter().any(|ready| ready.key == 5 && ready.readable) {
+                break;
+            }
+            assert!(Instant::now() < until, "it is deaf");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5) && uring.later.is_empty());
+        // One that cannot be had at all is not tried again.
+        assert_eq!(sort_ready(&mut uring.table, token.0, -libc::EBADF, 0), Then::Stays);
+        uring.deregister(ours.as_fd());
     }
 }

@@ -44,6 +44,10 @@ pub(crate) struct MemDisk {
     pub(crate) eager: bool,
     /// Segments are made when polled.
     pub(crate) prepares: bool,
+    /// There is no room for another segment.
+    pub(crate) no_space: bool,
+    /// That was told.
+    told_no_space: bool,
     /// How many writes it takes at once.
     pub(crate) writes_max: usize,
     /// How many operations it was asked for.
@@ -66,6 +70,8 @@ impl MemDisk {
             events: VecDeque::new(),
             eager: true,
             prepares: true,
+            no_space: false,
+            told_no_space: false,
             writes_max: 64,
             operations: 0,
         }
@@ -173,7 +179,21 @@ impl Disk for MemDisk {
             into.spare_mut()[..len_bytes].copy_from_slice(&self.image.0[&segment.0][at..at + len_bytes]);
             self.events.push_back(DiskEvent::Read { token, chunk: into });
         }
+        if self.no_space
+            && !self.told_no_space
+            && let Some(&segment) = self.preparing.front()
+        {
+            let error = DiskError {
+                operation: "create segment".into(),
+                place: "memory".into(),
+                cause: "the filesystem is full".into(),
+                no_space: true,
+            };
+            self.events.push_back(DiskEvent::NotPrepared { segment, error });
+        }
+        self.told_no_space = self.no_space && !self.preparing.is_empty();
         while self.prepares
+            && !self.no_space
             && let Some(segment) = self.preparing.pop_front()
         {
             self.image.0.insert(segment.0, vec![0; self.segment_bytes as usize]);

@@ -92,6 +92,8 @@ enum Told {
     Entries(u32, EntryId),
     Vote(u32, Vote),
     Fetched,
+    NoSpace,
+    SpaceAgain,
     Failed(alloc::string::String),
 }
 
@@ -102,6 +104,11 @@ fn poll(log: &mut Log<MemDisk>) -> Vec<Told> {
             LogEvent::Entries(shard, id) => Told::Entries(shard.0, *id.get()),
             LogEvent::Vote(shard, vote) => Told::Vote(shard.0, *vote.get()),
             LogEvent::Fetched => Told::Fetched,
+            LogEvent::NoSpace(error) => {
+                assert!(error.no_space, "{error}");
+                Told::NoSpace
+            }
+            LogEvent::SpaceAgain => Told::SpaceAgain,
             LogEvent::Failed(error) => Told::Failed(error.cause),
         });
     });

@@ -130,6 +130,7 @@ impl World {
                         |op| matches!(op, Op::Vote { shard, vote } if *shard == of && *vote == at),
                     ),
                     Told::Fetched => continue,
+                    Told::NoSpace | Told::SpaceAgain => panic!("this disk has room"),
                     Told::Failed(why) => panic!("{why}"),
                 };
             self.told = self.told.max(place.expect("only what was laid is told durable") + 1);

@@ -242,6 +242,36 @@ fn a_full_log_says_so_and_still_takes_votes_and_no_ops() {
 }
 
 #[test]
+fn entries_are_counted_within_a_bound_and_the_first_always() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    let payloads: Vec<Vec<u8>> = (1..200).map(|n| vec![7; 1 + n * 37 % 900]).collect();
+    for batch in payloads.chunks(23) {
+        for payload in batch {
+            lay(&mut log, 1, 1, payload);
+        }
+        log.submit();
+        poll(&mut log);
+    }
+    for from in [1, 2, 100, 199] {
+        let Span::Ready { count, bytes } = log.span(ShardId(1), Index(from), 1 << 20) else { panic!() };
+        for bytes_max in [0, 1, 63, 64, 128, 500, 5000, 50_000, bytes - 1, bytes, usize::MAX] {
+            let spans = payloads[from as usize - 1..].iter().map(|payload| record::span_bytes(payload.len()));
+            let sums = spans.scan(0, |sum, span| {
+                *sum += span;
+                Some(*sum)
+            });
+            let expected = sums.take_while(|sum| *sum <= bytes_max).count().max(1) as u32;
+            assert_eq!(
+                log.count_within(ShardId(1), Index(from), count, bytes_max),
+                expected,
+                "{from} {bytes_max}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     let pool = Pool::new(4);
     let mut log = empty(&pool);
@@ -257,6 +287,51 @@ fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     log.disk_mut().prepares = true;
     poll(&mut log);
     assert_eq!(log.room_for(1000), Ok(()));
+}
+
+/// A filesystem that was full when the next segment was to be made ended the log's promises, and with it the node.
+#[test]
+fn without_space_for_the_next_segment_the_log_is_full_until_there_is_some() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    poll(&mut log);
+    log.disk_mut().no_space = true;
+    let (mut told, mut full_for_leaders) = (Vec::new(), 0);
+    while log.room_for_received(1064) == Ok(()) {
+        full_for_leaders += usize::from(log.room_for(1000) == Err(NoRoom::Full));
+        lay(&mut log, 1, 1, &[7; 1000]);
+        log.submit();
+        told.extend(poll(&mut log));
+    }
+    assert_eq!(told.iter().filter(|told| **told == Told::NoSpace).count(), 1, "{told:?}");
+    assert!(full_for_leaders > 1, "a leader stops before its followers have to");
+    assert_eq!((log.room_for(1000), log.room_for_received(1064)), (Err(NoRoom::Full), Err(NoRoom::Full)));
+    // It is read, and it votes, and no-ops are laid.
+    let full = log.last(ShardId(1));
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len() as u64, full.index.0);
+    assert_eq!(log.room_for_vote(), Ok(()));
+    log.lay_vote(ShardId(1), vote(2, 2));
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Vote(1, vote(2, 2))]);
+    let noop = id(3, full.index.0 + 1);
+    log.lay(NewEntry { kind: Kind::Noop, ..new_entry(1, noop, b"") }, b"");
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, noop)]);
+
+    log.disk_mut().no_space = false;
+    assert_eq!(poll(&mut log), [Told::SpaceAgain]);
+    assert_eq!((log.room_for(1000), log.room_for_received(1064)), (Ok(()), Ok(())));
+    lay(&mut log, 1, 3, &[7; 1000]);
+    log.submit();
+    assert_eq!(poll(&mut log), [Told::Entries(1, id(3, full.index.0 + 2))]);
+}
+
+#[test]
+fn without_space_for_the_first_segment_a_log_does_not_open() {
+    let mut disk = MemDisk::new(512, SEGMENT_BYTES);
+    disk.no_space = true;
+    let refused = Log::open(disk, Pool::new(4), options()).unwrap_err();
+    assert!(refused.to_string().contains("the filesystem is full"), "{refused}");
 }
 
 #[test]

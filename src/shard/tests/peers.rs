@@ -96,11 +96,11 @@ fn an_append_may_drop_a_conflict_and_commit_what_replaces_it() {
     let last = EntryId { term: new, index: Index(2) };
     assert_eq!((status.last, status.commit, status.durable), (last, Index(2), Index(2)));
     assert_eq!(bench.lane.peek(ShardId(0), Index(2)).unwrap().payload_crc, payload_crc(b"committed"));
-    let matched = bench.sent().into_iter().rev().find_map(|(to, message)| match message {
+    let mut matched = bench.sent().into_iter().filter_map(|(to, message)| match message {
         Message::Appended(ack) => Some((to, ack.matched())),
         _ => None,
     });
-    assert_eq!(matched, Some((THREE, Index(2))));
+    assert_eq!(matched.next_back(), Some((THREE, Index(2))));
 }
 
 /// A node that was stopped offered its shard once, to the peer with the freshest log. That peer did not hear it: the

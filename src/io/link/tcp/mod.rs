@@ -62,9 +62,9 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn hello(&self) -> Hello {
+    fn hello(&self, to: NodeId) -> Hello {
         let Identity { cluster, node, store, lane, lanes, .. } = *self;
-        Hello { cluster, node: Some(node), store, lane, lanes }
+        Hello { cluster, node: Some(node), store, to: Some(to), lane, lanes }
     }
 
     fn welcome(&self) -> Welcome {

@@ -240,7 +240,7 @@ impl TcpLink {
             if told && connection.is_made()? {
                 (connection.stream.readable, connection.stream.writable) = (true, true);
                 connection.state = State::AwaitsWelcome(peer);
-                let hello = Greeting::Hello(self.identity.hello()).encode();
+                let hello = Greeting::Hello(self.identity.hello(self.peers[peer].id)).encode();
                 let _ = connection.stream.send(&[&hello])?;
             } else if now < connection.deadline {
                 return Ok(());
@@ -329,19 +329,19 @@ impl TcpLink {
                     }
                 }
             }
-            (State::AwaitsWelcome(peer) | State::Up(peer), Greeting::Refusal(refusal)) => {
+            (State::AwaitsWelcome(place) | State::Up(place), Greeting::Refusal(refusal)) => {
                 self.counters.refused += 1;
-                let peer = &mut self.peers[peer];
-                if peer.told_refusal != Some(refusal) {
-                    peer.told_refusal = Some(refusal);
-                    self.reporter.line(
-                        now,
-                        format_args!(
-                            "node {} at {} refuses this node: {refusal}",
-                            peer.id, connection.address
-                        ),
-                    );
+                let peer = &mut self.peers[place];
+                if peer.told_refusal.replace(refusal) != Some(refusal) {
+                    let (id, address) = (peer.id, connection.address);
+                    match refusal {
+                        Refusal::Meant { expected, .. } => self.say_mixed_up(now, id, address, expected),
+                        _ => self
+                            .reporter
+                            .line(now, format_args!("node {id} at {address} refuses this node: {refusal}")),
+                    }
                 }
+                let peer = &mut self.peers[place];
                 peer.redial_base = REDIAL_MAX / 2;
                 Ok(self.close(now, slot, true, sink))
             }
@@ -353,6 +353,9 @@ impl TcpLink {
     fn admit(&self, hello: &Hello) -> Result<usize, Refusal> {
         self.identity.check(hello)?;
         let found = hello.node.unwrap_or_default();
+        if let Some(to) = hello.to.filter(|&to| to != self.identity.node) {
+            return Err(Refusal::Meant { expected: self.identity.node, found: to });
+        }
         // Only a lower id dials: another one would be a second connection beside the one that this end makes.
         let place = self.peers.iter().position(|peer| peer.id == found && !peer.dials);
         let place = place.ok_or(Refusal::Node { found })?;
@@ -416,15 +419,13 @@ impl TcpLink {
         connection.stream.leave(&Greeting::Refusal(refusal).encode());
         let address = connection.address;
         let dialed = if let State::AwaitsWelcome(peer) = connection.state { Some(peer) } else { None };
-        let told = dialed.map(|peer| self.peers[peer].told_refusal.replace(refusal));
-        if told != Some(Some(refusal)) {
+        let known = dialed.or_else(|| self.peers.iter().position(|peer| peer.id.0 == who));
+        let told = known.and_then(|peer| self.peers[peer].told_refusal.replace(refusal));
+        if told != Some(refusal) {
             match (dialed.map(|peer| self.peers[peer].id), refusal) {
-                (Some(expected), Refusal::Node { found }) => self.reporter.line(
-                    now,
-                    format_args!(
-                        "node {expected} was expected at {address}, and node {found} answers there: correct the addresses"
-                    ),
-                ),
+                (Some(expected), Refusal::Node { found }) => {
+                    self.say_mixed_up(now, expected, address, found);
+                }
                 _ => self.reporter.line(now, format_args!("refused node {who} at {address}: {refusal}")),
             }
         }
@@ -432,6 +433,15 @@ impl TcpLink {
             self.peers[peer].redial_base = REDIAL_MAX / 2;
         }
         self.close(now, slot, false, &mut |_| {});
+    }
+
+    fn say_mixed_up(&mut self, now: Time, expected: NodeId, address: SocketAddr, found: NodeId) {
+        self.reporter.line(
+            now,
+            format_args!(
+                "node {expected} was expected at {address}, and node {found} answers there: correct the addresses"
+            ),
+        );
     }
 
     /// Ends a connection that broke, with a line that says how; how many events that gave.

@@ -68,7 +68,13 @@ impl Lane {
 }
 
 fn hello() -> Greeting {
-    Greeting::Hello(Hello { node: None, store: StoreId(0), lanes: 0, ..identity(1).hello() })
+    Greeting::Hello(Hello {
+        node: None,
+        store: StoreId(0),
+        to: None,
+        lanes: 0,
+        ..identity(1).hello(NodeId(2))
+    })
 }
 
 #[test]
@@ -149,13 +155,20 @@ fn strangers_at_the_client_port_are_dropped_and_cost_nothing() {
             assert_dropped(&mut stranger);
         }
         for (hello, expected) in [
-            (Hello { cluster: ClusterId(9), ..identity(1).hello() }, "cluster"),
-            (Hello { lanes: 3, ..identity(1).hello() }, "lanes"),
+            (Hello { cluster: ClusterId(9), ..identity(1).hello(NodeId(2)) }, "cluster"),
+            (Hello { lanes: 3, ..identity(1).hello(NodeId(2)) }, "lanes"),
             (
-                Hello { lanes: 0, lane: LaneId(5), node: None, store: StoreId(0), ..identity(1).hello() },
+                Hello {
+                    lanes: 0,
+                    lane: LaneId(5),
+                    node: None,
+                    store: StoreId(0),
+                    to: None,
+                    ..identity(1).hello(NodeId(2))
+                },
                 "lane 5",
             ),
-            (identity(2).hello(), "node 2 is not"),
+            (identity(2).hello(NodeId(2)), "node 2 is not"),
         ] {
             let mut stranger = lane.stranger();
             let refused = lane.port.counters().refused;

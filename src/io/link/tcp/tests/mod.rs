@@ -78,11 +78,11 @@ fn peer_frame(body_bytes: usize) -> (Vec<u8>, Vec<u8>) {
 
 /// What a hostile or broken end sends as its first words, and what is said of it.
 fn offences() -> Vec<(Vec<u8>, &'static str)> {
-    let mut huge = Greeting::Hello(identity(1).hello()).encode().to_vec();
+    let mut huge = Greeting::Hello(identity(1).hello(NodeId(2))).encode().to_vec();
     huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     let mut long = huge.clone();
     long[4..8].copy_from_slice(&(FRAME_BYTES_MAX as u32).to_le_bytes());
-    let mut flipped = Greeting::Hello(identity(1).hello()).encode().to_vec();
+    let mut flipped = Greeting::Hello(identity(1).hello(NodeId(2))).encode().to_vec();
     flipped[40] ^= 1;
     let mut future = huge.clone();
     future[9] = 9;

@@ -140,7 +140,7 @@ fn a_node_that_is_no_member_is_refused() {
 fn puppet(node: &mut Node) -> TcpStream {
     let ups = node.ups;
     let mut puppet = TcpStream::connect(node.link.acceptor_address()).unwrap();
-    puppet.write_all(&Greeting::Hello(identity(1).hello()).encode()).unwrap();
+    puppet.write_all(&Greeting::Hello(identity(1).hello(NodeId(2))).encode()).unwrap();
     pump(&mut [node], |nodes| nodes[0].ups == ups + 1);
     assert_eq!(greeting(&mut puppet), Greeting::Welcome(identity(2).welcome()));
     puppet
@@ -196,9 +196,12 @@ fn a_dialer_that_reaches_another_node_says_so_to_it() {
         let told = |node: &Node, words: &str| node.link.lines().iter().any(|line| line.contains(words));
         pump(&mut [&mut one, &mut three], |nodes| {
             told(nodes[0], &format!("node 2 was expected at {at_third}, and node 3 answers there"))
-                && told(nodes[1], "node 3 is not a peer here")
+                && told(nodes[1], "this is the address of node 3, hello is meant for node 2")
         });
-        assert_eq!(one.ups, 0);
+        // It was taken for a peer there until the dialer had read who answered, once a second for as long as it lasted.
+        pump(&mut [&mut one, &mut three], |nodes| nodes[1].link.counters().refused == 3);
+        let lines = three.link.lines().iter().filter(|line| line.contains("is meant for node 2")).count();
+        assert_eq!((one.ups, three.ups, three.downs.len(), lines), (0, 0, 0, 1));
     });
 }
 
@@ -223,12 +226,14 @@ fn a_second_connection_of_a_peer_replaces_the_first() {
         let mut again = TcpStream::connect(two.link.acceptor_address()).unwrap();
         // A stranger's words do not count.
         again
-            .write_all(&Greeting::Hello(Identity { cluster: ClusterId(1), ..identity(1) }.hello()).encode())
+            .write_all(
+                &Greeting::Hello(Identity { cluster: ClusterId(1), ..identity(1) }.hello(NodeId(2))).encode(),
+            )
             .unwrap();
         pump(&mut [&mut one, &mut two], |nodes| nodes[1].link.counters().refused == 1);
         assert_eq!((two.ups, two.downs.len()), (1, 0));
         let mut again = TcpStream::connect(two.link.acceptor_address()).unwrap();
-        again.write_all(&Greeting::Hello(identity(1).hello()).encode()).unwrap();
+        again.write_all(&Greeting::Hello(identity(1).hello(NodeId(2))).encode()).unwrap();
         pump(&mut [&mut two], |nodes| nodes[0].ups == 2);
         assert_eq!(two.downs, [false]);
         let mut welcome = [0; GREETING_BYTES];
@@ -253,7 +258,7 @@ fn strangers_at_the_peer_port_are_dropped_and_cost_nothing() {
         }
         // Half a frame, and gone.
         let mut stranger = TcpStream::connect(two.link.acceptor_address()).unwrap();
-        stranger.write_all(&Greeting::Hello(identity(1).hello()).encode()[..50]).unwrap();
+        stranger.write_all(&Greeting::Hello(identity(1).hello(NodeId(2))).encode()[..50]).unwrap();
         drop(stranger);
         pump(&mut [&mut one, &mut two], |nodes| {
             nodes[1].link.lines().last().unwrap().contains("after 50 bytes of a frame")
@@ -331,7 +336,7 @@ fn a_listener_that_never_welcomes_is_left_and_dialled_again() {
             let mut hello = [0; GREETING_BYTES];
             pump(&mut [&mut node], |_| dialed.peek(&mut hello).is_ok_and(|len| len == GREETING_BYTES));
             dialed.set_nonblocking(false).unwrap();
-            assert_eq!(greeting(&mut dialed), Greeting::Hello(identity(1).hello()));
+            assert_eq!(greeting(&mut dialed), Greeting::Hello(identity(1).hello(NodeId(2))));
             node.watch.skipped += HELLO_TIMEOUT;
             pump(&mut [&mut node], |nodes| nodes[0].link.counters().late == round + 1);
             assert_dropped(&mut dialed);
