@@ -189,10 +189,11 @@ impl Stream {
 
     /// Whether `laid_bytes` more would go into what leaders leave if it turned out that there is no room for the next
     /// segment, which is being made. A fast leader must not be through its last segment before it is told. Half a segment
-    /// is the most that is waited for: one made ahead in time is never waited for at all.
+    /// is the most that is waited for: one made ahead in time is never waited for at all. Where none is being made, there
+    /// is nothing to wait for.
     fn may_be_full_for_leaders(&self, laid_bytes: u64) -> bool {
         let kept = self.ready.saturating_mul(self.segment_bytes) / LEADER_RESERVE + self.reserve_bytes();
-        self.ready < self.segments_max
+        self.preparing
             && self.left_bytes(self.ready).saturating_sub(laid_bytes)
                 < kept.min(self.segment_bytes / 2 + self.reserve_bytes())
     }

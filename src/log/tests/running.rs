@@ -289,6 +289,31 @@ fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     assert_eq!(log.room_for(1000), Ok(()));
 }
 
+/// A leader held the first part of a record of a megabyte back until the segment after the next was made, which nobody was
+/// making: the record had no end, and a drain waited for it until its bound.
+#[test]
+fn nothing_is_waited_for_that_is_not_being_made() {
+    let pool = Pool::new(4);
+    let options = Options { segments_ahead: 1, ..options() };
+    let (mut log, _) = Log::open(MemDisk::new(512, SEGMENT_BYTES), pool.clone(), options).unwrap();
+    poll(&mut log);
+    let half_segment = vec![7; SEGMENT_BYTES as usize / 2];
+    let mut segments = 0;
+    for number in 0..48 {
+        assert_eq!(log.room_for(half_segment.len()), Ok(()), "entry {number}: the disk answers at once");
+        lay(&mut log, 1, 1, &half_segment);
+        log.submit();
+        poll(&mut log);
+        // What moves the place at which the next long entry is asked for.
+        assert_eq!(log.room_for(1000), Ok(()), "entry {number}");
+        lay(&mut log, 1, 1, &[7; 1000]);
+        log.submit();
+        poll(&mut log);
+        segments = log.disk().image.0.len();
+    }
+    assert!(segments > 32, "{segments} segments were gone through");
+}
+
 /// A filesystem that was full when the next segment was to be made ended the log's promises, and with it the node.
 #[test]
 fn without_space_for_the_next_segment_the_log_is_full_until_there_is_some() {
