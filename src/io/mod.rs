@@ -6,6 +6,7 @@
 
 #[cfg(feature = "node")]
 pub mod clock;
+pub mod datagram;
 #[cfg(feature = "node")]
 pub mod disk;
 #[cfg(feature = "node")]
@@ -170,6 +171,9 @@ pub trait Link {
     /// Sends one frame, the parts in this order. On `Full` nothing of it was taken. A peer that is not connected
     /// loses the frame and that is no error: Raft repeats it.
     fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>>;
+
+    /// Starts what `send` has queued: once per turn, after its last frame.
+    fn flush(&mut self) {}
 
     /// When it wants to be polled although nothing came: a reconnect that is due.
     fn next_wake(&self) -> Time;

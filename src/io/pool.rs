@@ -80,6 +80,27 @@ impl Pool {
         self.regions.0.len()
     }
 
+    /// A hold on bytes that lie in one of this pool's chunks, frozen or not; `None` if they do not. For who sends from
+    /// where records lie and goes on reading after the call.
+    ///
+    /// # Safety
+    /// Nobody writes to these bytes while the hold lives. What a log has laid is never written again.
+    pub unsafe fn hold(&self, bytes: &[u8]) -> Option<Slice> {
+        let begin = bytes.as_ptr().addr();
+        let at = self.regions.0.iter().find_map(|&region| {
+            // SAFETY: the pool's own bit keeps every region of its list allocated until the list is dropped.
+            let base = unsafe { region.as_ref() }.base.addr().get();
+            let offset = begin.checked_sub(base).filter(|offset| offset + bytes.len() <= CHUNK_BYTES)?;
+            Some((region, offset))
+        });
+        let (region, offset) = at?;
+        // SAFETY: as above; and whoever lent `bytes` holds the region, so that its count is not the pool's alone.
+        let holders = unsafe { &region.as_ref().holders };
+        let before = holders.fetch_add(1, Ordering::Relaxed);
+        assert!(before & !OWNED > 0, "bytes are borrowed from somebody who holds their chunk");
+        Some(Slice { memory: Holder(region), offset: offset as u32, len_bytes: bytes.len() as u32 })
+    }
+
     /// Address and length in bytes of every chunk, in the order of [`Slice::region_index`]: what a kernel is told when
     /// the buffers are registered with it. The addresses hold as long as the pool or any part of a chunk lives.
     pub fn regions(&self) -> impl Iterator<Item = (*mut u8, usize)> + '_ {
@@ -278,6 +299,21 @@ impl Drop for Holder {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_held_outlive_their_chunk() {
+        let pool = Pool::new(2);
+        let mut chunk = pool.take().unwrap();
+        chunk.spare_mut()[..5].copy_from_slice(b"laid.");
+        // SAFETY: nobody writes to these bytes again.
+        let held = unsafe { pool.hold(&chunk.spare()[1..4]) }.unwrap();
+        // SAFETY: these bytes are constant.
+        assert!(unsafe { pool.hold(b"elsewhere") }.is_none());
+        drop(chunk);
+        assert_eq!((&*held, pool.available()), (&b"aid"[..], 1));
+        drop(held);
+        assert_eq!(pool.available(), 2);
+    }
 
     #[test]
     fn a_chunk_comes_back_when_its_last_slice_is_gone() {

@@ -86,6 +86,7 @@ impl<W: World> Groups<W> {
             }
             messages.clear();
         }
+        link.flush();
     }
 }
 

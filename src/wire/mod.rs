@@ -17,6 +17,7 @@
 pub mod client;
 pub mod frame;
 pub mod hello;
+pub mod identity;
 pub mod peer;
 
 /// Why bytes were not understood. Says who broke what, for the log line that precedes the drop.

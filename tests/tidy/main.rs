@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine",      &["types", "limits"]),
     ("io",          &["types", "limits"]),
     ("io::clock",   &["types", "limits"]),
+    ("io::datagram", &["types", "limits", "io", "wire"]),
     ("io::reactor", &["types", "limits"]),
     ("io::disk",    &["types", "limits", "io::reactor"]),
     ("io::link",    &["types", "limits", "io::reactor", "wire"]),
@@ -47,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const BACKENDS: &[&str] = &["io::disk", "io::link", "io::clock", "io::reactor"];
 
 /// What builds without an operating system.
-const NO_STD: &[&str] = &["types", "limits", "raft", "log", "wire", "io", "io::pool"];
+const NO_STD: &[&str] = &["types", "limits", "raft", "log", "wire", "io", "io::pool", "io::datagram"];
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;

@@ -26,8 +26,8 @@ pub use self::clients::{PortOptions, TcpPort};
 pub use self::peers::{LinkOptions, TcpLink};
 use super::Reporter;
 use crate::io::reactor::{Owner, Reactor};
-use crate::types::{ClusterId, LaneId, NodeId, StoreId, Time};
-use crate::wire::hello::{Hello, Refusal, Welcome};
+use crate::types::Time;
+pub use crate::wire::identity::Identity;
 
 /// How long a connection may take to be made, and to say hello or welcome.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,50 +43,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The listener's key at the reactor; connections have those after it.
 const LISTENER_KEY: u32 = 0;
-
-/// Who this end is, on one lane.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// This node.
-    pub node: NodeId,
-    /// The life of its data directory.
-    pub store: StoreId,
-    /// The lane.
-    pub lane: LaneId,
-    /// How many lanes the cluster has.
-    pub lanes: u16,
-    /// How many shards the cluster has.
-    pub shards: u32,
-}
-
-impl Identity {
-    fn hello(&self, to: NodeId) -> Hello {
-        let Identity { cluster, node, store, lane, lanes, .. } = *self;
-        Hello { cluster, node: Some(node), store, to: Some(to), lane, lanes }
-    }
-
-    fn welcome(&self) -> Welcome {
-        let Identity { node, store, lane, lanes, shards, .. } = *self;
-        Welcome { node, store, lane, lanes, shards }
-    }
-
-    /// What is the same for peers and clients.
-    fn check(&self, hello: &Hello) -> Result<(), Refusal> {
-        if hello.cluster != self.cluster {
-            return Err(Refusal::Cluster { expected: self.cluster, found: hello.cluster });
-        }
-        let unknown = hello.lanes == 0 && hello.node.is_none();
-        if hello.lanes != self.lanes && !unknown {
-            return Err(Refusal::Lanes { expected: self.lanes, found: hello.lanes });
-        }
-        if hello.lane != self.lane {
-            return Err(Refusal::Lane { expected: self.lane, found: hello.lane });
-        }
-        Ok(())
-    }
-}
 
 /// A listener that is polled.
 #[derive(Debug)]

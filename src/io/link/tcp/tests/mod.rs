@@ -16,7 +16,7 @@ use crate::raft::Message;
 use crate::types::*;
 use crate::wire::client::{Request, Submit};
 use crate::wire::frame::{Builder, Kind};
-use crate::wire::hello::{GREETING_BYTES, Greeting};
+use crate::wire::hello::{GREETING_BYTES, Greeting, Hello, Refusal};
 use crate::wire::peer;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,74 @@
+//! Frames over carriers of datagrams: what UDP, DPDK and RDMA share. A [`Carrier`] moves datagrams of bounded length and
+//! may lose, double, delay and reorder them; a [`DatagramLink`] over it is a [`crate::io::Link`]. Pure: the simulator runs
+//! it over a carrier of its own.
+//!
+//! **Session.** Each end draws a random id for every session. The lower node id dials: `Hello` carries its id, `Welcome`
+//! answers with the other's, and every datagram after these names the id that its *receiver* drew. A datagram of a former
+//! life, or of nobody, names another and is dropped. Who welcomes does not believe before a datagram names its id, so a
+//! repeated hello displaces nothing. Hello and welcome are as long as the path's MTU is configured to be: a path that
+//! does not carry it is found at once, told, and the link goes on with what is carried.
+//!
+//! **Frames.** A frame that fits one datagram is one datagram, handed on where it lies. A longer one is cut; its fragments
+//! are put together in a bounded number of bounded slots per peer, and short frames pass between them.
+//!
+//! **Repair.** Raft repeats what is lost, a frame at a time. A frame of 700 fragments on a path that loses one datagram in
+//! a hundred would never arrive whole: within a frame the receiver asks for what is missing, for as long as the sender
+//! keeps it (bounded in bytes and in time), and never waits: what cannot be repaired is a lost frame.
+//!
+//! **Credits.** Every datagram is numbered within its session and tells how far the other end may number its own: the
+//! receiver's window beyond what it has seen. So a burst never overruns a ring. Who has used its credits up asks for more
+//! at intervals, for the datagrams that carried them may be lost.
+//!
+//! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
+//! dropped; nothing that a stranger sends takes memory.
+
+use core::fmt;
+
+use super::Full;
+use crate::types::Time;
+
+/// Moves datagrams. One owner, polled.
+pub trait Carrier {
+    /// Where a datagram comes from and goes to.
+    type Address: Copy + Eq + fmt::Debug;
+
+    /// Whether it loses, doubles and reorders nothing while a path is up. Then nothing is kept for repair.
+    const RELIABLE: bool;
+
+    /// The longest datagram that it sends, in bytes, and takes in.
+    fn datagram_bytes_max(&self) -> usize;
+
+    /// How many datagrams of one peer it holds until they are polled: what that peer is given credits for.
+    fn window(&self) -> usize;
+
+    /// Gives what has come to `sink`, a bounded amount, and returns how much that was. Never blocks.
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(Arrival<'_, Self::Address>)) -> usize;
+
+    /// Queues one datagram, the parts in this order. What lies in the lane's pool may be sent from there: see
+    /// [`crate::io::pool::Pool::hold`]. On `Full` nothing of it was taken. A path that is not there loses it.
+    fn send(&mut self, to: Self::Address, parts: &[&[u8]]) -> Result<(), Full<()>>;
+
+    /// Starts what was queued.
+    fn flush(&mut self);
+
+    /// When it wants to be polled although nothing came.
+    fn next_wake(&self) -> Time {
+        Time::NEVER
+    }
+}
+
+/// What a carrier has to say.
+#[derive(Debug)]
+pub enum Arrival<'a, A> {
+    /// A datagram, as it came.
+    Datagram {
+        /// The sender's address, as far as it can be known.
+        from: A,
+        /// All of it.
+        bytes: &'a [u8],
+    },
+    /// What was sent to this address cannot arrive: nobody listens there, or the path has broken. A hint: it may be forged.
+    Unreachable(A),
+    /// A path to this address has come to be, for a carrier that makes paths: a greeting may go at once.
+    Reachable(A),
+}
