@@ -1,7 +1,7 @@
 //! Proxies between the nodes, so that one of them can be cut off and let back while its process runs on.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,9 +77,10 @@ impl Drop for Proxies {
 
 impl Proxy {
     fn start(from: NodeId, to: NodeId, target: SocketAddr) -> (Proxy, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (listener, datagrams) = same_port();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
+        relay(datagrams, target, &shared);
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for socket in listener.incoming() {
@@ -96,6 +97,53 @@ impl Proxy {
             }
         });
         (Proxy { from, to, shared }, address)
+    }
+}
+
+/// A port at which both connections and datagrams are taken: a node's address stands for both.
+fn same_port() -> (TcpListener, UdpSocket) {
+    for _ in 0..100 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(datagrams) = UdpSocket::bind(listener.local_addr().unwrap()) {
+            return (listener, datagrams);
+        }
+    }
+    panic!("no port is free for connections and datagrams alike");
+}
+
+/// Carries datagrams to the target and its answers back to whoever sent last. What comes while the way is cut is lost.
+fn relay(near: UdpSocket, target: SocketAddr, shared: &Arc<Shared>) {
+    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+    far.connect(target).unwrap();
+    let asker: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
+    let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let (shared_too, asker_too) = (Arc::clone(shared), Arc::clone(&asker));
+    std::thread::spawn(move || {
+        pump(&near_too, &shared_too, |bytes, from| {
+            *asker_too.lock().unwrap() = Some(from);
+            let _ = far_too.send(bytes);
+        });
+    });
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        pump(&far, &shared, |bytes, _| {
+            let asker = *asker.lock().unwrap();
+            let _ = asker.map(|asker| near.send_to(bytes, asker));
+        });
+    });
+}
+
+fn pump(socket: &UdpSocket, shared: &Shared, mut send: impl FnMut(&[u8], SocketAddr)) {
+    // A socket has no other end that closes: now and then the thread looks whether it is over.
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut bytes = vec![0; 64 << 10];
+    while !shared.over.load(Ordering::SeqCst) {
+        // An error says that nobody listens at the other end at this moment, or that nothing came.
+        if let Ok((len, from)) = socket.recv_from(&mut bytes)
+            && !shared.cut.load(Ordering::SeqCst)
+        {
+            send(&bytes[..len], from);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod choice;
 mod report;
 pub mod tcp;
+pub mod udp;
 
 pub use self::report::Reporter;
 
