@@ -2,6 +2,7 @@
 
 mod report;
 pub mod tcp;
+pub mod udp;
 
 pub use self::report::Reporter;
 
