@@ -22,9 +22,16 @@
 //! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
 //! dropped; nothing that a stranger sends takes memory.
 
+mod assembly;
 mod counters;
+mod greeting;
+mod kept;
 mod link;
 mod notice;
+mod numbers;
+mod peer;
+mod receive;
+mod transmit;
 
 use core::fmt;
 
