@@ -99,10 +99,13 @@ impl Seat<'_> {
 
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
         let options = udp::Options {
-            mtu_bytes: self.config.udp.mtu_bytes as usize,
+            socket,
             peers: self.config.members.len() - 1,
+            mtu_bytes: self.config.udp.mtu_bytes as usize,
+            busy_poll: self.config.cpu.busy_poll,
+            backend: udp::Backend::Plain,
         };
-        let carrier = UdpCarrier::new(&options, socket, self.reactor.clone())?;
+        let carrier = UdpCarrier::new(options, self.reactor)?;
         for note in carrier.notes() {
             line(format_args!("lane {}: udp: {note}", self.lane));
         }
