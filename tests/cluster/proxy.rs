@@ -22,6 +22,8 @@ struct Proxy {
 struct Shared {
     /// Nothing is carried; what is connected stays connected, as with a pulled cable.
     cut: AtomicBool,
+    /// No datagrams are carried.
+    cut_datagrams: AtomicBool,
     over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -55,6 +57,13 @@ impl Proxies {
     /// Everything comes through again.
     pub(crate) fn heal(&self, node: NodeId) {
         self.set(node, false);
+    }
+
+    /// Between no two nodes datagrams come through, or again all do; connections stay.
+    pub(crate) fn cut_datagrams(&self, cut: bool) {
+        for proxy in &self.0 {
+            proxy.shared.cut_datagrams.store(cut, Ordering::SeqCst);
+        }
     }
 
     fn set(&self, node: NodeId, cut: bool) {
@@ -141,6 +150,7 @@ fn pump(socket: &UdpSocket, shared: &Shared, mut send: impl FnMut(&[u8], SocketA
         // An error says that nobody listens at the other end at this moment, or that nothing came.
         if let Ok((len, from)) = socket.recv_from(&mut bytes)
             && !shared.cut.load(Ordering::SeqCst)
+            && !shared.cut_datagrams.load(Ordering::SeqCst)
         {
             send(&bytes[..len], from);
         }

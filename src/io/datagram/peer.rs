@@ -174,7 +174,7 @@ impl<A: Copy> Peer<A> {
         let asking = |asking: &Option<Asking>| asking.map_or(Time::NEVER, |asking| asking.next_at);
         let timers = [
             session.heard_at.after(unheard),
-            session.spoke_at.after(session.keepalive()),
+            session.spoke_at.after(session.keepalive(unheard)),
             session.path.next_at,
             asking(&session.starved),
             asking(&session.suspect),
@@ -227,8 +227,9 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    pub(super) fn keepalive(&self) -> Duration {
-        KEEPALIVE
+    /// The peer takes this end for gone when it has heard nothing for as long as this end allows it: a few may be lost.
+    pub(super) fn keepalive(&self, unheard: Duration) -> Duration {
+        KEEPALIVE.min(unheard / 4)
     }
 
     /// A round trip was measured.

@@ -134,7 +134,7 @@ impl<C: Carrier> DatagramLink<C> {
 
     /// Credits, probes and their answers, as far as they are due.
     fn tell(&mut self, place: usize) {
-        let own_now = self.state.now;
+        let (own_now, unheard) = (self.state.now, self.state.unheard);
         let (peer, mut out) = split(&mut self.carrier, &mut self.list, &mut self.state, place);
         let Some(session) = &mut peer.session else { return };
         let now = own_now;
@@ -151,7 +151,7 @@ impl<C: Carrier> DatagramLink<C> {
         {
             out.probe(session, &mut peer.seen, Class::Probe, 0);
         }
-        let due = session.spoke_at.after(session.keepalive()) <= now;
+        let due = session.spoke_at.after(session.keepalive(unheard)) <= now;
         if session.speaks {
             session.speaks = out.probe(session, &mut peer.seen, Class::Control, 0).is_none();
         } else if due || session.echo.is_some() || peer.seen.owes() {

@@ -46,7 +46,9 @@ pub trait Candidate: Link {
 pub struct Choice<C> {
     candidates: Vec<C>,
     peers: Vec<Peer>,
-    reporter: Reporter,
+    /// For what the candidates say; what becomes of it is told in any case.
+    notices: Reporter,
+    changes: Reporter,
     /// When a link that is up again may be taken.
     next_look: Time,
 }
@@ -81,7 +83,13 @@ impl<C: Candidate> Choice<C> {
             Way { up: false, since: Time(0), trusted_at: Time(0), trust_after: TRUST_AFTER, failed: false };
         let peer = |id| Peer { id, ways: vec![fresh; candidates.len()], taken: None };
         let peers = peers.into_iter().map(peer).collect();
-        Choice { candidates, peers, reporter: Reporter::default(), next_look: Time::NEVER }
+        Choice {
+            candidates,
+            peers,
+            notices: Reporter::default(),
+            changes: Reporter::default(),
+            next_look: Time::NEVER,
+        }
     }
 
     /// The data directories of peers that were met for the first time since the last call. What one link has learned the
@@ -108,7 +116,7 @@ impl<C: Candidate> Choice<C> {
 
 impl<C: Candidate> Link for Choice<C> {
     fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
-        let Choice { candidates, peers, reporter, next_look } = self;
+        let Choice { candidates, peers, notices, next_look, .. } = self;
         let mut events = 0;
         let mut changed = now >= *next_look;
         for (at, candidate) in candidates.iter_mut().enumerate() {
@@ -138,7 +146,7 @@ impl<C: Candidate> Link for Choice<C> {
                     }
                 }
             });
-            candidate.tell(&mut |line| reporter.line(now, line));
+            candidate.tell(&mut |line| notices.line(now, line));
         }
         if changed {
             self.choose(now);
@@ -163,7 +171,7 @@ impl<C: Candidate> Link for Choice<C> {
 
 impl<C: Candidate> Choice<C> {
     fn choose(&mut self, now: Time) {
-        let Choice { candidates, peers, reporter, next_look } = self;
+        let Choice { candidates, peers, changes, next_look, .. } = self;
         *next_look = Time::NEVER;
         for peer in peers {
             let up = |at: &usize| peer.ways[*at].up;
@@ -183,12 +191,13 @@ impl<C: Candidate> Choice<C> {
             let name = |at: usize| candidates[at].name();
             match (best, before) {
                 (Some(now_at), Some(then)) if peer.ways[then].up => {
-                    reporter.line(
+                    let again = if peer.ways[now_at].failed { "again" } else { "now" };
+                    changes.line(
                         now,
-                        format_args!("node {}: over {} again, not {}", peer.id, name(now_at), name(then)),
+                        format_args!("node {}: over {} {again}, not {}", peer.id, name(now_at), name(then)),
                     );
                 }
-                (Some(now_at), Some(then)) => reporter.line(
+                (Some(now_at), Some(then)) => changes.line(
                     now,
                     format_args!(
                         "node {}: {} does not reach it any more; over {} now",
@@ -206,9 +215,9 @@ impl<C: Candidate> Choice<C> {
                     } else {
                         format!("; {missing} did not reach it yet")
                     };
-                    reporter.line(now, format_args!("node {}: over {}{rest}", peer.id, name(now_at)));
+                    changes.line(now, format_args!("node {}: over {}{rest}", peer.id, name(now_at)));
                 }
-                (None, _) => reporter.line(now, format_args!("node {}: no link reaches it", peer.id)),
+                (None, _) => changes.line(now, format_args!("node {}: no link reaches it", peer.id)),
             }
         }
     }
@@ -322,8 +331,8 @@ mod tests {
         choice.send(PEER, &[b"sent"]).unwrap();
         assert_eq!((choice.candidates[0].sent, choice.candidates[1].sent), (1, 0));
         assert_eq!(
-            choice.reporter.lines,
-            ["node 2: over tcp; udp did not reach it yet", "node 2: over udp again, not tcp"]
+            choice.changes.lines,
+            ["node 2: over tcp; udp did not reach it yet", "node 2: over udp now, not tcp"]
         );
         assert_eq!(choice.learned(), [(PEER, StoreId(7))]);
     }
