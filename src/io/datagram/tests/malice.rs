@@ -179,7 +179,7 @@ fn fragments_that_contradict_each_other_are_not_put_together() {
     assert_eq!(world.frames(1), vec![&sent]);
     // And after it was whole nothing of it begins anew.
     piece(&mut world, cut, 0, &sent[..1424]);
-    piece(&mut world, Cut { frame: u32::MAX / 2 + 9, ..cut }, 0, &sent[..1424]);
+    piece(&mut world, Cut { frame: 1 << 20, ..cut }, 0, &sent[..1424]);
     let counters = world.counters(1);
     assert_eq!((counters.fragments_contrary, counters.fragments_late, counters.fragments_in), (3, 2, 3));
 }
