@@ -114,6 +114,8 @@ pub(super) struct Session<A> {
     pub(super) theirs: u64,
     pub(super) credits: Credits,
     pub(super) heard_at: Time,
+    /// Something has come that names this session: the other end believes in it.
+    pub(super) heard: bool,
     pub(super) spoke_at: Time,
     /// The longest datagram that both ends take.
     pub(super) wanted_bytes: usize,
@@ -203,6 +205,7 @@ impl<A: Copy> Session<A> {
             theirs: pending.theirs,
             credits: Credits::new(pending.limit, own_window),
             heard_at: now,
+            heard: false,
             spoke_at: now,
             wanted_bytes,
             path_bytes: fallback_bytes(wanted_bytes),
@@ -227,9 +230,11 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    /// The peer takes this end for gone when it has heard nothing for as long as this end allows it: a few may be lost.
+    /// After how long a silence something is said. The peer takes this end for gone when it has heard nothing for about as
+    /// long as this end allows it, and a few may be lost. Who welcomed does not know that the session is up before it hears so.
     pub(super) fn keepalive(&self, unheard: Duration) -> Duration {
-        KEEPALIVE.min(unheard / 4)
+        let keepalive = KEEPALIVE.min(unheard / 4);
+        if self.heard { keepalive } else { keepalive.min(2 * self.wait()) }
     }
 
     /// A round trip was measured.
@@ -244,13 +249,9 @@ impl<A: Copy> Session<A> {
     }
 
     /// There is something to send and no credit for it.
-    pub(super) fn starve(&mut self, now: Time) -> bool {
-        if self.starved.is_some() {
-            return false;
-        }
+    pub(super) fn starve(&mut self, now: Time) {
         let pause = self.wait().max(Duration::from_millis(1));
-        self.starved = Some(Asking { since: now, next_at: now.after(pause), pause });
-        true
+        self.starved.get_or_insert(Asking { since: now, next_at: now.after(pause), pause });
     }
 
     /// The path is said to lead nowhere: it is asked whether that is so.
