@@ -115,12 +115,12 @@ impl Plain {
 
     /// The oldest message that waits was refused. Whether to go on.
     fn settle(&mut self, base: &mut Base, error: &io::Error, attempts: u32) -> bool {
-        let Some((_, message, _)) = base.queue.waiting().next() else { return false };
+        let Some((number, message, _)) = base.queue.waiting().next() else { return false };
         let (to, datagrams) = (message.to, message.datagrams());
         match base.refused(to, datagrams, error.raw_os_error().unwrap_or(0), attempts) {
             Refused::Again => return true,
             Refused::Later => return false,
-            Refused::Apart => send_apart(base),
+            Refused::Apart => send_apart(base, number),
             Refused::Lost => {}
         }
         base.queue.done_at_once();
@@ -138,11 +138,11 @@ impl Plain {
     }
 }
 
-/// Sends each datagram of the oldest message that waits alone. What is refused even so is lost.
-pub(super) fn send_apart(base: &mut Base) {
-    let Some((_, &message, bytes)) = base.queue.waiting().next() else { return };
+/// Sends each datagram of a message alone. What is refused even so is lost.
+pub(super) fn send_apart(base: &mut Base, number: usize) {
+    let message = *base.queue.message(number);
     let (mut sent, mut sent_bytes) = (0, 0);
-    for datagram in bytes.chunks(message.segment_bytes) {
+    for datagram in base.queue.bytes(number).chunks(message.segment_bytes) {
         let alone = Outgoing { name: &message.name, bytes: datagram, segment_bytes: None };
         if socket::send(&base.socket, std::iter::once(alone)).is_ok() {
             (sent, sent_bytes) = (sent + 1, sent_bytes + datagram.len());
