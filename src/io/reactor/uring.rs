@@ -74,6 +74,8 @@ pub(crate) struct Uring {
     /// Polls that the kernel refused for now, and when they are armed again.
     later: Vec<u64>,
     later_at: Instant,
+    /// Registrations that are watched only while the lane blocks, and whether their poll is under way.
+    parked: Vec<(Token, bool)>,
     /// Queued entries that must not wait for the lane's next kick.
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
@@ -106,6 +108,7 @@ impl Uring {
             rearm: Vec::new(),
             later: Vec::new(),
             later_at: Instant::now(),
+            parked: Vec::new(),
             urgent: false,
             claimed: false,
         };
@@ -124,6 +127,26 @@ impl Uring {
         Ok(())
     }
 
+    pub(super) fn register_for_park(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(stale);
+        }
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        self.parked.push((token, false));
+    }
+
+    /// Has those watched that are watched only while the lane blocks. Arming tells what is ready at that moment.
+    fn arm_parked(&mut self) {
+        for at in 0..self.parked.len() {
+            let (token, is_armed) = self.parked[at];
+            if !is_armed && let Some(fd) = self.table.fd(token) {
+                self.parked[at].1 = true;
+                let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+                self.push_entry(&entry.user_data(KIND_READY | token.0));
+            }
+        }
+    }
+
     pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
         if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
             self.remove(token);
@@ -133,6 +156,7 @@ impl Uring {
     /// A poll holds its file open. It is gone when this returns, so that closing the descriptor closes the connection.
     fn remove(&mut self, token: Token) {
         self.table.remove(token);
+        self.parked.retain(|(parked, _)| *parked != token);
         // Not POLL_REMOVE: that gives up on a poll whose event is just being delivered.
         let entry = opcode::AsyncCancel::new(KIND_READY | token.0).build().user_data(KIND_NONE);
         self.push_entry(&entry);
@@ -159,6 +183,7 @@ impl Uring {
             self.submit();
             return self.poll();
         }
+        self.arm_parked();
         self.submit_and_wait(timeout.min(PARK_MAX));
         self.waker.leave_park();
         self.collect();
@@ -218,12 +243,13 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, datagrams, rearm, later, later_at, .. } = self;
+        let Uring { ring, table, waker, completions, datagrams, rearm, later, later_at, parked, .. } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
                 KIND_READY => match sort_ready(table, user_data, entry.result(), entry.flags()) {
                     Then::Stays => {}
+                    _ if disarm(parked, Token(user_data)) => {}
                     Then::Again => rearm.push(user_data),
                     Then::Later => {
                         later.push(user_data);
@@ -424,6 +450,12 @@ enum Then {
     Again,
     /// It was refused for now, and is armed again after a rest.
     Later,
+}
+
+/// Whether this is a registration that the next block arms again.
+fn disarm(parked: &mut [(Token, bool)], token: Token) -> bool {
+    let found = parked.iter_mut().find(|(parked, _)| *parked == token);
+    found.map(|(_, is_armed)| *is_armed = false).is_some()
 }
 
 fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> Then {

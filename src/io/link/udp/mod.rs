@@ -126,7 +126,7 @@ impl UdpCarrier {
             }
         };
         if let Way::Plain(_) = way {
-            reactor.register(base.socket.as_fd(), Owner::Udp, 0)?;
+            reactor.register_for_park(base.socket.as_fd(), Owner::Udp, 0)?;
         }
         Ok(UdpCarrier { base, way, reactor: reactor.clone() })
     }
