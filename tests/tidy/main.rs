@@ -41,6 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ffi",         &["types", "limits", "client", "node"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin::plimsoll-sim", &["sim", "node::config"]),
+    ("bin::plimsoll::bench_link", &["types", "limits", "io", "wire",
+                      "io::link", "io::clock", "io::reactor"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
@@ -61,6 +63,7 @@ const LONGER: &[(&str, usize)] = &[];
 const UNSAFE_FILES: &[&str] = &[
     "src/io/clock/tsc.rs",
     "src/io/disk/uring.rs",
+    "src/io/link/udp/ring.rs",
     "src/io/link/udp/socket.rs",
     "src/io/pool.rs",
     "src/io/reactor/uring.rs",

@@ -122,6 +122,18 @@ impl Reactor {
         }
     }
 
+    /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only while
+    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told.
+    pub fn register_for_park(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => {
+                uring.borrow_mut().register_for_park(fd, owner, key);
+                Ok(())
+            }
+            Backend::Epoll(epoll) => epoll.borrow_mut().register_for_park(fd, owner, key),
+        }
+    }
+
     /// No more, and what was collected of it and not told yet is forgotten. To be called before the descriptor is
     /// closed. Does nothing if it is not registered under this owner and key.
     pub fn deregister(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) {

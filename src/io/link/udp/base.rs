@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::queue::Queue;
 use super::socket::{self, Buffer, Name};
 use super::{Counters, Options};
-use crate::io::datagram::Arrival;
+use crate::io::datagram::{Arrival, WINDOW_MIN};
 use crate::io::link::Reporter;
 use crate::types::Time;
 
@@ -19,9 +19,11 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// The smallest MTU that any path has (IPv6 asks for it), and the largest of use.
 const MTU_BYTES: std::ops::RangeInclusive<usize> = 1280..=65_536;
 
-/// The bytes that one peer should be able to have under way, and the fewest datagrams.
+/// The bytes that one peer should be able to have under way.
 const WINDOW_BYTES: usize = 2 << 20;
-const WINDOW_DATAGRAMS_MIN: usize = 32;
+
+/// The length below which datagrams are not shortened for want of memory: the shortest MTU's.
+const SHORTENED_BYTES_MIN: usize = 1232;
 
 /// What may wait to be sent.
 const QUEUE_BYTES: usize = 2 << 20;
@@ -108,7 +110,8 @@ impl Base {
         if !segments || !joins_received {
             notes.push("udp: this kernel does not join datagrams (UDP_SEGMENT, UDP_GRO: Linux 5.0)".into());
         }
-        let window = set_buffers(&socket, peers.max(1), datagram_bytes_max, &mut notes)?;
+        let (datagram_bytes_max, window) =
+            set_buffers(&socket, peers.max(1), datagram_bytes_max, &mut notes)?;
         Ok(Base {
             socket,
             queue: Queue::new(QUEUE_BYTES, QUEUE_MESSAGES, segments, is_v6),
@@ -126,6 +129,11 @@ impl Base {
             told_mtu: false,
             told_unsent: None,
         })
+    }
+
+    /// The kernel may still read what was to be sent: it is never freed.
+    pub(super) fn leak_queue(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.queue, Queue::new(0, 1, false, self.is_v6)));
     }
 
     /// How much room a message needs that comes.
@@ -294,26 +302,37 @@ fn charged_bytes(datagram_bytes: usize) -> usize {
     (datagram_bytes + 640).next_multiple_of(2048) + 256
 }
 
-/// Sizes the socket's buffers; how many datagrams of one peer there is room for.
+/// Sizes the socket's buffers: how long datagrams are, and how many of one peer there is room for. Where the system gives
+/// little, datagrams are shorter, so that there is room for [`WINDOW_MIN`] of them.
 fn set_buffers(
     socket: &UdpSocket,
     peers: usize,
-    datagram_bytes_max: usize,
+    longest_bytes: usize,
     notes: &mut Vec<String>,
-) -> io::Result<usize> {
-    let wanted = (WINDOW_BYTES / datagram_bytes_max).max(WINDOW_DATAGRAMS_MIN);
-    let charged = charged_bytes(datagram_bytes_max);
-    let wanted_bytes = wanted * charged * peers;
+) -> io::Result<(usize, usize)> {
+    let wanted = (WINDOW_BYTES / longest_bytes).max(WINDOW_MIN);
+    let wanted_bytes = wanted * charged_bytes(longest_bytes) * peers;
     let given_bytes = socket::set_buffer(socket, Buffer::Receive, wanted_bytes)?;
-    let window = (given_bytes / (charged * peers)).clamp(1, wanted);
-    if window < wanted {
+    // What waits here need not wait in the socket too; but a burst should go in one piece.
+    socket::set_buffer(socket, Buffer::Send, wanted_bytes)?;
+    let (datagram_bytes, window) = fit(given_bytes / peers, longest_bytes, wanted);
+    if (datagram_bytes, window) != (longest_bytes, wanted) {
         notes.push(format!(
-            "udp: the receive buffer holds {window} datagrams of each of {peers} peers, and {wanted} are wanted: \
-             set sysctl net.core.rmem_max to {}, or give the process CAP_NET_ADMIN",
+            "udp: the system gives the socket a small receive buffer: it holds {window} datagrams of {datagram_bytes} \
+             bytes of each of {peers} peers, and {wanted} of {longest_bytes} are wanted. Set sysctl net.core.rmem_max to \
+             {}, or give the process CAP_NET_ADMIN",
             wanted_bytes / 2
         ));
     }
-    // What waits here need not wait in the socket too; but a burst should go in one piece.
-    socket::set_buffer(socket, Buffer::Send, wanted_bytes)?;
-    Ok(window)
+    Ok((datagram_bytes, window))
+}
+
+/// What fits so many bytes for each peer: the length of datagrams, and how many.
+fn fit(given_bytes: usize, longest_bytes: usize, wanted: usize) -> (usize, usize) {
+    let mut datagram_bytes = longest_bytes;
+    while given_bytes / charged_bytes(datagram_bytes) < WINDOW_MIN && datagram_bytes > SHORTENED_BYTES_MIN {
+        datagram_bytes = (datagram_bytes / 2).max(SHORTENED_BYTES_MIN);
+    }
+    // With too many peers for the buffer some datagrams may be lost, which is repaired.
+    (datagram_bytes, (given_bytes / charged_bytes(datagram_bytes)).clamp(WINDOW_MIN, wanted))
 }

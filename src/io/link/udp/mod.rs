@@ -16,16 +16,19 @@
 mod base;
 mod plain;
 mod queue;
+mod ring;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use self::base::Base;
 use self::plain::Plain;
+use self::ring::Ring;
 use crate::io::Full;
 use crate::io::datagram::{Arrival, Carrier};
 use crate::io::reactor::{Owner, Reactor};
@@ -46,11 +49,21 @@ pub struct Options {
     pub backend: Backend,
 }
 
+impl Options {
+    /// With what fits most lanes.
+    pub fn new(socket: UdpSocket, peers: usize, mtu_bytes: usize) -> Options {
+        Options { socket, peers, mtu_bytes, busy_poll: false, backend: Backend::default() }
+    }
+}
+
 /// How a carrier speaks to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// recvmmsg and sendmmsg.
+    #[default]
     Plain,
+    /// The lane's ring.
+    Uring,
 }
 
 /// What a carrier has seen since it was made.
@@ -85,18 +98,37 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct UdpCarrier {
     base: Base,
-    backend: Plain,
+    way: Way,
     reactor: Reactor,
+}
+
+#[derive(Debug)]
+enum Way {
+    Plain(Plain),
+    Ring(Ring),
 }
 
 impl UdpCarrier {
     /// A carrier over a bound socket. An error is the system's.
     pub fn new(options: Options, reactor: &Reactor) -> io::Result<UdpCarrier> {
-        let Backend::Plain = options.backend;
-        let base = Base::new(options)?;
-        reactor.register(base.socket.as_fd(), Owner::Udp, 0)?;
-        let backend = Plain::new(base.receive_bytes());
-        Ok(UdpCarrier { base, backend, reactor: reactor.clone() })
+        let wanted = options.backend;
+        let mut base = Base::new(options)?;
+        let ring = match wanted {
+            Backend::Uring => Ring::new(&base, reactor).map(Some),
+            Backend::Plain => Ok(None),
+        };
+        let way = match ring {
+            Ok(Some(ring)) => Way::Ring(ring),
+            Ok(None) => Way::Plain(Plain::new(base.receive_bytes())),
+            Err(error) => {
+                base.notes.push(format!("udp: over recvmmsg and sendmmsg instead of io_uring: {error}"));
+                Way::Plain(Plain::new(base.receive_bytes()))
+            }
+        };
+        if let Way::Plain(_) = way {
+            reactor.register_for_park(base.socket.as_fd(), Owner::Udp, 0)?;
+        }
+        Ok(UdpCarrier { base, way, reactor: reactor.clone() })
     }
 
     /// What the operator should know of this machine: each line names what is missing and what to do about it.
@@ -109,9 +141,29 @@ impl UdpCarrier {
         &self.base.counters
     }
 
+    /// How it speaks to the kernel.
+    pub fn backend(&self) -> Backend {
+        match self.way {
+            Way::Plain(_) => Backend::Plain,
+            Way::Ring(_) => Backend::Uring,
+        }
+    }
+
     /// Where it is bound.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.base.socket.local_addr()
+    }
+}
+
+/// In words for the operator.
+impl fmt::Display for UdpCarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let over = match self.backend() {
+            Backend::Plain => "recvmmsg and sendmmsg",
+            Backend::Uring => "io_uring",
+        };
+        let (bytes, window) = (self.base.datagram_bytes_max, self.base.window);
+        write!(f, "udp over {over}, datagrams of {bytes} bytes, {window} under way")
     }
 }
 
@@ -129,7 +181,10 @@ impl Carrier for UdpCarrier {
     }
 
     fn poll(&mut self, now: Time, sink: &mut impl FnMut(Arrival<'_, SocketAddr>)) -> usize {
-        self.backend.poll(&mut self.base, &self.reactor, now, sink)
+        match &mut self.way {
+            Way::Plain(plain) => plain.poll(&mut self.base, &self.reactor, now, sink),
+            Way::Ring(ring) => ring.poll(&mut self.base, now, sink),
+        }
     }
 
     fn send(&mut self, to: SocketAddr, parts: &[&[u8]]) -> Result<(), Full<()>> {
@@ -146,16 +201,25 @@ impl Carrier for UdpCarrier {
     }
 
     fn flush(&mut self) {
-        self.backend.flush(&mut self.base);
+        match &mut self.way {
+            Way::Plain(plain) => plain.flush(&mut self.base),
+            Way::Ring(ring) => ring.flush(&mut self.base),
+        }
     }
 
     fn next_wake(&self) -> Time {
-        self.backend.next_wake(&self.base)
+        match &self.way {
+            Way::Plain(plain) => plain.next_wake(&self.base),
+            Way::Ring(ring) => ring.next_wake(&self.base),
+        }
     }
 }
 
 impl Drop for UdpCarrier {
     fn drop(&mut self) {
-        self.reactor.deregister(self.base.socket.as_fd(), Owner::Udp, 0);
+        match &mut self.way {
+            Way::Plain(_) => self.reactor.deregister(self.base.socket.as_fd(), Owner::Udp, 0),
+            Way::Ring(ring) => ring.close(&mut self.base),
+        }
     }
 }

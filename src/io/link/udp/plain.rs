@@ -1,4 +1,5 @@
-//! Over recvmmsg and sendmmsg.
+//! Over recvmmsg and sendmmsg. The socket is looked at in every turn: while the lane spins nothing has to tell it that
+//! something came, and only while it blocks the reactor watches.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,20 +18,19 @@ pub(super) struct Plain {
     /// How many messages the next call asks for. A lane that plays ping-pong finds one, and to look for a second would
     /// only cost.
     batch: usize,
-    /// Something may have come. False only when the socket has said that it would block, or brought less than it was
-    /// asked for.
-    readable: bool,
+    /// The last call brought all that it was asked for: there may be more.
+    has_more: bool,
 }
 
 impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plain").field("readable", &self.readable).finish_non_exhaustive()
+        f.debug_struct("Plain").field("has_more", &self.has_more).finish_non_exhaustive()
     }
 }
 
 impl Plain {
     pub(super) fn new(each_bytes: usize) -> Plain {
-        Plain { incoming: Incoming::new(each_bytes), batch: 1, readable: true }
+        Plain { incoming: Incoming::new(each_bytes), batch: 1, has_more: true }
     }
 
     pub(super) fn poll(
@@ -42,20 +42,13 @@ impl Plain {
     ) -> usize {
         base.now = now;
         while let Some(ready) = reactor.ready(Owner::Udp) {
-            self.readable |= ready.readable;
             base.has_troubles |= ready.closed;
-            if ready.writable {
-                base.retry_at = Time(0);
-            }
         }
         if !base.queue.none_waits() {
             self.flush(base);
         }
         let mut events = base.tell_troubles(sink);
         for _ in 0..CALLS_PER_POLL {
-            if !self.readable {
-                break;
-            }
             match self.incoming.receive(&base.socket, self.batch) {
                 Ok(count) => {
                     for at in 0..count {
@@ -64,17 +57,20 @@ impl Plain {
                         events +=
                             base.deliver(received.from, segment_bytes, received.is_cut, received.bytes, sink);
                     }
-                    if count < self.batch {
-                        (self.readable, self.batch) = (false, 1);
-                    } else {
-                        self.batch = (2 * self.batch).min(BATCH_MAX);
-                        if count == 1 {
-                            break;
-                        }
+                    self.has_more = count == self.batch;
+                    if !self.has_more {
+                        self.batch = 1;
+                        break;
+                    }
+                    self.batch = (2 * self.batch).min(BATCH_MAX);
+                    if count == 1 {
+                        // Whether there is more the next turn finds out: this one may be what a commit waits for.
+                        break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (self.readable, self.batch) = (false, 1);
+                    (self.has_more, self.batch) = (false, 1);
+                    break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // About something that was sent, told once.
@@ -115,12 +111,12 @@ impl Plain {
 
     /// The oldest message that waits was refused. Whether to go on.
     fn settle(&mut self, base: &mut Base, error: &io::Error, attempts: u32) -> bool {
-        let Some((_, message, _)) = base.queue.waiting().next() else { return false };
+        let Some((number, message, _)) = base.queue.waiting().next() else { return false };
         let (to, datagrams) = (message.to, message.datagrams());
         match base.refused(to, datagrams, error.raw_os_error().unwrap_or(0), attempts) {
             Refused::Again => return true,
             Refused::Later => return false,
-            Refused::Apart => send_apart(base),
+            Refused::Apart => send_apart(base, number),
             Refused::Lost => {}
         }
         base.queue.done_at_once();
@@ -128,7 +124,7 @@ impl Plain {
     }
 
     pub(super) fn next_wake(&self, base: &Base) -> Time {
-        if self.readable || base.has_troubles {
+        if self.has_more || base.has_troubles {
             Time(0)
         } else if base.queue.none_waits() {
             Time::NEVER
@@ -138,11 +134,11 @@ impl Plain {
     }
 }
 
-/// Sends each datagram of the oldest message that waits alone. What is refused even so is lost.
-pub(super) fn send_apart(base: &mut Base) {
-    let Some((_, &message, bytes)) = base.queue.waiting().next() else { return };
+/// Sends each datagram of a message alone. What is refused even so is lost.
+pub(super) fn send_apart(base: &mut Base, number: usize) {
+    let message = *base.queue.message(number);
     let (mut sent, mut sent_bytes) = (0, 0);
-    for datagram in bytes.chunks(message.segment_bytes) {
+    for datagram in base.queue.bytes(number).chunks(message.segment_bytes) {
         let alone = Outgoing { name: &message.name, bytes: datagram, segment_bytes: None };
         if socket::send(&base.socket, std::iter::once(alone)).is_ok() {
             (sent, sent_bytes) = (sent + 1, sent_bytes + datagram.len());
