@@ -64,6 +64,36 @@ fn a_link_that_dies_is_left_and_taken_again_when_it_is_back() {
 }
 
 #[test]
+fn commits_go_on_while_datagrams_are_lost_doubled_and_late() {
+    let _turn = turn();
+    let mut cluster = cluster("unkind", &with(&[LinkKind::Udp]));
+    let proxies = Proxies::between(&mut cluster);
+    cluster.start_all().unwrap();
+    cluster.await_leaders().unwrap();
+    let mut ledger = Ledger::open(&cluster, 0);
+    let mut before = 0;
+    for percent in [1, 5, 30] {
+        proxies.be_unkind(10 * percent);
+        let until = Instant::now() + Duration::from_secs(3);
+        let wanted = ledger.acknowledged.len() + 300;
+        let patience = Instant::now() + 3 * PATIENCE;
+        ledger.load(16, |ledger| {
+            let enough = ledger.acknowledged.len() >= wanted;
+            let has = ledger.acknowledged.len();
+            assert!(Instant::now() < patience, "{percent} %: {has} of {wanted}{}", cluster.all_last_words());
+            enough && Instant::now() >= until
+        });
+        let mistreated = proxies.mistreated();
+        assert!(mistreated >= before + 20, "{percent} %: only {} were mistreated", mistreated - before);
+        before = mistreated;
+    }
+    proxies.be_unkind(0);
+    ledger.settle();
+    let ids = cluster.ids();
+    ledger.check(&cluster, &ids);
+}
+
+#[test]
 fn what_is_not_there_is_named_and_the_next_link_is_taken() {
     let mut cluster = cluster("absent", &with(&[LinkKind::Rdma, LinkKind::Dpdk, LinkKind::Udp]));
     cluster.start_all().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ struct Shared {
     cut: AtomicBool,
     /// No datagrams are carried.
     cut_datagrams: AtomicBool,
+    /// How many of a thousand datagrams are lost; as many come twice, and as many after the next one.
+    unkind_permille: AtomicU32,
+    /// Datagrams that were lost, doubled or put behind others.
+    mistreated: AtomicU64,
     over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -64,6 +68,18 @@ impl Proxies {
         for proxy in &self.0 {
             proxy.shared.cut_datagrams.store(cut, Ordering::SeqCst);
         }
+    }
+
+    /// So many of a thousand datagrams are lost, so many come twice, and so many change places with the next.
+    pub(crate) fn be_unkind(&self, permille: u32) {
+        for proxy in &self.0 {
+            proxy.shared.unkind_permille.store(permille, Ordering::SeqCst);
+        }
+    }
+
+    /// How many datagrams were lost, doubled or put behind others so far.
+    pub(crate) fn mistreated(&self) -> u64 {
+        self.0.iter().map(|proxy| proxy.shared.mistreated.load(Ordering::SeqCst)).sum()
     }
 
     fn set(&self, node: NodeId, cut: bool) {
@@ -146,13 +162,34 @@ fn pump(socket: &UdpSocket, shared: &Shared, mut send: impl FnMut(&[u8], SocketA
     // A socket has no other end that closes: now and then the thread looks whether it is over.
     socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let mut bytes = vec![0; 64 << 10];
+    let mut held: Option<(Vec<u8>, SocketAddr)> = None;
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     while !shared.over.load(Ordering::SeqCst) {
         // An error says that nobody listens at the other end at this moment, or that nothing came.
-        if let Ok((len, from)) = socket.recv_from(&mut bytes)
-            && !shared.cut.load(Ordering::SeqCst)
-            && !shared.cut_datagrams.load(Ordering::SeqCst)
-        {
+        let Ok((len, from)) = socket.recv_from(&mut bytes) else { continue };
+        if shared.cut.load(Ordering::SeqCst) || shared.cut_datagrams.load(Ordering::SeqCst) {
+            continue;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let permille = u64::from(shared.unkind_permille.load(Ordering::SeqCst));
+        let drawn = random % 1000;
+        shared.mistreated.fetch_add(u64::from(drawn < 3 * permille), Ordering::SeqCst);
+        if drawn < permille {
+            continue;
+        }
+        let late = (drawn < 2 * permille && held.is_none()).then(|| (bytes[..len].to_vec(), from));
+        if late.is_some() {
+            held = late;
+            continue;
+        }
+        send(&bytes[..len], from);
+        if drawn < 3 * permille {
             send(&bytes[..len], from);
+        }
+        if let Some((bytes, from)) = held.take() {
+            send(&bytes, from);
         }
     }
 }
