@@ -115,6 +115,14 @@ impl Kept {
     /// Takes a frame in; its fragments before `sent` were sent already.
     pub(super) fn push(&mut self, cut: Cut, parts: &[&[u8]], sent: usize) -> Result<(), Full<()>> {
         assert_eq!(cut.frame, self.next_frame, "frames are kept in the order of their numbers");
+        if cut.fragments() > SHORT_FRAGMENTS && sent == 0 {
+            // A follower that is far behind leaves room for the commits of others.
+            let unsent = self.frames.range(self.unsent_from..);
+            let waiting = unsent.map(|frame| frame.cut.frame_bytes as usize).sum::<usize>();
+            if waiting + cut.frame_bytes as usize > self.ring.len() / 2 {
+                return Err(Full(()));
+            }
+        }
         let at = self.room(cut.frame_bytes as usize).ok_or(Full(()))?;
         let mut end = at;
         for part in parts {

@@ -34,7 +34,7 @@ pub struct Options<A> {
     /// Session ids are drawn from it: another one in every life, and none that a stranger can guess.
     pub seed: u64,
     /// The memory per peer for frames longer than a datagram that wait for credits or may have to be repaired, at least
-    /// two of the longest frames. Beyond, sends are refused as `Full`.
+    /// two of the longest frames. Beyond, sends are refused as `Full`; long frames that wait take half of it at most.
     pub kept_bytes: usize,
     /// A peer of which nothing was heard for so long is taken for gone.
     pub unheard: Duration,
@@ -55,7 +55,7 @@ impl<A> Options<A> {
             peers,
             stores,
             seed,
-            kept_bytes: PEER_OUTGOING_BYTES_MAX,
+            kept_bytes: 2 * PEER_OUTGOING_BYTES_MAX,
             unheard: Duration::from_secs(2),
             redial_max: Duration::from_millis(200),
         }

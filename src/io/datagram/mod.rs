@@ -31,6 +31,8 @@ mod notice;
 mod numbers;
 mod peer;
 mod receive;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use core::fmt;

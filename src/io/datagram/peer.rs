@@ -114,6 +114,8 @@ pub(super) struct Session<A> {
     pub(super) theirs: u64,
     pub(super) credits: Credits,
     pub(super) heard_at: Time,
+    /// Something has come that names this session: the other end believes in it.
+    pub(super) heard: bool,
     pub(super) spoke_at: Time,
     /// The longest datagram that both ends take.
     pub(super) wanted_bytes: usize,
@@ -203,6 +205,7 @@ impl<A: Copy> Session<A> {
             theirs: pending.theirs,
             credits: Credits::new(pending.limit, own_window),
             heard_at: now,
+            heard: false,
             spoke_at: now,
             wanted_bytes,
             path_bytes: fallback_bytes(wanted_bytes),
@@ -227,8 +230,9 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
+    /// After how long a silence something is said. Who welcomed does not know that the session is up before it hears so.
     pub(super) fn keepalive(&self) -> Duration {
-        KEEPALIVE
+        if self.heard { KEEPALIVE } else { KEEPALIVE.min(2 * self.wait()) }
     }
 
     /// A round trip was measured.
@@ -243,13 +247,9 @@ impl<A: Copy> Session<A> {
     }
 
     /// There is something to send and no credit for it.
-    pub(super) fn starve(&mut self, now: Time) -> bool {
-        if self.starved.is_some() {
-            return false;
-        }
+    pub(super) fn starve(&mut self, now: Time) {
         let pause = self.wait().max(Duration::from_millis(1));
-        self.starved = Some(Asking { since: now, next_at: now.after(pause), pause });
-        true
+        self.starved.get_or_insert(Asking { since: now, next_at: now.after(pause), pause });
     }
 
     /// The path is said to lead nowhere: it is asked whether that is so.

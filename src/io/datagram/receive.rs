@@ -86,7 +86,9 @@ impl<A: Copy + Eq> State<A> {
                 }
                 None => {
                     self.counters.alien += 1;
-                    self.reply(from, place.session, Answer::Unknown);
+                    if !matches!(body, Body::Bye) {
+                        self.reply(from, place.session, Answer::Unknown);
+                    }
                     return 0;
                 }
             },
@@ -117,7 +119,7 @@ impl<A: Copy + Eq> State<A> {
                 return 0;
             }
         }
-        (session.heard_at, session.suspect) = (*now, None);
+        (session.heard_at, session.heard, session.suspect) = (*now, true, None);
         if session.credits.learn(place.limit) {
             session.starved = None;
         }

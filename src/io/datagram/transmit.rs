@@ -57,7 +57,7 @@ impl<C: Carrier> DatagramLink<C> {
         let Some(session) = &mut peer.session else { return Ok(()) };
         if HEADER_BYTES + len_bytes <= session.path_bytes {
             if !session.credits.has(Class::Data) {
-                out.counters.starved += u64::from(session.starve(out.now));
+                session.starve(out.now);
                 return Err(Full(()));
             }
             let place =
@@ -97,13 +97,8 @@ impl<C: Carrier> DatagramLink<C> {
                 return Err(Full(()));
             }
         }
-        if peer.kept.push(cut, parts, sent).is_err() {
-            // What was sent already of it is never whole, and is given up there.
-            if sent > 0 {
-                peer.kept.skip();
-            }
-            return Err(Full(()));
-        }
+        // If some of it was sent already nothing else is kept, and it fits.
+        peer.kept.push(cut, parts, sent)?;
         self.send_fragments(place);
         Ok(())
     }
@@ -128,16 +123,15 @@ impl<C: Carrier> DatagramLink<C> {
             left -= 1;
         }
         if left > 0 && peer.kept.has_work() && !session.credits.has(Class::Fragment) {
-            out.counters.starved += u64::from(session.starve(out.now));
+            session.starve(out.now);
         }
     }
 
     /// Credits, probes and their answers, as far as they are due.
     fn tell(&mut self, place: usize) {
-        let own_now = self.state.now;
         let (peer, mut out) = split(&mut self.carrier, &mut self.list, &mut self.state, place);
         let Some(session) = &mut peer.session else { return };
-        let now = own_now;
+        let now = out.now;
         let mut narrow = false;
         if session.path.next_at <= now {
             narrow = session.path_probe_due(now);
@@ -146,9 +140,9 @@ impl<C: Carrier> DatagramLink<C> {
                 session.path.waits_for = Some(probe);
             }
         }
-        if session.suspect.as_mut().is_some_and(|asking| asking.is_due(now))
-            || session.starved.as_mut().is_some_and(|asking| asking.is_due_slower(now))
-        {
+        let starves = session.starved.as_mut().is_some_and(|asking| asking.is_due_slower(now));
+        if starves || session.suspect.as_mut().is_some_and(|asking| asking.is_due(now)) {
+            out.counters.starved += u64::from(starves);
             out.probe(session, &mut peer.seen, Class::Probe, 0);
         }
         let due = session.spoke_at.after(session.keepalive()) <= now;
@@ -160,7 +154,7 @@ impl<C: Carrier> DatagramLink<C> {
             if out.credit(session, &mut peer.seen, Class::Control, credit, 0).is_ok() {
                 session.echo = None;
             } else if !session.credits.has(Class::Control) {
-                out.counters.starved += u64::from(session.starve(now));
+                session.starve(now);
                 session.spoke_at = now;
             }
         }
