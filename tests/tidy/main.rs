@@ -67,6 +67,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/udp/socket.rs",
     "src/io/pool.rs",
     "src/io/reactor/uring.rs",
+    "tests/allocations.rs",
 ];
 
 /// Who may call what mints a promise: the function, and the beginnings of the paths that may.

@@ -19,8 +19,10 @@ const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// The smallest MTU that any path has (IPv6 asks for it), and the largest of use.
 const MTU_BYTES: std::ops::RangeInclusive<usize> = 1280..=65_536;
 
-/// The bytes that one peer should be able to have under way.
-const WINDOW_BYTES: usize = 2 << 20;
+/// What one peer should be able to have under way: bytes, and the fewest and most datagrams. Where datagrams are long, a
+/// window of bytes alone would be a short run of short ones.
+const WINDOW_BYTES: usize = 4 << 20;
+const WINDOW_DATAGRAMS: std::ops::RangeInclusive<usize> = 128..=2048;
 
 /// The length below which datagrams are not shortened for want of memory: the shortest MTU's.
 const SHORTENED_BYTES_MIN: usize = 1232;
@@ -310,7 +312,7 @@ fn set_buffers(
     longest_bytes: usize,
     notes: &mut Vec<String>,
 ) -> io::Result<(usize, usize)> {
-    let wanted = (WINDOW_BYTES / longest_bytes).max(WINDOW_MIN);
+    let wanted = (WINDOW_BYTES / longest_bytes).clamp(*WINDOW_DATAGRAMS.start(), *WINDOW_DATAGRAMS.end());
     let wanted_bytes = wanted * charged_bytes(longest_bytes) * peers;
     let given_bytes = socket::set_buffer(socket, Buffer::Receive, wanted_bytes)?;
     // What waits here need not wait in the socket too; but a burst should go in one piece.

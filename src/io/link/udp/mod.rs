@@ -14,6 +14,8 @@
 //! kernel hands such runs over as one (UDP_GRO), where it can.
 
 mod base;
+#[cfg(test)]
+mod link_tests;
 mod plain;
 mod queue;
 mod ring;

@@ -212,6 +212,7 @@ impl Queue {
     }
 
     /// How many messages the kernel has.
+    #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         (self.oldest..self.waiting).filter(|&number| self.at(number).state == State::UnderWay).count()
     }

@@ -1,4 +1,5 @@
-//! The socket: its options, its addresses, its errors, and the calls that move several datagrams at once.
+//! The socket: its options, its addresses, its errors, and the calls that move several datagrams at once. Those go to the
+//! kernel without the C library, whose wrappers are points of cancellation and cost a lane that spins.
 #![allow(
     unsafe_code,
     reason = "options and calls that no safe interface has; the kernel reads and writes buffers"
@@ -315,7 +316,9 @@ impl Incoming {
         // SAFETY: the headers name memory of this value, which is borrowed until the call is over: boxes that are never
         // replaced, with the lengths that the headers tell.
         let count = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), headers, batch, libc::MSG_DONTWAIT, std::ptr::null_mut())
+            let timeout = std::ptr::null_mut::<libc::timespec>();
+            let (fd, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT);
+            libc::syscall(libc::SYS_recvmmsg, fd, headers, batch, flags, timeout)
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
@@ -374,9 +377,11 @@ pub(super) fn send<'a>(
     // SAFETY: the headers name locals and memory borrowed for 'a, which the kernel only reads, until the call is over.
     let sent = unsafe {
         if count == 1 {
-            libc::sendmsg(socket.as_raw_fd(), &raw const headers[0].msg_hdr, flags).signum() as c_int
+            let header = &raw const headers[0].msg_hdr;
+            libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), header, flags).signum()
         } else {
-            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as libc::c_uint, flags)
+            let (headers, count) = (headers.as_mut_ptr(), count as libc::c_uint);
+            libc::syscall(libc::SYS_sendmmsg, socket.as_raw_fd(), headers, count, flags)
         }
     };
     match sent {
