@@ -67,6 +67,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/udp/socket.rs",
     "src/io/pool.rs",
     "src/io/reactor/uring.rs",
+    "src/io/reactor/uring/datagrams.rs",
     "tests/allocations.rs",
 ];
 

@@ -123,7 +123,8 @@ impl Reactor {
     }
 
     /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only while
-    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told.
+    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told,
+    /// and what [`Reactor::watch_writes`] asks for.
     pub fn register_for_park(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
         match &self.inner.backend {
             Backend::Uring(uring) => {
@@ -131,6 +132,15 @@ impl Reactor {
                 Ok(())
             }
             Backend::Epoll(epoll) => epoll.borrow_mut().register_for_park(fd, owner, key),
+        }
+    }
+
+    /// Whether one of [`Reactor::register_for_park`] is also to be told that something can be written: its owner has
+    /// something that it could not write.
+    pub fn watch_writes(&self, fd: BorrowedFd<'_>, on: bool) {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().watch_writes(fd, on),
+            Backend::Epoll(epoll) => epoll.borrow_mut().watch_writes(fd, on),
         }
     }
 

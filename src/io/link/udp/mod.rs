@@ -193,8 +193,10 @@ impl Carrier for UdpCarrier {
         if !self.base.can_go(to, parts) || self.base.queue.push(to, parts) {
             return Ok(());
         }
-        // What waits may go now.
-        self.flush();
+        match &mut self.way {
+            Way::Plain(plain) => plain.flush(&mut self.base),
+            Way::Ring(ring) => ring.make_room(&mut self.base),
+        }
         if self.base.queue.push(to, parts) {
             return Ok(());
         }
