@@ -50,6 +50,9 @@ fn some_seeds_are_clean_and_see_something() {
     assert!(sum(|run| run.counts.elections) > 200);
     assert!(sum(|run| run.counts.crashes) > 100);
     assert!(sum(|run| run.counts.index_reads) > 1_000);
+    assert!(sum(|run| run.counts.datagrams) > 50_000);
+    assert!(sum(|run| run.counts.repaired) > 20);
+    assert!(sum(|run| run.counts.sessions) > 100);
 }
 
 #[test]

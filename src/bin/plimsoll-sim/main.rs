@@ -104,8 +104,8 @@ impl Totals {
         let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, .. } = self.counts;
         let rates = [
             ("datagrams", datagrams, 20 * seconds),
-            ("fragments sent again", repaired, seconds / 20),
-            ("sessions that came up again", sessions, seconds / 20),
+            ("fragments sent again", repaired, seconds / 200),
+            ("sessions that came up again", sessions, seconds / 50),
             ("commits", commits, seconds),
             ("elections", elections, seconds / 50),
             ("faults", faults, seconds / 20),

@@ -87,7 +87,6 @@ pub(super) struct State<A> {
     pub(super) takes_bytes: usize,
     /// The window that peers are told.
     pub(super) window: u64,
-    pub(super) kept_bytes: usize,
     pub(super) unheard: Duration,
     pub(super) redial_max: Duration,
     /// At the last poll.
@@ -192,7 +191,6 @@ impl<C: Carrier> DatagramLink<C> {
             random: seed,
             takes_bytes,
             window,
-            kept_bytes,
             unheard,
             redial_max: redial_max.max(2 * REDIAL_MIN),
             now: Time(0),
@@ -211,7 +209,7 @@ impl<C: Carrier> DatagramLink<C> {
                 welcomed: 0,
                 session: None,
                 seen: Seen::new(window),
-                kept: Kept::new(),
+                kept: Kept::new(kept_bytes),
                 assembly: Assembly::new(),
                 told_refusal: None,
                 was_up: false,
