@@ -301,8 +301,8 @@ fn read_body<'a>(header: &Header, body: &'a [u8], drawn: &'a [u8]) -> Result<Bod
             cut.check()?;
             let first = usize::from(header.fragment);
             let missing = drawn;
-            let places = (0..missing.len() * 8).filter(|&bit| missing[bit / 8] >> (bit % 8) & 1 == 1);
-            let last = places.last().ok_or(Malformed::Field("missing"))?;
+            let mut places = (0..missing.len() * 8).filter(|&bit| missing[bit / 8] >> (bit % 8) & 1 == 1);
+            let last = places.next_back().ok_or(Malformed::Field("missing"))?;
             if first + last >= cut.fragments() {
                 return Err(Malformed::Field("missing"));
             }

@@ -173,7 +173,10 @@ impl<A: Copy + Eq> State<A> {
         let mut events = self.end(at, super::Why::Replaced, sink);
         let State { now, window, takes_bytes, .. } = *self;
         let peer = &mut self.peers[at];
-        let session = Session::new(pending, window, takes_bytes, now);
+        let mut session = Session::new(pending, window, takes_bytes, now);
+        if self.reliable {
+            session.trust_path();
+        }
         peer.seen.reset();
         peer.kept.reset();
         peer.assembly.reset();

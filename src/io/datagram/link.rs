@@ -18,6 +18,9 @@ use crate::wire::identity::Identity;
 /// Answers to greetings and to strangers that one poll gives; beyond, they are not answered.
 const REPLIES_MAX: usize = 64;
 
+/// Of them, answers to who names a session that is not known.
+const UNKNOWN_MAX: usize = 8;
+
 /// After a carrier was full it is tried again this soon, if it does not say so itself.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
 
@@ -83,6 +86,8 @@ pub(super) struct State<A> {
     pub(super) notices: Notices<A>,
     pub(super) counters: Counters,
     random: u64,
+    /// The carrier's own words.
+    pub(super) reliable: bool,
     /// The longest datagram of the carrier.
     pub(super) takes_bytes: usize,
     /// The window that peers are told.
@@ -189,6 +194,7 @@ impl<C: Carrier> DatagramLink<C> {
             notices: Notices::new(),
             counters: Counters::default(),
             random: seed,
+            reliable: C::RELIABLE,
             takes_bytes,
             window,
             unheard,
@@ -307,7 +313,11 @@ impl<A: Copy + Eq> State<A> {
 
     /// To be sent after what has come was taken in.
     pub(super) fn reply(&mut self, to: A, session: u64, what: Answer) {
-        if self.replies.len() < REPLIES_MAX {
+        // Who floods a link with what is of no session does not keep it from answering greetings.
+        let unknown = |reply: &&Reply<A>| matches!(reply.what, Answer::Unknown);
+        let crowded =
+            matches!(what, Answer::Unknown) && self.replies.iter().filter(unknown).count() >= UNKNOWN_MAX;
+        if self.replies.len() < REPLIES_MAX && !crowded {
             self.replies.push(Reply { to, session, what });
         } else {
             self.counters.unanswered += 1;
