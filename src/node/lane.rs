@@ -92,7 +92,7 @@ impl Seat {
         let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
         let options = disk::Options {
-            directory: self.directory.clone(),
+            place: disk::Place::Directory(self.directory.clone()),
             segment_bytes: self.config.log.segment_bytes(),
         };
         let log_failed = |error| StartError::Log { lane: self.lane, error };
