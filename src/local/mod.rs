@@ -100,7 +100,7 @@ impl Cluster {
             config.lanes = shape.lanes;
             config.shards = shape.shards;
             config.log.segment_mib = shape.segment_mib;
-            config.log.capacity_mib = shape.capacity_mib;
+            config.log.capacity_mib = Some(shape.capacity_mib);
             config.log.segments_ahead = shape.segments_ahead;
             config.memory.chunks = shape.chunks;
             // The nodes share the machine's cores with each other and with whoever loads them.

@@ -59,7 +59,7 @@ enum Bench {
 
 #[derive(Debug, Subcommand)]
 enum Log {
-    /// Read the logs of a data directory and say what they hold and how they end.
+    /// Read the logs of a data directory or a block device and say what they hold and how they end.
     Verify(verify::Arguments),
 }
 

@@ -32,7 +32,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOp
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
 
@@ -44,6 +44,13 @@ use super::medium::{Aligned, Extent, failure, in_pieces};
 use crate::io::{DiskError, SegmentId};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::types::LaneId;
+
+/// How long a device in use is tried again before it is an error: the kernel takes a killed process's io_uring apart a
+/// moment after the process is gone, and lets go of the device then.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2000 });
+
+/// How often.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// How much the device zeroes by one command of its own.
 const ZERO_COMMAND_BYTES: u64 = 1 << 20;
@@ -105,7 +112,7 @@ impl Claim {
             return Err(refusal(path, "it is not a block device; a log in files has a directory"));
         }
         let exclusive = libc::O_EXCL | libc::O_DIRECT | if writes { libc::O_DSYNC } else { 0 };
-        let mut file = options(writes, exclusive).open(path).map_err(|error| match error.raw_os_error() {
+        let mut file = patiently(|| options(writes, exclusive).open(path)).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY) => refusal(
                 path,
                 "it is in use: mounted, swapped to, part of a volume or a RAID, or held by another node (`lsblk` and \
@@ -170,12 +177,21 @@ impl Claim {
         &self.held
     }
 
+    /// How many segments each lane would have if it were formatted. An error says that it is too small.
+    pub fn room_for(&self, owner: Owner, segment_bytes: u64) -> Result<u64, DiskError> {
+        self.lay_out(owner, segment_bytes, 0).map(|laid| laid.segments)
+    }
+
+    fn lay_out(&self, owner: Owner, segment_bytes: u64, life: u64) -> Result<Superblock, DiskError> {
+        Superblock::lay_out(owner, self.device_bytes, self.block_bytes, segment_bytes, life)
+            .map_err(|why| refusal(&self.path, &why))
+    }
+
     /// Makes it an empty log of this owner, whatever it holds. `life` is drawn at random.
     ///
     /// A crash in the middle leaves a device without a superblock of anybody.
     pub fn format(self, owner: Owner, segment_bytes: u64, life: u64) -> Result<Device, DiskError> {
-        let superblock = Superblock::lay_out(owner, self.device_bytes, self.block_bytes, segment_bytes, life)
-            .map_err(|why| refusal(&self.path, &why))?;
+        let superblock = self.lay_out(owner, segment_bytes, life)?;
         self.format_as(&superblock).map_err(|error| failure("format device", self.path.display(), &error))?;
         Ok(self.into_device(superblock))
     }
@@ -511,6 +527,19 @@ fn write_superblocks(file: &File, superblock: &Superblock) -> io::Result<()> {
     superblock.encode(block.bytes());
     file.write_all_at(block.bytes(), 0)?;
     file.write_all_at(block.bytes(), Superblock::second_at(superblock.device_bytes))
+}
+
+/// Tries again while it is in use, for a while.
+fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                std::thread::park_timeout(RETRY);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn options(writes: bool, flags: i32) -> OpenOptions {
