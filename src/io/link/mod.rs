@@ -1,5 +1,6 @@
 //! Backends of [`crate::io::Link`] and [`crate::io::Port`].
 
+pub mod choice;
 mod report;
 pub mod tcp;
 
