@@ -17,6 +17,7 @@
 
 pub mod config;
 mod devices;
+pub mod doctor;
 mod identity;
 mod lane;
 mod report;

@@ -5,6 +5,7 @@
 
 mod device;
 mod disk;
+mod doctor;
 mod loads;
 #[path = "../loop_device/mod.rs"]
 mod loop_device;

@@ -7,6 +7,7 @@ mod append;
 mod bench;
 mod common;
 mod demo;
+mod doctor;
 mod floor;
 mod node;
 mod read;
@@ -43,6 +44,8 @@ enum Command {
     Transfer(transfer::Arguments),
     /// Start a cluster of real processes, kill its leader under load, and check that nothing was lost.
     Demo(demo::Arguments),
+    /// Say what this machine can do for a node, and what to do about what it cannot. Changes nothing.
+    Doctor(doctor::Arguments),
     /// Look into a node's log.
     #[command(subcommand)]
     Log(Log),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
     };

@@ -19,6 +19,7 @@ mod files;
 mod medium;
 #[cfg(test)]
 mod tests;
+pub mod timing;
 mod uring;
 
 use std::fmt;

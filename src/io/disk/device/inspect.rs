@@ -67,14 +67,19 @@ fn is_blank(bytes: &[u8]) -> bool {
 /// What stands in the first MiB, from this byte on.
 fn name(head: &[u8], from: usize) -> Option<String> {
     let at = from + head[from..].iter().position(|byte| *byte != 0)?;
-    let stands = |signature: &&Signature| signature.1 >= from && head[signature.1..].starts_with(signature.2);
-    Some(match SIGNATURES.iter().find(stands) {
-        Some((name, ..)) => (*name).to_owned(),
+    Some(match signature(head, from) {
+        Some(name) => name.to_owned(),
         None if head.starts_with(b"PLIMSOLL") && from == 0 => {
             "a damaged superblock of a Plimsoll node".to_owned()
         }
         None => format!("something (byte {at} is {:#04x})", head[at]),
     })
+}
+
+/// The signature that stands in the first MiB, from this byte on.
+fn signature(head: &[u8], from: usize) -> Option<&'static str> {
+    let stands = |(_, at, bytes): &&Signature| *at >= from && head[*at..].starts_with(bytes);
+    SIGNATURES.iter().find(stands).map(|(name, ..)| *name)
 }
 
 fn name_tail(tail: &[u8]) -> Option<String> {
@@ -149,6 +154,11 @@ mod tests {
         // A filesystem made since leaves the copy at the end, and its own signature in the block of the first.
         head[1080..1082].copy_from_slice(&[0x53, 0xef]);
         assert_eq!(other(&head, &tail), "an ext2, ext3 or ext4 filesystem");
+        // Also one that left the first sector alone.
+        head[..4096].copy_from_slice(&block);
+        head[512..520].copy_from_slice(b"EFI PART");
+        let what = other(&head, &tail);
+        assert!(what.contains("node 3") && what.contains("a GUID partition table"), "{what}");
         head[..4096].copy_from_slice(&block);
         head[65_600..65_608].copy_from_slice(b"_BHRfS_M");
         let what = other(&head, &tail);

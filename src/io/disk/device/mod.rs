@@ -41,6 +41,7 @@ pub use self::superblock::{Owner, Superblock};
 use self::table::Table;
 use super::files::ZERO_PIECE_BYTES;
 use super::medium::{Aligned, Extent, failure, in_pieces};
+use super::timing::{Timing, time_rewrites};
 use crate::io::{DiskError, SegmentId};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::types::LaneId;
@@ -66,6 +67,12 @@ pub struct Claim {
     device_bytes: u64,
     block_bytes: usize,
     held: Held,
+}
+
+/// Whether somebody holds the device: a filesystem, a volume, a node.
+pub fn is_in_use(path: &Path) -> bool {
+    let opened = options(false, libc::O_EXCL).open(path);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
 /// What is on a device.
@@ -175,6 +182,19 @@ impl Claim {
     /// What it holds.
     pub fn held(&self) -> &Held {
         &self.held
+    }
+
+    /// How long a durable write takes here, by writing again what stands in the last block, which is nothing or the second
+    /// copy of the superblock.
+    ///
+    /// # Panics
+    /// If the device holds something else, or was claimed for reading alone.
+    pub fn time_writes(&self, lasting: Duration) -> io::Result<Timing> {
+        assert!(
+            !matches!(self.held, Held::Other(_)) && self.zeroing.is_some(),
+            "nobody else's device is written"
+        );
+        time_rewrites(&self.file, Superblock::second_at(self.device_bytes), lasting)
     }
 
     /// How many segments each lane would have if it were formatted. An error says that it is too small.
