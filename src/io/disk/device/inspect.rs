@@ -49,15 +49,21 @@ pub(super) fn inspect(head: &[u8], tail: &[u8]) -> Held {
         }
         // The copy at the end counts only where nobody else has begun to use the device.
         (Reading::Blank | Reading::Damaged, Reading::Good(superblock)) if is_rest_blank => {
-            Held::Log(superblock)
+            match signature(head, 0) {
+                Some(name) => Held::Other(written_over(&superblock, name)),
+                None => Held::Log(superblock),
+            }
         }
-        (Reading::Good(superblock), _) => Held::Other(format!(
-            "{}, and {} that was written over it",
-            superblock.owner,
-            name(head, block).or_else(|| name_tail(tail)).unwrap_or_default()
-        )),
+        (Reading::Good(superblock), _) => {
+            let name = name(head, block).or_else(|| name_tail(tail)).unwrap_or_default();
+            Held::Other(written_over(&superblock, &name))
+        }
         _ => Held::Other(name(head, 0).or_else(|| name_tail(tail)).unwrap_or_default()),
     }
+}
+
+fn written_over(superblock: &Superblock, name: &str) -> String {
+    format!("{}, and {name} that was written over it", superblock.owner)
 }
 
 fn is_blank(bytes: &[u8]) -> bool {
