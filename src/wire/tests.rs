@@ -3,9 +3,9 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::aside::Aside;
 use super::client::{Outcome, Reply, Request, ShardStatus, Submit, replies, requests};
 use super::frame::{Builder, Kind, announced_bytes, open};
-use super::aside::Aside;
 use super::hello::{Greeting, Hello, Refusal, Welcome};
 use super::{Malformed, peer};
 use crate::limits::*;

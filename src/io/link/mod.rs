@@ -1,5 +1,7 @@
 //! Backends of [`crate::io::Link`] and [`crate::io::Port`].
 
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod report;
 pub mod tcp;
 
