@@ -13,6 +13,7 @@ alone() {
 }
 faults=io::link::rdma::tests::faults
 alone /tests/lib --ignored --exact $faults::a_device_that_disappears_is_found_again
+alone /tests/lib --ignored --exact $faults::a_port_that_goes_down_is_told_and_comes_back
 # The limit binds who may not lock what it likes.
 chmod 666 /dev/infiniband/*
 ulimit -l 4096

@@ -275,8 +275,7 @@ impl RdmaCarrier {
         if let Err(why) = self.open()
             && self.not_opened.as_ref() != Some(&why)
         {
-            let device = self.options.device.clone().unwrap_or_default();
-            self.tell(Notice::Lost { device, why: why.to_string() });
+            self.tell(Notice::NotFound(why.clone()));
             self.not_opened = Some(why);
         }
     }
@@ -306,23 +305,27 @@ impl RdmaCarrier {
             }
         }
         while events && let Some(event) = self.open.as_ref().and_then(|open| open.device.event()) {
-            match event {
-                Event::Pair(number) => {
-                    let of = |path: &Path| path.queues.as_ref().is_some_and(|q| q.number() == number);
-                    if let Some(at) = self.paths.iter().position(of) {
-                        self.end(now, at, "the device says that the queue pair is in error");
-                    }
+            self.told_by_device(now, event);
+        }
+    }
+
+    fn told_by_device(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Pair(number) => {
+                let of = |path: &Path| path.queues.as_ref().is_some_and(|q| q.number() == number);
+                if let Some(at) = self.paths.iter().position(of) {
+                    self.end(now, at, "the device says that the queue pair is in error");
                 }
-                Event::Completions => self.lose(now, "its completion queue is in error"),
-                Event::Gone => self.lose(now, "it says so itself"),
-                Event::PortDown | Event::PortUp => {
-                    let up = event == Event::PortUp;
-                    self.tell(Notice::Port { up });
-                    let connected = self.paths.iter().filter(|path| !up && path.setup.is_connected());
-                    self.changes.extend(connected.map(|path| (path.peer, false)));
-                }
-                Event::Other(_) => {}
             }
+            Event::Completions => self.lose(now, "its completion queue is in error"),
+            Event::Gone => self.lose(now, "it says so itself"),
+            Event::PortDown | Event::PortUp => {
+                let up = event == Event::PortUp;
+                self.tell(Notice::Port { up });
+                let connected = self.paths.iter().filter(|path| !up && path.setup.is_connected());
+                self.changes.extend(connected.map(|path| (path.peer, false)));
+            }
+            Event::Other(_) => {}
         }
     }
 
@@ -418,6 +421,12 @@ impl RdmaCarrier {
     pub(super) fn spoil(&mut self, peer: NodeId) {
         let path = self.paths.iter_mut().find(|path| path.peer == peer);
         path.and_then(|path| path.queues.as_mut()).expect("there is a queue pair").spoil();
+    }
+
+    /// As if the device told it.
+    #[cfg(test)]
+    pub(super) fn inject(&mut self, now: Time, event: Event) {
+        self.told_by_device(now, event);
     }
 
     /// How many sends to this peer the device has not confirmed.

@@ -80,6 +80,8 @@ pub enum Notice {
         /// How that was found.
         why: String,
     },
+    /// It is not found again, or cannot be used: told once for every reason.
+    NotFound(Unavailable),
     /// The port is down, or up again.
     Port {
         /// Whether it is up.
@@ -110,6 +112,7 @@ impl fmt::Display for Notice {
             Notice::Lost { device, why } => {
                 write!(f, "RDMA: device {device} is gone ({why}); it is looked for every second")
             }
+            Notice::NotFound(why) => write!(f, "RDMA: {why}; the device is looked for every second"),
             Notice::Port { up: true } => f.write_str("RDMA: the port is up"),
             Notice::Port { up: false } => f.write_str("RDMA: the port is down"),
             Notice::LeftOut(count) => write!(f, "RDMA: {count} more lines like the last ones were left out"),

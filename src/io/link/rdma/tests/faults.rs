@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::super::verbs::Event;
 use super::*;
 use crate::wire::aside::Reason;
 
@@ -75,7 +76,8 @@ fn a_device_that_is_not_there_is_named_with_those_that_are() {
     assert!(why.contains("ibv_query_gid"), "{why}");
 }
 
-/// Takes the device away and gives it back, so that it is run alone, by the guest.
+/// The event is given by hand: Soft-RoCE is not removed while a process has it open. The device is then really not there
+/// for some seconds. Run alone, by the guest.
 #[test]
 #[ignore = "removes the device rxe0 of this machine"]
 fn a_device_that_disappears_is_found_again() {
@@ -86,12 +88,21 @@ fn a_device_that_disappears_is_found_again() {
     assert!(has_device("a_device_that_disappears"));
     let mut nodes = connected(|_| ());
     exchange_some(&mut nodes, 0);
-    rdma("link delete rxe0");
-    pump(&mut nodes, |nodes| nodes.iter().all(|node| !node.carrier.has_device() && !node.is_up()));
-    for node in &mut nodes {
-        assert!(node.told(|notice| matches!(notice, Notice::Lost { .. })) >= 1);
-        assert_eq!(node.changes.last(), Some(&false));
+    for (node, event) in nodes.iter_mut().zip([Event::Gone, Event::Completions]) {
+        let now = node.now();
+        node.carrier.inject(now, event);
+        assert!(!node.carrier.has_device() && !node.is_up());
         assert!(node.send(&[b"lost"]));
+    }
+    rdma("link delete rxe0");
+    // The device's own end, and that it cannot be opened again: told once, however often it is tried.
+    let start = Instant::now();
+    pump(&mut nodes, |_| start.elapsed() > 3 * REOPEN_PAUSE);
+    for node in &mut nodes {
+        assert_eq!(node.told(|notice| matches!(notice, Notice::Lost { .. })), 1);
+        assert_eq!(node.told(|notice| matches!(notice, Notice::NotFound(_))), 1);
+        assert_eq!(node.changes.last(), Some(&false));
+        assert!(!node.carrier.has_device());
     }
     rdma("link add rxe0 type rxe netdev eth0");
     pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));
@@ -99,6 +110,26 @@ fn a_device_that_disappears_is_found_again() {
     for node in &nodes {
         assert_eq!(node.told(|notice| matches!(notice, Notice::Opened { .. })), 2);
     }
+}
+
+/// The cable is pulled: told at once, and when it is back the path is there again.
+#[test]
+#[ignore = "takes the interface eth0 of this machine down"]
+fn a_port_that_goes_down_is_told_and_comes_back() {
+    let ip = |arguments: &str| {
+        let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {arguments}");
+    };
+    assert!(has_device("a_port_that_goes_down"));
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    ip("link set eth0 down");
+    pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: false }) == 1));
+    assert!(nodes.iter().all(|node| node.changes == [true, false]));
+    ip("link set eth0 up");
+    pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: true }) == 1));
+    pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));
+    exchange_some(&mut nodes, 1);
 }
 
 /// With a memlock limit below the pool's 16 MiB and above what paths need.
@@ -114,6 +145,7 @@ fn a_pool_that_may_not_be_locked_is_copied_from() {
     chunk.spare_mut()[..3000].copy_from_slice(&pattern(0, 3000));
     let frozen = chunk.freeze(3000);
     assert!(nodes[0].send(&[&frozen]));
+    pump(&mut nodes, |nodes| nodes[1].got.len() == 1);
     exchange_some(&mut nodes, 0);
     assert_eq!(nodes[1].got[0], pattern(0, 3000));
     assert_eq!(nodes[0].carrier.counters().gathered_bytes, 0);
