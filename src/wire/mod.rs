@@ -16,6 +16,7 @@
 
 pub mod aside;
 pub mod client;
+pub mod datagram;
 pub mod frame;
 pub mod hello;
 pub mod identity;
