@@ -62,6 +62,12 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/clock/tsc.rs",
     "src/io/disk/device/discard.rs",
     "src/io/disk/uring.rs",
+    "src/io/link/rdma/verbs/completion.rs",
+    "src/io/link/rdma/verbs/device.rs",
+    "src/io/link/rdma/verbs/memory.rs",
+    "src/io/link/rdma/verbs/queues.rs",
+    "src/io/link/rdma/verbs/receive.rs",
+    "src/io/link/rdma/verbs/send.rs",
     "src/io/pool.rs",
     "src/io/reactor/uring.rs",
 ];

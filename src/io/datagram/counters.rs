@@ -55,6 +55,6 @@ pub struct Counters {
     pub repaired: u64,
     /// Repair requests for frames that were not kept any more.
     pub repairs_missed: u64,
-    /// Times that credits had been used up and more were asked for.
+    /// Times that more credits were asked for because none came by themselves.
     pub starved: u64,
 }

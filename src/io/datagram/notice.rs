@@ -1,9 +1,13 @@
+use alloc::collections::VecDeque;
 use core::fmt;
 use core::time::Duration;
 
-use crate::types::NodeId;
+use crate::types::{NodeId, Time};
 use crate::wire::Malformed;
 use crate::wire::hello::Refusal;
+
+/// Notices that nobody has read yet, at most.
+const NOTICES_MAX: usize = 64;
 
 /// Something that an operator may want to read, as a line each. The link itself prints nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,5 +158,43 @@ impl<A: fmt::Debug> fmt::Display for Notice<A> {
             Notice::Malformed { address, how } => write!(f, "dropped a datagram of {address:?}: {how}"),
             Notice::LeftOut(count) => write!(f, "{count} more lines like the last ones were left out"),
         }
+    }
+}
+
+/// What is to be told.
+#[derive(Debug)]
+pub(super) struct Notices<A> {
+    waiting: VecDeque<Notice<A>>,
+    left_out: u64,
+    /// When something malformed was last told of.
+    malformed_at: Option<Time>,
+}
+
+impl<A> Notices<A> {
+    pub(super) fn new() -> Notices<A> {
+        Notices { waiting: VecDeque::with_capacity(NOTICES_MAX), left_out: 0, malformed_at: None }
+    }
+
+    pub(super) fn push(&mut self, notice: Notice<A>) {
+        if self.waiting.len() < NOTICES_MAX {
+            self.waiting.push_back(notice);
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    pub(super) fn malformed(&mut self, now: Time, address: A, how: Malformed) {
+        if self.malformed_at.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
+            self.malformed_at = Some(now);
+            self.push(Notice::Malformed { address, how });
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<Notice<A>> {
+        let next = self.waiting.pop_front();
+        if next.is_none() && self.left_out > 0 {
+            return Some(Notice::LeftOut(core::mem::take(&mut self.left_out)));
+        }
+        next
     }
 }

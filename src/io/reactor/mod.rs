@@ -36,6 +36,8 @@ pub enum Owner {
     Disk = 2,
     /// The mailbox through which other threads reach the lane.
     Mailbox = 3,
+    /// The carrier of datagrams over RDMA.
+    Rdma = 4,
 }
 
 /// A descriptor that became ready, edge-triggered: use it until it would block. May be spurious.
