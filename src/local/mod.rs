@@ -107,7 +107,7 @@ impl Cluster {
             config.lanes = shape.lanes;
             config.shards = shape.shards;
             config.log.segment_mib = shape.segment_mib;
-            config.log.capacity_mib = shape.capacity_mib;
+            config.log.capacity_mib = Some(shape.capacity_mib);
             config.log.segments_ahead = shape.segments_ahead;
             config.memory.chunks = shape.chunks;
             config.links.clone_from(&shape.links);

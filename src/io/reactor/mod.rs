@@ -5,6 +5,7 @@
 //! comes first with one system call; over epoll the disk's helper thread wakes it through an eventfd.
 
 mod epoll;
+pub mod probe;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,8 @@ pub enum Owner {
     Mailbox = 3,
     /// The carrier of datagrams over UDP.
     Udp = 4,
+    /// The carrier of datagrams over RDMA.
+    Rdma = 5,
 }
 
 /// A descriptor that became ready, edge-triggered: use it until it would block. May be spurious.

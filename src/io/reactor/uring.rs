@@ -358,6 +358,18 @@ impl Uring {
         unsafe { self.ring.submitter().register_buffers(regions) }
     }
 
+    /// Registers a little memory and a few files, and takes them back: whether the system allows it.
+    pub(super) fn try_registrations(&mut self) -> (io::Result<()>, io::Result<()>) {
+        let memory = vec![0u8; 1 << 20];
+        let region = libc::iovec { iov_base: memory.as_ptr().cast_mut().cast(), iov_len: memory.len() };
+        // SAFETY: nothing is read into the memory or written from it, and it outlives the `release` below.
+        let buffers = unsafe { self.register_buffers(&[region]) };
+        let files = self.register_files(4);
+        self.release();
+        drop(memory);
+        (buffers, files)
+    }
+
     /// Makes an empty table of files.
     pub(crate) fn register_files(&mut self, files: u32) -> io::Result<()> {
         self.ring.submitter().register_files_sparse(files)
@@ -462,6 +474,15 @@ pub(super) enum Flavour {
 impl Flavour {
     /// From the best on.
     pub(super) const ALL: [Flavour; 3] = [Flavour::Deferred, Flavour::Cooperative, Flavour::Plain];
+
+    /// As the kernel calls it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Flavour::Deferred => "SINGLE_ISSUER and DEFER_TASKRUN",
+            Flavour::Cooperative => "COOP_TASKRUN",
+            Flavour::Plain => "no flags",
+        }
+    }
 
     fn set_up(self) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();

@@ -153,6 +153,10 @@ fn try_wire(input: &[u8]) -> bool {
         let _ = frame::announced_bytes(head);
     }
     let mut accepted = wire::hello::Greeting::decode(input).is_ok();
+    if let Ok(aside) = wire::aside::Aside::decode(input) {
+        accepted = true;
+        assert_eq!(aside.encode(), input, "an aside is written as it was read");
+    }
     if let Ok(messages) = wire::peer::decode(input) {
         accepted = true;
         for (shard, message, records) in messages {

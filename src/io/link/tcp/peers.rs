@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::asides::Asides;
 use super::connection::{Connection, PEER_UNHEARD, State, dial, insert, remove};
 use super::stream::{Broken, Next};
 use super::{Acceptor, Identity, LISTENER_KEY, UNGREETED_MAX, set_options};
@@ -50,12 +51,12 @@ pub struct LinkOptions {
 }
 
 #[derive(Debug)]
-struct Peer {
-    id: NodeId,
+pub(super) struct Peer {
+    pub(super) id: NodeId,
     address: SocketAddr,
     store: Option<StoreId>,
     /// The slot of the connection that is up.
-    up: Option<usize>,
+    pub(super) up: Option<usize>,
     /// Whether this end dials.
     dials: bool,
     /// The slot of the connection that is being made.
@@ -66,7 +67,8 @@ struct Peer {
     told_unreachable: bool,
     /// The last refusal told to the operator.
     told_refusal: Option<Refusal>,
-    was_up: bool,
+    /// How many connections with it have come up.
+    pub(super) connections: u64,
 }
 
 /// See the module.
@@ -75,12 +77,13 @@ pub struct TcpLink {
     identity: Identity,
     reactor: Reactor,
     acceptor: Acceptor,
-    peers: Vec<Peer>,
-    slots: Vec<Option<Connection>>,
+    pub(super) peers: Vec<Peer>,
+    pub(super) slots: Vec<Option<Connection>>,
     learned: Vec<(NodeId, StoreId)>,
+    pub(super) asides: Asides,
     random: u64,
     /// Something is left to do although no readiness will tell of it.
-    unfinished: bool,
+    pub(super) unfinished: bool,
     counters: Counters,
     reporter: Reporter,
 }
@@ -163,12 +166,13 @@ impl TcpLink {
             redial_base: REDIAL_MIN,
             told_unreachable: false,
             told_refusal: None,
-            was_up: false,
+            connections: 0,
         });
         Ok(TcpLink {
             peers: peers.collect(),
             slots: Vec::with_capacity(UNGREETED_MAX + 2 * VOTERS_MAX),
             learned: Vec::new(),
+            asides: Asides::default(),
             random: seed(identity),
             unfinished: true,
             counters: Counters::default(),
@@ -287,6 +291,11 @@ impl TcpLink {
                             *events += 1;
                             let from = self.peers[peer].id;
                             sink(LinkEvent::Frame { from, bytes: connection.stream.bytes(range) });
+                        }
+                        State::Up(peer) if kind == Kind::Aside => {
+                            *events += 1;
+                            let from = self.peers[peer].id;
+                            self.asides.take_in(from, connection.stream.bytes(range))?;
                         }
                         _ => {
                             let greeting = Greeting::decode(connection.stream.bytes(range));
@@ -415,8 +424,9 @@ impl TcpLink {
             peer.store = Some(store);
             self.learned.push((peer.id, store));
         }
-        self.counters.reconnects += u64::from(peer.was_up);
-        (peer.up, peer.dialing, peer.was_up) = (Some(slot), None, true);
+        self.counters.reconnects += u64::from(peer.connections > 0);
+        (peer.up, peer.dialing) = (Some(slot), None);
+        peer.connections += 1;
         (peer.redial_base, peer.told_unreachable, peer.told_refusal) = (REDIAL_MIN, false, None);
         self.reporter.line(now, format_args!("connected with node {} at {}", peer.id, connection.address));
         sink(LinkEvent::Up(peer.id));
