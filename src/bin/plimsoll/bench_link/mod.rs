@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// The longest packet of a link of datagrams
     #[arg(long, default_value_t = LOOPBACK_MTU_BYTES)]
     mtu: usize,
+    /// Every datagram by itself, although the kernel could take several as one
+    #[arg(long)]
+    apart: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -130,6 +133,7 @@ impl Way for Udp {
     fn open(arguments: &Arguments, seat: Seat<UdpSocket>, reactor: &Reactor) -> std::io::Result<Self::Link> {
         let mut options = udp::Options::new(seat.socket, 1, arguments.mtu);
         options.busy_poll = true;
+        options.joins = !arguments.apart;
         options.backend = match arguments.socket {
             None => udp::Backend::default(),
             Some(Socket::Plain) => udp::Backend::Plain,
@@ -194,6 +198,7 @@ pub(crate) struct Measured {
     lost: u64,
     words: Vec<String>,
     frame_bytes: usize,
+    raw_bytes: usize,
 }
 
 fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -255,6 +260,7 @@ fn rounds<W: Way>(
         lost: 0,
         words: W::words(&end.link),
         frame_bytes: end.frame_bytes(bytes),
+        raw_bytes: raw.message_bytes(bytes),
     };
     let lasting = Duration::from_secs(arguments.seconds);
     let until = Instant::now() + lasting.mul_f64(0.8);
@@ -310,7 +316,7 @@ fn figures(latencies: &Histogram<u64>) -> Value {
 }
 
 fn report(arguments: &Arguments, measured: &Measured) {
-    let Measured { link, raw, rounds, frames_per_s, lost, words, frame_bytes } = measured;
+    let Measured { link, raw, rounds, frames_per_s, lost, words, frame_bytes, raw_bytes } = measured;
     let mb_per_s = (frames_per_s * *frame_bytes as f64 / 1e4).round() / 100.0;
     let samples = link.len();
     let ratio = figure(link, 0.5) / figure(raw, 0.5).max(0.001);
@@ -320,6 +326,7 @@ fn report(arguments: &Arguments, measured: &Measured) {
             "link": format!("{:?}", arguments.link).to_lowercase(),
             "bytes": arguments.bytes,
             "frame_bytes": frame_bytes,
+            "raw_bytes": raw_bytes,
             "rtt_us": figures(link),
             "raw_us": figures(raw),
             "ratio_p50": ratio,
@@ -333,7 +340,9 @@ fn report(arguments: &Arguments, measured: &Measured) {
         .to_string());
         return;
     }
-    say(&format!("{samples} round trips of {frame_bytes} bytes in {rounds} rounds, {lost} lost"));
+    say(&format!(
+        "{samples} round trips of {frame_bytes} bytes (raw: {raw_bytes}) in {rounds} rounds, {lost} lost"
+    ));
     say(&figures_head("microseconds"));
     for (name, latencies) in [("link", link), ("raw socket", raw)] {
         let figures = [0.5, 0.9, 0.99, 0.999, 1.0].map(|quantile| figure(latencies, quantile));

@@ -59,6 +59,8 @@ pub struct Options {
     pub mtu_bytes: usize,
     /// The lane spins: the kernel may look at the device's queue for it.
     pub busy_poll: bool,
+    /// Runs of datagrams of one length may go to the kernel, and come from it, as one. Off, if a device does it wrong.
+    pub joins: bool,
     /// How it speaks to the kernel.
     pub backend: Backend,
 }
@@ -66,7 +68,7 @@ pub struct Options {
 impl Options {
     /// With what fits most lanes.
     pub fn new(socket: UdpSocket, peers: usize, mtu_bytes: usize) -> Options {
-        Options { socket, peers, mtu_bytes, busy_poll: false, backend: Backend::default() }
+        Options { socket, peers, mtu_bytes, busy_poll: false, joins: true, backend: Backend::default() }
     }
 }
 
