@@ -45,8 +45,10 @@ pub(crate) fn run(name: &str, time: Duration) -> bool {
         "wire" => Target::Wire,
         "log" => Target::Log,
         "raft" => Target::Raft,
+        "datagram" => Target::Datagram,
+        "datagram-link" => Target::DatagramLink,
         _ => {
-            eprintln!("{name} is none of wire, log, raft, config");
+            eprintln!("{name} is none of wire, log, raft, datagram, datagram-link, config");
             return false;
         }
     };

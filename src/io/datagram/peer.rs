@@ -182,7 +182,8 @@ impl<A: Copy> Peer<A> {
             asking(&session.suspect),
             self.assembly.next_wake(),
         ];
-        let ready = session.echo.is_some() && session.credits.has(Class::Control)
+        let owes = session.echo.is_some() || self.seen.owes();
+        let ready = owes && session.credits.has(Class::Control)
             || session.speaks
             || self.kept.has_work() && session.credits.has(Class::Fragment);
         if ready { Time(0) } else { timers.into_iter().min().unwrap_or(Time::NEVER) }
@@ -285,9 +286,14 @@ impl<A: Copy> Session<A> {
         narrow && !core::mem::replace(&mut path.told, true)
     }
 
+    /// The carrier sees to it that the path carries what it takes.
+    pub(super) fn trust_path(&mut self) {
+        (self.path_bytes, self.path.next_at) = (self.wanted_bytes, Time::NEVER);
+    }
+
     /// A hello of this length was carried.
     pub(super) fn carried(&mut self, now: Time, got_bytes: usize) {
-        if got_bytes >= self.wanted_bytes {
+        if got_bytes >= self.wanted_bytes && self.path.next_at != Time::NEVER {
             self.path_bytes = self.wanted_bytes;
             (self.path.pause, self.path.next_at) = (PATH_PROBE_MAX, now.after(PATH_PROBE_MAX));
         }

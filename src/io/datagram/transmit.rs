@@ -180,7 +180,8 @@ impl<C: Carrier> DatagramLink<C> {
                 first: missing.first,
                 missing: &missing.bitmap[..missing.len_bytes],
             };
-            if out.body(session, &mut peer.seen, Class::Control, &body, 0).is_ok() {
+            // What is kept back stays for credits.
+            if out.body(session, &mut peer.seen, Class::Data, &body, 0).is_ok() {
                 out.counters.repairs_asked += 1;
             }
         }
