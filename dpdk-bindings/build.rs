@@ -3,6 +3,7 @@
 fn main() {
     println!("cargo::rerun-if-changed=shim.c");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG");
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
     #[cfg(feature = "link")]
     if let Err(why) = link::build() {

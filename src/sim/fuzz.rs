@@ -4,6 +4,8 @@
 //! Mutations of a kept corpus, without feedback from coverage: checksums are set right again in every second attempt,
 //! so that what lies behind them is reached.
 
+mod ethernet;
+
 use std::collections::BTreeMap;
 
 use super::model::Node;
@@ -25,6 +27,8 @@ use crate::wire::{self, frame};
 pub enum Target {
     /// Frames of every kind.
     Wire,
+    /// Ethernet frames.
+    Ethernet,
     /// A log as it lies on a disk.
     Log,
     /// Any sequence of messages, timeouts, crashes and finished writes.
@@ -48,6 +52,7 @@ impl Fuzzer {
         let mut corpus = corpus;
         match target {
             Target::Wire => corpus.extend(sample_frames()),
+            Target::Ethernet => corpus.extend(ethernet::samples()),
             Target::Log => corpus.push(sample_log(&pool)),
             Target::Raft => corpus.push(vec![0; 64]),
         }
@@ -66,6 +71,9 @@ impl Fuzzer {
         if self.target == Target::Wire && random.chance(700_000) {
             reseal(&mut bytes);
         }
+        if self.target == Target::Ethernet && random.chance(700_000) {
+            ethernet::reseal(&mut bytes);
+        }
         bytes
     }
 
@@ -76,6 +84,7 @@ impl Fuzzer {
     pub fn attempt(&mut self, input: &[u8]) {
         let accepted = match self.target {
             Target::Wire => try_wire(input),
+            Target::Ethernet => ethernet::attempt(input),
             Target::Log => try_log(&self.pool, input),
             Target::Raft => try_raft(input),
         };

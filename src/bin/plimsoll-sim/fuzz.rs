@@ -43,10 +43,11 @@ pub(crate) fn run(name: &str, time: Duration) -> bool {
     }
     let target = match name {
         "wire" => Target::Wire,
+        "ethernet" => Target::Ethernet,
         "log" => Target::Log,
         "raft" => Target::Raft,
         _ => {
-            eprintln!("{name} is none of wire, log, raft, config");
+            eprintln!("{name} is none of wire, ethernet, log, raft, config");
             return false;
         }
     };
