@@ -36,13 +36,13 @@ struct plimsoll_port_counters {
 
 /* The log: every line goes to `sink`, on the thread that writes it. */
 
-typedef void (*plimsoll_sink)(const char *line, size_t len_bytes);
+typedef void (*plimsoll_sink)(int level, const char *line, size_t len_bytes);
 
 static ssize_t log_write(void *cookie, const char *text, size_t len_bytes)
 {
     plimsoll_sink sink;
     memcpy(&sink, &cookie, sizeof sink);
-    sink(text, len_bytes);
+    sink(rte_log_cur_msg_loglevel(), text, len_bytes);
     return (ssize_t)len_bytes;
 }
 
@@ -218,6 +218,12 @@ const uint8_t *plimsoll_dpdk_mbuf_data(const struct rte_mbuf *mbuf, uint16_t *le
     *len_bytes = rte_pktmbuf_data_len(mbuf);
     *whole = mbuf->nb_segs == 1;
     return rte_pktmbuf_mtod(mbuf, const uint8_t *);
+}
+
+/* The port that a frame came from. */
+uint16_t plimsoll_dpdk_mbuf_port(const struct rte_mbuf *mbuf)
+{
+    return mbuf->port;
 }
 
 /* What the port says of a received frame's checksums: 1 the header's holds, 2 it does not, 4 UDP's holds, 8 it does

@@ -63,8 +63,8 @@ pub struct PortCounters {
     pub errors_out: u64,
 }
 
-/// Takes a line of libdpdk's log, on the thread that writes it.
-pub type LogSink = extern "C" fn(line: *const c_char, len_bytes: usize);
+/// Takes a line of libdpdk's log (level 4: an error, 8: for debugging), on the thread that writes it.
+pub type LogSink = extern "C" fn(level: c_int, line: *const c_char, len_bytes: usize);
 
 unsafe extern "C" {
     /// Starts libdpdk, once per process. Arguments as of a command line, the program's name first.
@@ -152,6 +152,8 @@ unsafe extern "C" {
     pub fn plimsoll_dpdk_mbuf_append(mbuf: *mut Mbuf, len_bytes: u16) -> *mut u8;
     /// The bytes of its first segment; `whole` is 1 when there is no other.
     pub fn plimsoll_dpdk_mbuf_data(mbuf: *const Mbuf, len_bytes: *mut u16, whole: *mut c_int) -> *const u8;
+    /// The port that it came from.
+    pub fn plimsoll_dpdk_mbuf_port(mbuf: *const Mbuf) -> u16;
     /// What the port says of its checksums: 1 the header's holds, 2 it does not, 4 UDP's holds, 8 it does not.
     pub fn plimsoll_dpdk_mbuf_checksums(mbuf: *const Mbuf) -> c_int;
     /// Leaves both checksums to the port.

@@ -147,6 +147,24 @@ pub enum Refused {
     Address,
 }
 
+impl Refused {
+    /// Every reason, in the order of their numbers (`Refused as usize`).
+    pub const ALL: [Refused; 12] = [
+        Refused::Truncated,
+        Refused::Vlan,
+        Refused::Type,
+        Refused::Arp,
+        Refused::Header,
+        Refused::Options,
+        Refused::Fragment,
+        Refused::Length,
+        Refused::IpChecksum,
+        Refused::Protocol,
+        Refused::UdpChecksum,
+        Refused::Address,
+    ];
+}
+
 impl Mac {
     /// Every station's.
     pub const BROADCAST: Mac = Mac([0xff; 6]);

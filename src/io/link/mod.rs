@@ -1,5 +1,7 @@
 //! Backends of [`crate::io::Link`] and [`crate::io::Port`].
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 mod report;
 pub mod tcp;
 

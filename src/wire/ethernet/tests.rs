@@ -220,3 +220,10 @@ fn arbitrary_bytes_are_refused_or_lie_within_the_frame() {
     }
     assert!(accepted > 1000, "only {accepted} of the frames were read");
 }
+
+#[test]
+fn reasons_are_numbered_without_gaps() {
+    for (number, why) in Refused::ALL.into_iter().enumerate() {
+        assert_eq!(why as usize, number);
+    }
+}
