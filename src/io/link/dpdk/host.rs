@@ -16,7 +16,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,7 @@ pub(super) struct Port {
     dials: bool,
     shut: CachePadded<AtomicU32>,
     link: AtomicU8,
-    /// When to connect again, in nanoseconds since [`Keeper::begin`].
+    /// When to connect again at the earliest, as [`nanos`] count.
     retry: AtomicU64,
 }
 
@@ -260,7 +260,7 @@ impl Host {
     }
 
     /// Looks at every link, and connects those again that want it.
-    fn look(&self, now: u64) {
+    fn look(&self) {
         let taken = lock(&self.taken);
         if *taken == 0 {
             return;
@@ -270,12 +270,16 @@ impl Host {
             if port.link.swap(link, Ordering::AcqRel) != link {
                 self.generation.fetch_add(1, Ordering::Release);
             }
+            if link == UP {
+                // Greeted long ago: should it go, it is tried at once.
+                port.retry.store(0, Ordering::Relaxed);
+            }
             let torn_down = port.shut.load(Ordering::SeqCst) & TORN_DOWN != 0;
-            if link == DOWN && port.dials && !torn_down && port.retry.load(Ordering::Relaxed) <= now {
+            if link == DOWN && port.dials && !torn_down && port.retry.load(Ordering::Relaxed) <= nanos() {
                 self.shut(port, STOPPED);
                 port.stop();
-                let after = if port.start(&self.options) == 0 { RETRY_SILENT } else { RETRY_REFUSED };
-                port.retry.store(now + after.as_nanos() as u64, Ordering::Relaxed);
+                // Whatever comes of it is seen at the next look.
+                let _ = port.start(&self.options);
             }
         }
     }
@@ -356,6 +360,9 @@ impl Port {
     fn start(&self, options: &Options) -> i32 {
         // SAFETY: the port is set up and stopped, its gate is shut, and the caller holds the host's lock.
         let ret = unsafe { sys::rte_eth_dev_start(self.id) };
+        // A driver that is stopped while it greets its peer breaks: it gets the time for that.
+        let after = if ret == 0 { RETRY_SILENT } else { RETRY_REFUSED };
+        self.retry.store(nanos() + after.as_nanos() as u64, Ordering::Relaxed);
         if ret != 0 {
             return ret;
         }
@@ -507,13 +514,11 @@ fn open_after_teardown() {
 
 /// Looks after the ports of every node of this process, for as long as it runs.
 pub(super) fn keep() {
-    let begin = Instant::now();
     let mut torn_down: Option<Instant> = None;
     loop {
         thread::park_timeout(LOOK_EVERY);
         let hosts = hosts();
-        let now = begin.elapsed().as_nanos() as u64;
-        hosts.iter().for_each(|host| host.look(now));
+        hosts.iter().for_each(|host| host.look());
         let shut = |port: &Port| port.shut.load(Ordering::SeqCst) & TORN_DOWN != 0;
         if !hosts.iter().flat_map(|host| &host.ports).any(shut) {
             torn_down = None;
@@ -521,6 +526,12 @@ pub(super) fn keep() {
             open_after_teardown();
         }
     }
+}
+
+/// Nanoseconds since this was first asked.
+fn nanos() -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 fn hosts() -> Vec<Arc<Host>> {
