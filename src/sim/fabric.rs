@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use super::clock::ClockState;
+use super::datagrams::Deliveries;
 use super::disk::DiskState;
 use super::net::{NetEvent, Network};
 use super::oracle::Oracle;
@@ -100,6 +101,8 @@ pub(super) struct Fabric {
     pub(super) nodes: Vec<NodeState>,
     pub(super) net: Network,
     pub(super) oracle: Oracle,
+    /// Frames that may come out of datagrams.
+    pub(super) deliveries: Deliveries,
     pub(super) trace: Trace,
     /// When the last thing that a client and a node sent each other arrives.
     pub(super) streams_ns: Vec<u64>,
@@ -119,6 +122,7 @@ impl Fabric {
             now_ns: 0,
             net: Network::new(&plan, &mut random),
             oracle: Oracle::new(&plan),
+            deliveries: Deliveries::default(),
             trace: Trace::new(plan.nodes, verbose),
             queue: BinaryHeap::new(),
             events: Vec::new(),

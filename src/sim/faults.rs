@@ -94,7 +94,10 @@ impl World {
 
     fn crash(&mut self, node: usize, power: bool) {
         if self.lanes[node].is_some() {
-            self.fabric.borrow_mut().oracle.counts.crashes += 1;
+            let fabric = &mut *self.fabric.borrow_mut();
+            fabric.oracle.counts.crashes += 1;
+            // From here on it says no more, not even that it goes.
+            fabric.nodes[node].up = false;
         }
         self.stop(node, if power { "power lost" } else { "killed" }, true);
         if power {

@@ -1,5 +1,6 @@
 //! The network between the nodes: every directed link has its own loss, delay, and faults.
 
+use super::datagrams::Watched;
 use super::fabric::{Event, Fabric, Shared};
 use super::plan::Plan;
 use super::random::Random;
@@ -13,6 +14,7 @@ use crate::wire;
 pub(super) enum NetEvent {
     Down { peer: NodeId, by_peer: bool },
     Frame { from: NodeId, bytes: Vec<u8> },
+    Datagram { from: NodeId, bytes: Vec<u8> },
 }
 
 /// One direction between two nodes.
@@ -65,6 +67,11 @@ impl Network {
         (way.cut, way.loss_ppm, way.clogged_until_ns) = (false, 0, 0);
     }
 
+    /// Too much is under way.
+    pub(super) fn is_crowded(&self, from: usize, to: usize) -> bool {
+        self.ways[from * self.nodes + to].waiting >= WAITING_MAX
+    }
+
     /// A frame has come.
     pub(super) fn arrived(&mut self, from: usize, to: usize) {
         self.way(from, to).waiting -= 1;
@@ -83,19 +90,32 @@ pub(super) fn node_of(id: NodeId) -> usize {
 
 impl Fabric {
     /// Sends a frame on its way, if it is not lost.
-    fn transmit(&mut self, from: usize, to: usize, mut bytes: Vec<u8>) -> Result<(), Full<()>> {
-        if self.net.way(from, to).waiting >= WAITING_MAX {
+    fn transmit(&mut self, from: usize, to: usize, bytes: Vec<u8>) -> Result<(), Full<()>> {
+        if self.net.is_crowded(from, to) {
             return Err(Full(()));
         }
         self.on_frame_of(from);
         self.mark_frame(from, to, &bytes);
         self.oracle.on_frame(from, to, &bytes);
+        let lost = self.launch(from, to, bytes.clone());
+        self.note_frame(from, to, &bytes, lost);
+        Ok(())
+    }
+
+    /// A frame that a lane sends by way of datagrams, of which it is not known yet what becomes.
+    pub(super) fn tell_frame(&mut self, from: usize, to: usize, bytes: &[u8], lost: bool) {
+        self.mark_frame(from, to, bytes);
+        self.oracle.on_frame(from, to, bytes);
+        self.note_frame(from, to, bytes, lost);
+    }
+
+    /// Lets a frame or a datagram go, whatever becomes of it; whether it is lost at once.
+    pub(super) fn launch(&mut self, from: usize, to: usize, mut bytes: Vec<u8>) -> bool {
         let plan = self.plan.clone();
         let random = &mut self.random;
         let way = self.net.way(from, to);
         if way.cut || random.chance(way.loss_ppm) {
-            self.note_frame(from, to, &bytes, true);
-            return Ok(());
+            return true;
         }
         if !self.calm && random.chance(plan.net.corrupt_ppm) {
             let bit = random.below(bytes.len() as u64 * 8);
@@ -104,9 +124,8 @@ impl Fabric {
         if !self.calm && random.chance(plan.net.duplicate_ppm) {
             self.deliver(from, to, bytes.clone());
         }
-        self.note_frame(from, to, &bytes, false);
         self.deliver(from, to, bytes);
-        Ok(())
+        false
     }
 
     fn deliver(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
@@ -125,7 +144,12 @@ impl Fabric {
             way.last_ns = at_ns;
         }
         way.waiting += 1;
-        self.schedule(at_ns, Event::Net { to, event: NetEvent::Frame { from: node_id(from), bytes } });
+        let from = node_id(from);
+        let event = match self.plan.net.datagrams {
+            Some(_) => NetEvent::Datagram { from, bytes },
+            None => NetEvent::Frame { from, bytes },
+        };
+        self.schedule(at_ns, Event::Net { to, event });
     }
 
     /// The checksum of a frame's head stands for its table, and by way of the records' for most of its body.
@@ -158,14 +182,61 @@ impl Fabric {
 }
 
 /// One node's way to its peers.
-pub(super) struct SimLink {
-    pub(super) fabric: Shared,
-    pub(super) node: usize,
-    /// The last inbox's memory.
-    pub(super) spare: Vec<NetEvent>,
+pub(super) enum SimLink {
+    /// The network moves frames.
+    Frames(FrameLink),
+    /// The network moves datagrams, and the production link makes frames of them.
+    Datagrams(Box<Watched>),
+}
+
+impl SimLink {
+    pub(super) fn new(fabric: Shared, node: usize) -> SimLink {
+        let plan = fabric.borrow().plan.net.datagrams;
+        match plan {
+            Some(plan) => SimLink::Datagrams(Box::new(Watched::new(fabric, node, plan))),
+            None => SimLink::Frames(FrameLink { fabric, node, spare: Vec::new() }),
+        }
+    }
 }
 
 impl Link for SimLink {
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        match self {
+            SimLink::Frames(link) => link.poll(now, sink),
+            SimLink::Datagrams(link) => link.poll(now, sink),
+        }
+    }
+
+    fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        match self {
+            SimLink::Frames(link) => link.send(to, parts),
+            SimLink::Datagrams(link) => link.send(to, parts),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let SimLink::Datagrams(link) = self {
+            link.flush();
+        }
+    }
+
+    fn next_wake(&self) -> Time {
+        match self {
+            SimLink::Frames(link) => link.next_wake(),
+            SimLink::Datagrams(link) => link.next_wake(),
+        }
+    }
+}
+
+/// Whole frames, as over TCP.
+pub(super) struct FrameLink {
+    fabric: Shared,
+    node: usize,
+    /// The last inbox's memory.
+    spare: Vec<NetEvent>,
+}
+
+impl Link for FrameLink {
     fn poll(&mut self, _now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
         let spare = core::mem::take(&mut self.spare);
         let mut inbox = core::mem::replace(&mut self.fabric.borrow_mut().nodes[self.node].inbox, spare);
@@ -174,6 +245,7 @@ impl Link for SimLink {
             match event {
                 NetEvent::Down { peer, by_peer } => sink(LinkEvent::Down { peer, by_peer }),
                 NetEvent::Frame { from, bytes } => sink(LinkEvent::Frame { from, bytes: &bytes }),
+                NetEvent::Datagram { .. } => unreachable!("this network moves frames"),
             }
         }
         self.spare = inbox;

@@ -105,6 +105,12 @@ pub struct Counts {
     pub index_reads: u64,
     /// Lanes that stopped because their disk failed, or would not open what they found.
     pub disk_stops: u64,
+    /// Datagrams that were sent, in the runs that go over datagrams.
+    pub datagrams: u64,
+    /// Of them, fragments that were sent again because they were missed.
+    pub repaired: u64,
+    /// Sessions that came up again.
+    pub sessions: u64,
 }
 
 /// The books.

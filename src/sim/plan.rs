@@ -1,5 +1,7 @@
 //! What a seed stands for: sizes, timeouts, load and fault rates of one run, all drawn before it begins.
 
+use std::time::Duration;
+
 use super::random::Random;
 use crate::limits::BATCH_BYTES_MAX;
 
@@ -153,6 +155,23 @@ pub struct NetPlan {
     pub delay_max_ns: u64,
     /// Frames of one link stay in order, as TCP would have it.
     pub ordered: bool,
+    /// All this happens to datagrams, over which the production link moves frames; else to whole frames.
+    pub datagrams: Option<DatagramPlan>,
+}
+
+/// How the network carries datagrams.
+#[derive(Clone, Copy, Debug)]
+pub struct DatagramPlan {
+    /// The longest one that is sent.
+    pub bytes_max: usize,
+    /// The longest one that arrives.
+    pub path_bytes: usize,
+    /// So many of one peer wait until a node looks; more are lost.
+    pub window: usize,
+    /// A peer that was not heard for so long is taken for gone.
+    pub unheard: Duration,
+    /// The longest pause before dialling again.
+    pub redial_max: Duration,
 }
 
 /// How the disks are when nothing in particular is wrong.
@@ -237,6 +256,11 @@ impl Plan {
         if random.chance(125_000) {
             plan.churn(random, bounds);
         }
+        let random = &mut Random::new(seed ^ 0x6461_7461);
+        if random.chance(400_000) {
+            let large = plan.load.large_ppm > 0;
+            plan.net.datagrams = Some(DatagramPlan::draw(random, election_ns, large));
+        }
         plan.narrow(bounds);
         plan
     }
@@ -305,6 +329,24 @@ impl NetPlan {
             delay_min_ns,
             delay_max_ns,
             ordered: random.chance(400_000),
+            datagrams: None,
+        }
+    }
+}
+
+impl DatagramPlan {
+    fn draw(random: &mut Random, election_ns: u64, large: bool) -> DatagramPlan {
+        // Records of megabytes in pieces of half a kilobyte would show nothing but patience.
+        let bytes_max =
+            *random.pick(if large { &[4096, 8972][..] } else { &[548, 576, 1200, 1472, 4096, 8972] });
+        let narrow = random.chance(200_000);
+        let narrowest = if bytes_max > 1200 { 1200 } else { 512 };
+        DatagramPlan {
+            bytes_max,
+            path_bytes: if narrow { random.between(narrowest, bytes_max as u64) as usize } else { bytes_max },
+            window: *random.pick(&[32, 64, 256, 1024]),
+            unheard: Duration::from_nanos(random.between(4, 20) * election_ns),
+            redial_max: Duration::from_nanos(election_ns.min(200 * MS)),
         }
     }
 }

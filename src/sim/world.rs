@@ -291,7 +291,7 @@ impl World {
         let lane = Lane::new(
             options,
             opened,
-            SimLink { fabric: fabric(), node, spare: Vec::new() },
+            SimLink::new(fabric(), node),
             SimPort { fabric: fabric(), node },
             SimClock { fabric: fabric(), node },
             SimPark,
@@ -322,10 +322,14 @@ impl Drop for World {
 fn pass(fabric: &mut Fabric, clients: &mut Clients, event: Event) {
     match event {
         Event::Net { to, event } => {
-            if let NetEvent::Frame { from, .. } = &event {
+            if let NetEvent::Frame { from, .. } | NetEvent::Datagram { from, .. } = &event {
                 fabric.net.arrived(node_of(*from), to);
             }
-            if fabric.nodes[to].up {
+            let fits = match &event {
+                NetEvent::Datagram { from, .. } => fabric.takes_datagram(*from, to),
+                _ => true,
+            };
+            if fits && fabric.nodes[to].up {
                 fabric.nodes[to].inbox.push(event);
                 fabric.wake(to, fabric.now_ns);
             }

@@ -92,14 +92,20 @@ impl Totals {
         all.acknowledged += one.acknowledged;
         all.index_reads += one.index_reads;
         all.disk_stops += one.disk_stops;
+        all.datagrams += one.datagrams;
+        all.repaired += one.repaired;
+        all.sessions += one.sessions;
         self.hash = mix(self.hash ^ run.hash);
     }
 
     /// What is too little for so much time: such a run shows nothing.
     fn too_little(&self) -> Option<String> {
         let seconds = self.simulated_ns / 1_000_000_000;
-        let Counts { commits, elections, faults, crashes, .. } = self.counts;
+        let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, .. } = self.counts;
         let rates = [
+            ("datagrams", datagrams, 20 * seconds),
+            ("fragments sent again", repaired, seconds / 20),
+            ("sessions that came up again", sessions, seconds / 20),
             ("commits", commits, seconds),
             ("elections", elections, seconds / 50),
             ("faults", faults, seconds / 20),
@@ -110,8 +116,8 @@ impl Totals {
     }
 
     fn print(&self, json: bool, took: Duration) {
-        let Counts { commits, elections, crashes, faults, acknowledged, index_reads, disk_stops } =
-            self.counts;
+        let Counts { commits, elections, crashes, faults, acknowledged, index_reads, .. } = self.counts;
+        let Counts { disk_stops, datagrams, repaired, sessions, .. } = self.counts;
         let simulated_s = self.simulated_ns as f64 / 1e9;
         let ratio = simulated_s / took.as_secs_f64();
         let hash = format!("{:016x}", self.hash);
@@ -119,14 +125,16 @@ impl Totals {
             let all = serde_json::json!({
                 "seeds": self.seeds, "violations": self.violations, "simulated_s": simulated_s, "commits": commits,
                 "elections": elections, "crashes": crashes, "faults": faults, "hash": hash,
-                "acknowledged": acknowledged, "index_reads": index_reads, "disk_stops": disk_stops, "ratio": ratio,
+                "acknowledged": acknowledged, "index_reads": index_reads, "disk_stops": disk_stops,
+                "datagrams": datagrams, "repaired": repaired, "sessions": sessions, "ratio": ratio,
             });
             println!("{all}");
         } else {
             println!(
                 "{} seeds, {} violations, {simulated_s:.0} s simulated in {:.1} s ({ratio:.0} times faster): {commits} \
                  commits, {acknowledged} acknowledged, {index_reads} linearizable reads, {elections} elections, \
-                 {crashes} crashes, {disk_stops} failed disks, {faults} faults; hash {hash}",
+                 {crashes} crashes, {disk_stops} failed disks, {faults} faults; {datagrams} datagrams, {repaired} \
+                 fragments sent again, {sessions} sessions anew; hash {hash}",
                 self.seeds,
                 self.violations,
                 took.as_secs_f64(),

@@ -22,10 +22,32 @@
 //! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
 //! dropped; nothing that a stranger sends takes memory.
 
+mod assembly;
+mod counters;
+mod greeting;
+mod kept;
+mod link;
+mod notice;
+mod numbers;
+mod peer;
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
 use core::fmt;
 
+pub use self::counters::Counters;
+pub use self::link::{DatagramLink, Options};
+pub use self::notice::{Notice, Why};
 use super::Full;
 use crate::types::Time;
+
+/// The shortest datagrams that a carrier may have for its longest.
+pub const DATAGRAM_BYTES_MIN: usize = 512;
+
+/// The smallest window that a carrier may have.
+pub const WINDOW_MIN: usize = 32;
 
 /// Moves datagrams. One owner, polled.
 pub trait Carrier {

@@ -1,0 +1,332 @@
+//! What a link knows about one peer: the session that is up, if one is, and those that may come to be.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::assembly::Assembly;
+use super::kept::Kept;
+use super::notice::Why;
+use super::numbers::{Class, Credits, Seen};
+use crate::types::{NodeId, StoreId, Time};
+use crate::wire::datagram::HEADER_BYTES;
+use crate::wire::hello::Refusal;
+
+/// The first pause before dialling again is between this and twice this.
+pub(super) const REDIAL_MIN: Duration = Duration::from_millis(10);
+
+/// Sessions of one peer that were welcomed and not confirmed, at most.
+pub(super) const PENDING_MAX: usize = 16;
+
+/// How long a welcome may wait for what confirms it.
+const PENDING_FOR: Duration = Duration::from_secs(2);
+
+/// The peer hears something at least so often.
+pub(super) const KEEPALIVE: Duration = Duration::from_millis(100);
+
+/// The shortest time in which an answer is expected.
+const RTT_MIN: Duration = Duration::from_micros(200);
+
+/// The longest time that is waited for what is missing, before it is asked for.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// The longest pause between two requests for credits.
+const STARVED_PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// How long a peer that is said to be gone has for an answer, at least.
+const SUSPECT_FOR: Duration = Duration::from_millis(4);
+
+/// How often it is asked in that time, about.
+const SUSPECT_ASKS: u32 = 4;
+
+/// A path that carries all it is configured to is asked so often whether it still does.
+const PATH_PROBE_MAX: Duration = Duration::from_secs(2);
+
+/// A path that does not is asked this soon at first.
+const PATH_PROBE_MIN: Duration = Duration::from_millis(20);
+
+/// So many long probes in a row without an answer, and a path that carried long datagrams is taken for narrow.
+const PATH_MISSES: u32 = 8;
+
+/// So many at the beginning, and the operator is told that it is.
+const PATH_MISSES_AT_FIRST: u32 = 4;
+
+/// What is sent on a path that does not carry what is configured.
+pub(super) fn fallback_bytes(wanted: usize) -> usize {
+    const USUAL: usize = 1200;
+    if wanted > USUAL { USUAL } else { super::DATAGRAM_BYTES_MIN }
+}
+
+#[derive(Debug)]
+pub(super) struct Peer<A> {
+    pub(super) id: NodeId,
+    /// As configured.
+    pub(super) address: A,
+    /// Whether this end dials.
+    pub(super) dials: bool,
+    pub(super) store: Option<StoreId>,
+    pub(super) dial: Dial,
+    pub(super) pending: Vec<Pending<A>>,
+    /// Welcomes given so far: tells which of two pending sessions is older.
+    pub(super) welcomed: u64,
+    pub(super) session: Option<Session<A>>,
+    /// Memory that goes from session to session.
+    pub(super) seen: Seen,
+    pub(super) kept: Kept,
+    pub(super) assembly: Assembly,
+    /// The last refusal told to the operator.
+    pub(super) told_refusal: Option<Refusal>,
+    pub(super) was_up: bool,
+}
+
+/// An attempt to get a session.
+#[derive(Debug)]
+pub(super) struct Dial {
+    /// The id that this end drew for it.
+    pub(super) own: u64,
+    /// Hellos sent.
+    pub(super) tries: u32,
+    /// When the last one was.
+    pub(super) sent_at: Time,
+    pub(super) again_at: Time,
+    pub(super) base: Duration,
+}
+
+/// A session that was welcomed here and that nobody has used yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending<A> {
+    pub(super) own: u64,
+    pub(super) theirs: u64,
+    pub(super) address: A,
+    pub(super) store: StoreId,
+    pub(super) takes_bytes: usize,
+    pub(super) limit: u64,
+    pub(super) welcomed: u64,
+    pub(super) until: Time,
+}
+
+/// Both ends know each other.
+#[derive(Debug)]
+pub(super) struct Session<A> {
+    pub(super) address: A,
+    /// What the peer's datagrams name.
+    pub(super) own: u64,
+    /// What ours name.
+    pub(super) theirs: u64,
+    pub(super) credits: Credits,
+    pub(super) heard_at: Time,
+    /// Something has come that names this session: the other end believes in it.
+    pub(super) heard: bool,
+    pub(super) spoke_at: Time,
+    /// The longest datagram that both ends take.
+    pub(super) wanted_bytes: usize,
+    /// The longest that the path is known to carry.
+    pub(super) path_bytes: usize,
+    pub(super) path: PathProbe,
+    /// Smoothed.
+    pub(super) rtt: Duration,
+    /// The number of the last probe.
+    pub(super) probe: u32,
+    pub(super) probe_at: Time,
+    /// A probe of the peer to be answered: its number, and how long it was.
+    pub(super) echo: Option<(u32, usize)>,
+    /// There was something to send and no credit for it: since when more is asked for at which pauses.
+    pub(super) starved: Option<Asking>,
+    /// The path was said to lead nowhere.
+    pub(super) suspect: Option<Asking>,
+    /// Somebody has to hear at once that this session is there.
+    pub(super) speaks: bool,
+}
+
+/// Something that is asked for again and again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    pub(super) since: Time,
+    pub(super) next_at: Time,
+    pub(super) pause: Duration,
+}
+
+/// The search for the longest datagram that the path carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PathProbe {
+    pub(super) next_at: Time,
+    pub(super) pause: Duration,
+    /// The number of the last long probe, until it is answered.
+    pub(super) waits_for: Option<u32>,
+    /// Long probes in a row that were not answered.
+    pub(super) misses: u32,
+    /// The operator knows that the path is narrow.
+    pub(super) told: bool,
+}
+
+impl<A: Copy> Peer<A> {
+    pub(super) fn waits_to_dial(&self) -> bool {
+        self.dials && self.session.is_none()
+    }
+
+    /// Forgets welcomes that nobody took up.
+    pub(super) fn expire_pending(&mut self, now: Time) {
+        self.pending.retain(|pending| now < pending.until);
+    }
+
+    /// When it wants to be looked after, of itself.
+    pub(super) fn next_wake(&self, unheard: Duration) -> Time {
+        let Some(session) = &self.session else {
+            return if self.dials { self.dial.again_at } else { Time::NEVER };
+        };
+        let asking = |asking: &Option<Asking>| asking.map_or(Time::NEVER, |asking| asking.next_at);
+        let timers = [
+            session.heard_at.after(unheard),
+            session.spoke_at.after(session.keepalive()),
+            session.path.next_at,
+            asking(&session.starved),
+            asking(&session.suspect),
+            self.assembly.next_wake(),
+        ];
+        let ready = session.echo.is_some() && session.credits.has(Class::Control)
+            || session.speaks
+            || self.kept.has_work() && session.credits.has(Class::Fragment);
+        if ready { Time(0) } else { timers.into_iter().min().unwrap_or(Time::NEVER) }
+    }
+}
+
+impl<A: Copy> Pending<A> {
+    /// How long it is kept.
+    pub(super) fn until(now: Time) -> Time {
+        now.after(PENDING_FOR)
+    }
+}
+
+impl<A: Copy> Session<A> {
+    pub(super) fn new(pending: &Pending<A>, own_window: u64, own_max: usize, now: Time) -> Session<A> {
+        let wanted_bytes = own_max.min(pending.takes_bytes);
+        Session {
+            address: pending.address,
+            own: pending.own,
+            theirs: pending.theirs,
+            credits: Credits::new(pending.limit, own_window),
+            heard_at: now,
+            heard: false,
+            spoke_at: now,
+            wanted_bytes,
+            path_bytes: fallback_bytes(wanted_bytes),
+            path: PathProbe { next_at: now, pause: PATH_PROBE_MIN, waits_for: None, misses: 0, told: false },
+            rtt: 5 * RTT_MIN,
+            probe: 0,
+            probe_at: now,
+            echo: None,
+            starved: None,
+            suspect: None,
+            speaks: true,
+        }
+    }
+
+    /// How many bytes of a frame go into one of its fragments.
+    pub(super) fn unit(&self) -> usize {
+        (self.path_bytes - HEADER_BYTES).min(crate::wire::datagram::UNIT_BYTES_MAX) & !7
+    }
+
+    /// How long it takes until what was sent has been answered, mostly.
+    pub(super) fn wait(&self) -> Duration {
+        (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
+    }
+
+    /// After how long a silence something is said. Who welcomed does not know that the session is up before it hears so.
+    pub(super) fn keepalive(&self) -> Duration {
+        if self.heard { KEEPALIVE } else { KEEPALIVE.min(2 * self.wait()) }
+    }
+
+    /// A round trip was measured.
+    pub(super) fn measured(&mut self, rtt: Duration) {
+        let rtt = rtt.clamp(RTT_MIN, WAIT_MAX);
+        self.rtt = (7 * self.rtt + rtt) / 8;
+    }
+
+    /// The first measure.
+    pub(super) fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt.clamp(RTT_MIN, WAIT_MAX);
+    }
+
+    /// There is something to send and no credit for it.
+    pub(super) fn starve(&mut self, now: Time) {
+        let pause = self.wait().max(Duration::from_millis(1));
+        self.starved.get_or_insert(Asking { since: now, next_at: now.after(pause), pause });
+    }
+
+    /// The path is said to lead nowhere: it is asked whether that is so.
+    pub(super) fn suspect(&mut self, now: Time) {
+        if self.suspect.is_none() {
+            let pause = SUSPECT_FOR.max(4 * self.rtt) / SUSPECT_ASKS;
+            self.suspect = Some(Asking { since: now, next_at: now, pause });
+        }
+    }
+
+    /// Whether the session is over, and why.
+    pub(super) fn is_over(&self, now: Time, unheard: Duration) -> Option<Why> {
+        if let Some(Asking { since, pause, .. }) = self.suspect
+            && now.since(since) >= SUSPECT_ASKS * pause
+        {
+            return Some(Why::Unreachable);
+        }
+        (now.since(self.heard_at) >= unheard).then_some(Why::Unheard(unheard))
+    }
+
+    /// A long probe is due: what became of the last one is settled. Whether the path has just been found narrow, for the
+    /// operator.
+    pub(super) fn path_probe_due(&mut self, now: Time) -> bool {
+        let path = &mut self.path;
+        path.misses += u32::from(path.waits_for.take().is_some());
+        if self.path_bytes == self.wanted_bytes && path.misses >= PATH_MISSES {
+            self.path_bytes = fallback_bytes(self.wanted_bytes);
+            path.pause = PATH_PROBE_MIN;
+        }
+        path.next_at = now.after(path.pause.max(2 * self.rtt));
+        path.pause = (2 * path.pause).min(PATH_PROBE_MAX);
+        let narrow = self.path_bytes < self.wanted_bytes && path.misses >= PATH_MISSES_AT_FIRST;
+        narrow && !core::mem::replace(&mut path.told, true)
+    }
+
+    /// A hello of this length was carried.
+    pub(super) fn carried(&mut self, now: Time, got_bytes: usize) {
+        if got_bytes >= self.wanted_bytes {
+            self.path_bytes = self.wanted_bytes;
+            (self.path.pause, self.path.next_at) = (PATH_PROBE_MAX, now.after(PATH_PROBE_MAX));
+        }
+    }
+
+    /// A probe was answered, which was `got_bytes` long when it came. Whether the operator believes the path to be narrow,
+    /// and it is not.
+    pub(super) fn echoed(&mut self, now: Time, echo: u32, got_bytes: usize) -> bool {
+        if echo == self.probe && got_bytes > 0 {
+            self.measured(now.since(self.probe_at));
+        }
+        if self.path.waits_for != Some(echo) || got_bytes < self.wanted_bytes {
+            return false;
+        }
+        self.path_bytes = self.wanted_bytes;
+        self.path.waits_for = None;
+        (self.path.misses, self.path.pause) = (0, PATH_PROBE_MAX);
+        self.path.next_at = now.after(PATH_PROBE_MAX);
+        core::mem::replace(&mut self.path.told, false)
+    }
+}
+
+impl Asking {
+    /// Whether it is time to ask; the next time is settled.
+    pub(super) fn is_due(&mut self, now: Time) -> bool {
+        let due = self.next_at <= now;
+        if due {
+            self.next_at = now.after(self.pause);
+        }
+        due
+    }
+
+    /// As [`Asking::is_due`], and the pauses grow.
+    pub(super) fn is_due_slower(&mut self, now: Time) -> bool {
+        let due = self.next_at <= now;
+        if due {
+            self.pause = (2 * self.pause).min(STARVED_PAUSE_MAX);
+            self.next_at = now.after(self.pause);
+        }
+        due
+    }
+}

@@ -1,0 +1,6 @@
+#![allow(clippy::unwrap_used)]
+
+mod flow;
+mod malice;
+mod net;
+mod sessions;

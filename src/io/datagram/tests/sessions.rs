@@ -1,0 +1,207 @@
+use super::super::{Arrival, Counters, Notice, Why};
+use super::net::*;
+use crate::types::{ClusterId, NodeId, StoreId};
+use crate::wire::hello::Refusal;
+use crate::wire::identity::Identity;
+
+const LOSSY: Adversary =
+    Adversary { loss: 300_000, double: 100_000, corrupt: 20_000, delay_ns: (10 * US, 300 * US), ..CALM };
+
+#[test]
+fn peers_meet_and_learn_each_others_stores() {
+    let mut world = World::<false>::new(3, 1, CALM);
+    world.meet();
+    assert!(world.now().as_nanos() < 2 * u128::from(MS), "it took {:?}", world.now());
+    for node in 0..3 {
+        let mut learned = world.link(node).learned();
+        learned.sort();
+        let others: Vec<_> = (0..3)
+            .filter(|&other| other != node)
+            .map(|other| (id(other), StoreId(other as u64 + 70)))
+            .collect();
+        assert_eq!(learned, others);
+        assert_eq!(world.link(node).learned(), []);
+        assert_eq!(world.notices(node).len(), 2);
+    }
+    assert_eq!(world.counters(0).lost, 0);
+}
+
+#[test]
+fn peers_meet_over_a_bad_path() {
+    for seed in 0..40 {
+        let mut world = World::<false>::new(3, seed, LOSSY);
+        world.meet();
+    }
+}
+
+#[test]
+fn a_silent_session_stays_up() {
+    let mut world = World::<false>::new(2, 2, Adversary { loss: 200_000, ..CALM });
+    world.meet();
+    world.pass(10_000 * MS);
+    assert_eq!((world.told[0].len(), world.told[1].len()), (1, 1), "{:?}", world.told);
+    let Counters { datagrams_out, .. } = world.counters(0);
+    assert!(datagrams_out < 400, "{datagrams_out} datagrams to say nothing");
+}
+
+#[test]
+fn who_is_not_heard_is_down_and_comes_back() {
+    let mut world = World::<false>::new(2, 3, CALM);
+    world.meet();
+    world.net.borrow_mut().adversary.loss = 1_000_000;
+    assert!(world.until(3_000 * MS, |world| !world.is_up(0, 1) && !world.is_up(1, 0)));
+    assert!(world.told[0].contains(&Told::Down(id(1), false)));
+    world.net.borrow_mut().adversary.loss = 0;
+    assert!(world.until(250 * MS, |world| world.is_up(0, 1) && world.is_up(1, 0)));
+    assert_eq!(world.counters(0).reconnects, 1);
+}
+
+#[test]
+fn a_killed_peer_is_noticed_at_once_and_so_is_its_next_life() {
+    for killed in [0, 1] {
+        let mut world = World::<false>::new(2, 4, CALM);
+        world.meet();
+        let other = 1 - killed;
+        world.kill(killed);
+        // Something is sent to it, as heartbeats are.
+        assert!(world.send(other, killed, &frame(1, 100)));
+        assert!(world.until(10 * MS, |world| !world.is_up(other, killed)), "killed {killed}");
+        assert_eq!(world.told[other].last(), Some(&Told::Down(id(killed), true)));
+        world.start(killed, identity(killed));
+        assert!(world.until(500 * MS, |world| world.is_up(other, killed) && world.is_up(killed, other)));
+    }
+}
+
+/// A node that is started again before anyone noticed that it was gone does not know the sessions of its former life.
+/// It answers so, and its peer need not wait until it has not heard it for long.
+#[test]
+fn a_restart_that_nobody_saw_is_told() {
+    for restarted in [0, 1] {
+        let mut world = World::<false>::new(2, 5, CALM);
+        world.meet();
+        let other = 1 - restarted;
+        world.kill(restarted);
+        world.start(restarted, identity(restarted));
+        assert!(world.send(other, restarted, &frame(1, 100)));
+        assert!(world.until(5 * MS, |world| world.told[other].len() > 1), "restarted {restarted}");
+        assert!(
+            world.until(100 * MS, |world| world.is_up(other, restarted) && world.is_up(restarted, other))
+        );
+        assert!(world.frames(restarted).is_empty(), "what was meant for a former life is lost");
+    }
+}
+
+#[test]
+fn a_bye_ends_a_session_at_once() {
+    let mut world = World::<false>::new(2, 6, CALM);
+    world.meet();
+    world.links[1] = None;
+    assert!(world.until(MS, |world| !world.is_up(0, 1)));
+    assert_eq!(world.told[0].last(), Some(&Told::Down(id(1), true)));
+    assert!(
+        world.notices(0).contains(&Notice::Ended { peer: id(1), address: address(1), why: Why::Bye }),
+        "the operator is told"
+    );
+}
+
+/// An ICMP message can be forged by anyone who guesses two ports. A peer that answers is not gone.
+#[test]
+fn a_forged_hint_takes_no_session_down() {
+    let mut world = World::<false>::new(2, 7, Adversary { delay_ns: (200 * US, 400 * US), ..CALM });
+    world.meet();
+    for _ in 0..200 {
+        let hint = Arrival::Unreachable(address(1));
+        world.link(0).carrier_mut().hints.push(hint);
+        world.pass(MS / 2);
+    }
+    assert_eq!(world.told[0].len(), 1, "{:?}", world.told[0]);
+    // One that does not answer is.
+    world.net.borrow_mut().adversary.loss = 1_000_000;
+    world.pass(MS);
+    let hint = Arrival::Unreachable(address(1));
+    world.link(0).carrier_mut().hints.push(hint);
+    assert!(world.until(10 * MS, |world| !world.is_up(0, 1)));
+}
+
+#[test]
+fn strangers_are_refused_and_both_ends_say_why() {
+    let refused = |identity: Identity, stores: Vec<(NodeId, StoreId)>| {
+        let mut world = World::<false>::new(2, 8, CALM);
+        world.links = vec![None, None];
+        world.stores = stores;
+        world.start(1, super::net::identity(1));
+        world.stores = Vec::new();
+        world.start(0, identity);
+        world.pass(300 * MS);
+        assert!(!world.is_up(0, 1) && !world.is_up(1, 0));
+        let here = world.notices(1).into_iter().find_map(|notice| match notice {
+            Notice::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        });
+        let there = world.notices(0).into_iter().find_map(|notice| match notice {
+            Notice::RefusedBy { refusal, .. } => Some(refusal),
+            Notice::MixedUp { .. } => here,
+            _ => None,
+        });
+        assert_eq!(here, there);
+        assert!(world.counters(0).refused > 0);
+        here.unwrap()
+    };
+    let good = identity(0);
+    let cluster = Identity { cluster: ClusterId(10), ..good };
+    assert_eq!(
+        refused(cluster, Vec::new()),
+        Refusal::Cluster { expected: ClusterId(9), found: ClusterId(10) }
+    );
+    let lanes = Identity { lanes: 2, ..good };
+    assert_eq!(refused(lanes, Vec::new()), Refusal::Lanes { expected: 1, found: 2 });
+    assert_eq!(
+        refused(good, vec![(id(0), StoreId(1))]),
+        Refusal::Store { expected: StoreId(1), found: StoreId(70) }
+    );
+}
+
+#[test]
+fn a_path_that_does_not_carry_what_is_configured_is_told_and_used_as_it_is() {
+    let narrow = Adversary { path_bytes: 1300, ..CALM };
+    let mut world = World::<false>::with(2, 9, narrow, 256, 8972);
+    world.meet();
+    world.pass(2_000 * MS);
+    let told = Notice::Narrow { peer: id(1), wanted_bytes: 8972, path_bytes: 1200 };
+    assert!(world.notices(0).contains(&told));
+    let sent = frame(1, 20_000);
+    assert!(world.send(0, 1, &sent) && world.send(1, 0, &sent));
+    world.pass(10 * MS);
+    assert_eq!((world.frames(0), world.frames(1)), (vec![&sent], vec![&sent]));
+    // Mended, it is found out.
+    world.net.borrow_mut().adversary.path_bytes = 9000;
+    world.pass(5_000 * MS);
+    assert!(world.notices(0).contains(&Notice::Wide { peer: id(1), path_bytes: 8972 }));
+    world.net.borrow_mut().tapped = Some(Vec::new());
+    assert!(world.send(0, 1, &sent));
+    let fragments = world.net.borrow().tapped.as_ref().unwrap().len();
+    assert_eq!(fragments, 3);
+    // And one that becomes narrow under a session is found out too.
+    world.net.borrow_mut().adversary.path_bytes = 1300;
+    world.pass(40_000 * MS);
+    assert!(world.send(0, 1, &sent));
+    world.pass(10 * MS);
+    assert_eq!(world.frames(1).len(), 3);
+    assert_eq!(world.told[1].iter().filter(|told| !matches!(told, Told::Frame(..))).count(), 1, "still up");
+}
+
+#[test]
+fn a_path_may_be_narrow_one_way() {
+    let mut world = World::<false>::with(2, 10, CALM, 256, 8972);
+    world.net.borrow_mut().filter = |sent| sent.from == address(1) && sent.bytes.len() > 1300;
+    world.meet();
+    world.pass(3_000 * MS);
+    let sent = frame(1, 8_800);
+    world.net.borrow_mut().tapped = Some(Vec::new());
+    assert!(world.send(0, 1, &sent));
+    assert_eq!(world.net.borrow_mut().tapped.replace(Vec::new()).unwrap().len(), 1);
+    assert!(world.send(1, 0, &sent));
+    assert_eq!(world.net.borrow_mut().tapped.take().unwrap().len(), 8);
+    world.pass(10 * MS);
+    assert_eq!((world.frames(0), world.frames(1)), (vec![&sent], vec![&sent]));
+}
