@@ -5,6 +5,7 @@
 
 mod append;
 mod bench;
+mod bench_link;
 mod common;
 mod demo;
 mod floor;
@@ -55,6 +56,8 @@ enum Command {
 enum Bench {
     /// Commit latency and throughput of a cluster on this machine, beside what its disk and network allow.
     Commit(bench::Arguments),
+    /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
+    Link(bench_link::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
+        Command::Bench(Bench::Link(arguments)) => bench_link::run(&arguments),
     };
     match outcome {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

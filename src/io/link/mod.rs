@@ -4,6 +4,7 @@
 pub mod dpdk;
 mod report;
 pub mod tcp;
+pub mod udp;
 
 pub use self::report::Reporter;
 

@@ -35,6 +35,8 @@ pub enum Owner {
     Disk = 2,
     /// The mailbox through which other threads reach the lane.
     Mailbox = 3,
+    /// The carrier of datagrams over UDP.
+    Udp = 4,
 }
 
 /// A descriptor that became ready, edge-triggered: use it until it would block. May be spurious.
@@ -117,6 +119,18 @@ impl Reactor {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow_mut().register(fd, owner, key),
             Backend::Epoll(epoll) => epoll.borrow_mut().register(fd, owner, key),
+        }
+    }
+
+    /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only while
+    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told.
+    pub fn register_for_park(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => {
+                uring.borrow_mut().register_for_park(fd, owner, key);
+                Ok(())
+            }
+            Backend::Epoll(epoll) => epoll.borrow_mut().register_for_park(fd, owner, key),
         }
     }
 

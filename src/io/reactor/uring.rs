@@ -8,11 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
+use crate::limits::{READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_MAX};
 
 /// Entries that can be queued between two submissions; a full queue is submitted at once, so this is no bound.
 const SUBMISSIONS: u32 = 256;
@@ -31,6 +32,8 @@ const KIND_READY: u64 = 0;
 const KIND_DISK: u64 = 1 << 62;
 /// The waker's poll.
 const KIND_WAKER: u64 = 2 << 62;
+/// A datagram operation, where a disk's would be: the rest is its carrier's number for it.
+const OF_DATAGRAMS: u64 = 1 << 61;
 /// Of no interest: the answer to a cancellation.
 const KIND_NONE: u64 = 3 << 62;
 
@@ -48,17 +51,31 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
 }
 
+/// What the kernel has to say of an operation on datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    /// The carrier's number for it.
+    pub(crate) operation: u32,
+    /// Bytes, or a negated error number.
+    pub(crate) result: i32,
+    /// See [`cqueue`]: whether there is more to come, and which provided buffer it is.
+    pub(crate) flags: u32,
+}
+
 /// See the module.
 pub(crate) struct Uring {
     ring: IoUring,
     pub(super) table: Table,
     waker: Waker,
     completions: VecDeque<Completion>,
+    datagrams: VecDeque<Datagram>,
     /// Polls that ended and are to be armed again. Kept to spare an allocation.
     rearm: Vec<u64>,
     /// Polls that the kernel refused for now, and when they are armed again.
     later: Vec<u64>,
     later_at: Instant,
+    /// Registrations that are watched only while the lane blocks, and whether their poll is under way.
+    parked: Vec<(Token, bool)>,
     /// Queued entries that must not wait for the lane's next kick.
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
@@ -86,10 +103,12 @@ impl Uring {
             ring,
             table: Table::default(),
             waker,
-            completions: VecDeque::new(),
+            completions: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX),
+            datagrams: VecDeque::with_capacity(SUBMISSIONS as usize),
             rearm: Vec::new(),
             later: Vec::new(),
             later_at: Instant::now(),
+            parked: Vec::new(),
             urgent: false,
             claimed: false,
         };
@@ -108,6 +127,26 @@ impl Uring {
         Ok(())
     }
 
+    pub(super) fn register_for_park(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(stale);
+        }
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        self.parked.push((token, false));
+    }
+
+    /// Has those watched that are watched only while the lane blocks. Arming tells what is ready at that moment.
+    fn arm_parked(&mut self) {
+        for at in 0..self.parked.len() {
+            let (token, is_armed) = self.parked[at];
+            if !is_armed && let Some(fd) = self.table.fd(token) {
+                self.parked[at].1 = true;
+                let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+                self.push_entry(&entry.user_data(KIND_READY | token.0));
+            }
+        }
+    }
+
     pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
         if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
             self.remove(token);
@@ -117,6 +156,7 @@ impl Uring {
     /// A poll holds its file open. It is gone when this returns, so that closing the descriptor closes the connection.
     fn remove(&mut self, token: Token) {
         self.table.remove(token);
+        self.parked.retain(|(parked, _)| *parked != token);
         // Not POLL_REMOVE: that gives up on a poll whose event is just being delivered.
         let entry = opcode::AsyncCancel::new(KIND_READY | token.0).build().user_data(KIND_NONE);
         self.push_entry(&entry);
@@ -126,7 +166,7 @@ impl Uring {
     }
 
     /// Collects without blocking. Enters the kernel only if it says that it has something aside.
-    pub(super) fn poll(&mut self) {
+    pub(crate) fn poll(&mut self) {
         self.take_up_refused();
         if self.urgent {
             self.submit();
@@ -138,10 +178,12 @@ impl Uring {
     pub(super) fn park(&mut self, timeout: Duration) {
         self.take_up_refused();
         self.collect();
-        if self.table.has_waiting() || !self.completions.is_empty() || !self.waker.enter_park() {
+        let told = !self.completions.is_empty() || !self.datagrams.is_empty();
+        if self.table.has_waiting() || told || !self.waker.enter_park() {
             self.submit();
             return self.poll();
         }
+        self.arm_parked();
         self.submit_and_wait(timeout.min(PARK_MAX));
         self.waker.leave_park();
         self.collect();
@@ -201,18 +243,23 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, rearm, later, later_at, .. } = self;
+        let Uring { ring, table, waker, completions, datagrams, rearm, later, later_at, parked, .. } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
                 KIND_READY => match sort_ready(table, user_data, entry.result(), entry.flags()) {
                     Then::Stays => {}
+                    _ if disarm(parked, Token(user_data)) => {}
                     Then::Again => rearm.push(user_data),
                     Then::Later => {
                         later.push(user_data);
                         *later_at = Instant::now() + REARM_PAUSE;
                     }
                 },
+                KIND_DISK if user_data & OF_DATAGRAMS != 0 => {
+                    let (result, flags) = (entry.result(), entry.flags());
+                    datagrams.push_back(Datagram { operation: user_data as u32, result, flags });
+                }
                 KIND_DISK => {
                     completions.push_back(Completion { operation: user_data as u32, result: entry.result() })
                 }
@@ -340,6 +387,60 @@ impl Uring {
     }
 }
 
+/// What a carrier of datagrams does with the ring.
+impl Uring {
+    /// Makes a ring of so many provided buffers known to the kernel, as a group.
+    ///
+    /// # Safety
+    /// `address` is that of as many entries, at the beginning of a page; they and the buffers that they name stay allocated,
+    /// and are left alone while they are the kernel's, until [`Uring::take_back_buffers`].
+    pub(crate) unsafe fn provide_buffers(
+        &mut self,
+        address: u64,
+        entries: u16,
+        group: u16,
+    ) -> io::Result<()> {
+        // SAFETY: by this function's own contract.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+    }
+
+    /// Ends [`Uring::provide_buffers`].
+    pub(crate) fn take_back_buffers(&mut self, group: u16) {
+        // An error says that there are none.
+        let _ = self.ring.submitter().unregister_buf_ring(group);
+    }
+
+    /// Queues an operation on datagrams; [`Uring::next_datagram`] gives the number back at least once. What is not urgent
+    /// waits for the lane's next kick.
+    ///
+    /// # Safety
+    /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
+    /// stays open, until the kernel has said the last of it.
+    pub(crate) unsafe fn start_datagram(&mut self, entry: squeue::Entry, operation: u32, urgent: bool) {
+        self.urgent |= urgent;
+        // SAFETY: by this function's own contract.
+        unsafe { self.push(&entry.user_data(KIND_DISK | OF_DATAGRAMS | u64::from(operation))) }
+    }
+
+    /// The next word on an operation on datagrams, as of the last poll.
+    pub(crate) fn next_datagram(&mut self) -> Option<Datagram> {
+        self.datagrams.pop_front()
+    }
+
+    /// The same, and it stays.
+    pub(crate) fn peek_datagram(&self) -> Option<Datagram> {
+        self.datagrams.front().copied()
+    }
+
+    /// Asks the kernel to end all operations on this descriptor. Each is answered for itself.
+    pub(crate) fn cancel_datagrams(&mut self, fd: RawFd) {
+        let which = types::CancelBuilder::fd(Fd(fd)).all();
+        let entry = opcode::AsyncCancel2::new(which).build().user_data(KIND_NONE);
+        self.push_entry(&entry);
+        self.submit();
+    }
+}
+
 /// What becomes of a poll after a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
@@ -349,6 +450,12 @@ enum Then {
     Again,
     /// It was refused for now, and is armed again after a rest.
     Later,
+}
+
+/// Whether this is a registration that the next block arms again.
+fn disarm(parked: &mut [(Token, bool)], token: Token) -> bool {
+    let found = parked.iter_mut().find(|(parked, _)| *parked == token);
+    found.map(|(_, is_armed)| *is_armed = false).is_some()
 }
 
 fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> Then {
