@@ -11,6 +11,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{fs, ptr, slice, thread};
 
 use dpdk_bindings as sys;
+use rustix::process::getpid;
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::{OpenError, host};
 
@@ -33,9 +35,9 @@ static STARTED: OnceLock<Result<Vec<String>, OpenError>> = OnceLock::new();
 pub(super) fn start(arguments: &[String], memory_mib: u64) -> Result<(), OpenError> {
     let started = STARTED.get_or_init(|| {
         let (sender, receiver) = channel();
-        let all = completed(arguments, memory_mib);
-        let spawned =
-            thread::Builder::new().name("plimsoll-dpdk".to_owned()).spawn(move || run(all, &sender));
+        let own = arguments.to_owned();
+        let run = move || run(&own, memory_mib, &sender);
+        let spawned = thread::Builder::new().name("plimsoll-dpdk".to_owned()).spawn(run);
         spawned.map_err(|error| OpenError(format!("a thread for DPDK cannot be started: {error}")))?;
         receiver.recv().map_err(|_| OpenError("DPDK ended the thread that started it".to_owned()))??;
         Ok(arguments.to_owned())
@@ -49,8 +51,13 @@ pub(super) fn start(arguments: &[String], memory_mib: u64) -> Result<(), OpenErr
     }
 }
 
-fn run(arguments: Vec<String>, started: &Sender<Result<(), OpenError>>) {
-    let result = initialise(arguments);
+fn run(arguments: &[String], memory_mib: u64, started: &Sender<Result<(), OpenError>>) {
+    // This thread and those that it starts would inherit the one core of the lane that happens to be the first. They go
+    // where the process may go.
+    if let Ok(cores) = sched_getaffinity(Some(getpid())) {
+        let _ = sched_setaffinity(None, &cores);
+    }
+    let result = initialise(completed(arguments, memory_mib));
     let good = result.is_ok();
     // Who asked has waited for this and nothing else.
     let _ = started.send(result);

@@ -36,7 +36,7 @@ use self::mbuf::Frame;
 use self::stack::{Interface, Received, Route, Stack};
 use super::Reporter;
 use crate::io::Full;
-use crate::io::datagram::{Arrival, Carrier};
+use crate::io::datagram::{Arrival, Carrier, WINDOW_MIN};
 use crate::limits::{
     DPDK_BURST_FRAMES, DPDK_HANDOVER_FRAMES_MAX, DPDK_MTU_BYTES_MAX, DPDK_MTU_BYTES_MIN, DPDK_PORTS_MAX,
     DPDK_QUEUE_FRAMES_MAX, DPDK_QUEUE_FRAMES_MIN, LANES_MAX,
@@ -493,7 +493,7 @@ fn window(options: &Options, seat: &Seat) -> usize {
         let lanes = if steered { 1 } else { usize::from(options.lanes) };
         usize::from(port.queue_frames) / (peers * lanes)
     };
-    seat.host.ports.iter().map(share).min().unwrap_or(0).max(2)
+    seat.host.ports.iter().map(share).min().unwrap_or(0).max(WINDOW_MIN)
 }
 
 impl Options {
