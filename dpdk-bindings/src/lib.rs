@@ -83,6 +83,8 @@ unsafe extern "C" {
     pub fn rte_eth_dev_get_name_by_port(port: u16, name: *mut c_char) -> c_int;
     /// 1: there is such a port.
     pub fn rte_eth_dev_is_valid_port(port: u16) -> c_int;
+    /// 1: the device behind it is gone, as far as its driver can tell.
+    pub fn rte_eth_dev_is_removed(port: u16) -> c_int;
     /// Starts a port that is set up.
     pub fn rte_eth_dev_start(port: u16) -> c_int;
     /// Stops a port; nobody may be in one of its bursts.

@@ -30,9 +30,12 @@
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
+//! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
+//!
 //! What is not given has the value shown; `cluster`, `node`, `data_dir` and the members must be given. A key that is
 //! not listed here is an error.
 
+pub mod dpdk;
 #[cfg(test)]
 mod tests;
 
@@ -81,6 +84,9 @@ pub struct Config {
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
+    /// Ports that DPDK drives, if any.
+    #[serde(default)]
+    pub dpdk: dpdk::Dpdk,
 }
 
 /// One node of the cluster, as all nodes and clients know it.
@@ -174,6 +180,7 @@ impl Config {
             log: Log::default(),
             cpu: Cpu::default(),
             memory: Memory::default(),
+            dpdk: dpdk::Dpdk::default(),
         }
     }
 
@@ -221,6 +228,7 @@ impl Config {
              \n[memory]\nchunks = {}\n",
             self.memory.chunks
         );
+        text.push_str(&self.dpdk.to_toml());
         text
     }
 
@@ -261,7 +269,8 @@ impl Config {
         self.check_members()?;
         self.check_ports()?;
         self.check_times_and_sizes()?;
-        self.check_cpu()
+        self.check_cpu()?;
+        self.dpdk.check(self)
     }
 
     fn check_identity(&self) -> Result<(), ConfigError> {

@@ -88,7 +88,6 @@ fn initialise(arguments: Vec<String>) -> Result<(), OpenError> {
     }
     // SAFETY: the pattern ends with a zero byte.
     unsafe { sys::plimsoll_dpdk_log_level(MEMIF_LOG.as_ptr(), LEVEL_DEBUG) };
-    LINES.lock().unwrap_or_else(PoisonError::into_inner).clear();
     Ok(())
 }
 

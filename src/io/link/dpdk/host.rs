@@ -13,12 +13,14 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char};
+use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crossbeam_utils::CachePadded;
 use dpdk_bindings as sys;
@@ -42,6 +44,10 @@ const RETRY_SILENT: Duration = Duration::from_secs(2);
 const TEARDOWN: Duration = Duration::from_millis(100);
 
 const MEMIF: &str = "net_memif";
+const AF_PACKET: &str = "net_af_packet";
+
+/// Where the kernel tells of its interfaces.
+const INTERFACES: &str = "/sys/class/net";
 
 /// Reasons why a gate is shut.
 const STOPPED: u32 = 1;
@@ -78,6 +84,8 @@ pub(super) struct Port {
     pub(super) queue_frames: u16,
     /// Whether every lane's datagrams come on its own queue.
     pub(super) steered: AtomicBool,
+    /// The kernel's interface under it, whose link it does not tell of.
+    interface_below: Option<String>,
     /// It connects, and does not connect again by itself.
     dials: bool,
     shut: CachePadded<AtomicU32>,
@@ -169,11 +177,15 @@ fn port_id(device: &Device) -> Result<u16, OpenError> {
     // SAFETY: the name ends with a zero byte; the number is written once.
     match unsafe { sys::rte_eth_dev_get_port_by_name(text.as_ptr(), &mut id) } {
         0 => Ok(id),
-        _ => Err(OpenError(format!(
-            "DPDK has no port {name}; {}. A virtual one is made by --vdev={name},... in dpdk.eal, a NIC is bound to a \
-             driver for DPDK (dpdk-devbind.py) first",
-            known_ports()
-        ))),
+        _ => {
+            let complaints = eal::complaints();
+            let why = if complaints.is_empty() { complaints } else { format!(" It said: {complaints}") };
+            Err(OpenError(format!(
+                "DPDK has no port {name}; {}. A virtual one is made by --vdev={name},... in dpdk.eal, a NIC is bound to a \
+                 driver for DPDK (dpdk-devbind.py) first.{why}",
+                known_ports()
+            )))
+        }
     }
 }
 
@@ -270,6 +282,9 @@ impl Host {
             if port.link.swap(link, Ordering::AcqRel) != link {
                 self.generation.fetch_add(1, Ordering::Release);
             }
+            if link == GONE {
+                self.shut(port, STOPPED);
+            }
             if link == UP {
                 // Greeted long ago: should it go, it is tried at once.
                 port.retry.store(0, Ordering::Relaxed);
@@ -328,6 +343,8 @@ impl Port {
             info.driver.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect::<Vec<u8>>();
         let driver = String::from_utf8_lossy(&driver).into_owned();
         let dials = driver == MEMIF && options.memif_dials(&name);
+        let below = (driver == AF_PACKET).then(|| options.kernel_interface(&name));
+        let interface_below = below.flatten().filter(|_| Path::new(INTERFACES).exists());
         let interface =
             Interface { mac: Mac(info.mac), address: wanted.address, prefix_bits: wanted.prefix_bits };
         Ok(Port {
@@ -338,6 +355,7 @@ impl Port {
             interface,
             tx_checksums,
             queue_frames: wanted.queue_frames,
+            interface_below,
             dials,
             shut: CachePadded::new(AtomicU32::new(STOPPED)),
             link: AtomicU8::new(DOWN),
@@ -386,6 +404,20 @@ impl Port {
     }
 
     fn look(&self) -> u8 {
+        if self.link.load(Ordering::Relaxed) == GONE {
+            return GONE; // another one of its name is not this one
+        }
+        if let Some(interface) = &self.interface_below {
+            return match fs::read_to_string(Path::new(INTERFACES).join(interface).join("carrier")) {
+                Ok(carrier) if carrier.trim() == "1" => UP,
+                Err(error) if error.kind() == ErrorKind::NotFound => GONE,
+                _ => DOWN,
+            };
+        }
+        // SAFETY: takes any number.
+        if unsafe { sys::rte_eth_dev_is_removed(self.id) } == 1 {
+            return GONE;
+        }
         // SAFETY: takes any number.
         match unsafe { sys::plimsoll_dpdk_link_up(self.id) } {
             1 => UP,
