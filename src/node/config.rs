@@ -38,10 +38,13 @@
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
+//! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
+//!
 //! What is not given has the value shown; `cluster`, `node`, `data_dir` and the members must be given. A key that is
 //! not listed here is an error.
 
 mod cpu;
+pub mod dpdk;
 mod links;
 mod log;
 #[cfg(test)]
@@ -102,6 +105,9 @@ pub struct Config {
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
+    /// Ports that DPDK drives, if any.
+    #[serde(default)]
+    pub dpdk: dpdk::Dpdk,
 }
 
 /// One node of the cluster, as all nodes and clients know it.
@@ -161,6 +167,7 @@ impl Config {
             cpu: Cpu::default(),
             udp: Udp::default(),
             memory: Memory::default(),
+            dpdk: dpdk::Dpdk::default(),
         }
     }
 
@@ -209,6 +216,7 @@ impl Config {
              \n[udp]\nmtu_bytes = {}\n\n[memory]\nchunks = {}\n",
             self.udp.mtu_bytes, self.memory.chunks
         );
+        text.push_str(&self.dpdk.to_toml());
         text
     }
 
@@ -251,7 +259,8 @@ impl Config {
         self.check_times_and_sizes()?;
         links::check(&self.links)?;
         self.udp.check()?;
-        self.cpu.check(self.lanes)
+        self.cpu.check(self.lanes)?;
+        self.dpdk.check(self)
     }
 
     fn check_identity(&self) -> Result<(), ConfigError> {

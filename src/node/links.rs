@@ -98,13 +98,9 @@ impl Seat<'_> {
     }
 
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
-        let options = udp::Options {
-            socket,
-            peers: self.config.members.len() - 1,
-            mtu_bytes: self.config.udp.mtu_bytes as usize,
-            busy_poll: self.config.cpu.busy_poll,
-            backend: udp::Backend::Plain,
-        };
+        let peers = self.config.members.len() - 1;
+        let mut options = udp::Options::new(socket, peers, self.config.udp.mtu_bytes as usize);
+        options.busy_poll = self.config.cpu.busy_poll;
         let carrier = UdpCarrier::new(options, self.reactor)?;
         for note in carrier.notes() {
             line(format_args!("lane {}: udp: {note}", self.lane));

@@ -4,11 +4,13 @@
 //! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike. At the
 //! end frames go one way, as fast as they can.
 
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod end;
+mod phase;
 mod raw;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -22,6 +24,7 @@ use plimsoll::types::{ClusterId, LaneId, NodeId, StoreId};
 use serde_json::{Value, json};
 
 use self::end::End;
+use self::phase::Phase;
 use self::raw::Raw;
 use crate::common::{Failure, Interrupt, Verdict, figures_head, histogram, say};
 
@@ -60,6 +63,10 @@ pub(crate) struct Arguments {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// What the other process of a bench over DPDK is started with
+    #[cfg(feature = "dpdk")]
+    #[arg(long, hide = true)]
+    echo: Option<SocketAddr>,
 }
 
 /// The links that can be measured.
@@ -67,6 +74,9 @@ pub(crate) struct Arguments {
 enum Kind {
     Udp,
     Tcp,
+    /// Over shared memory, between two processes
+    #[cfg(feature = "dpdk")]
+    Dpdk,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -185,6 +195,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     match arguments.link {
         Kind::Udp => measure::<Udp>(arguments),
         Kind::Tcp => measure::<Tcp>(arguments),
+        #[cfg(feature = "dpdk")]
+        Kind::Dpdk => dpdk::run(arguments),
     }
 }
 
@@ -207,7 +219,7 @@ fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
     let ((here, here_at), (there, there_at)) =
         (W::bind().map_err(on_loopback())?, W::bind().map_err(on_loopback())?);
     let (ping, pong) = W::raw().map_err(on_loopback())?;
-    let phase = AtomicU32::new(GREET);
+    let phase = Phase::new(GREET);
     let (one, two) = (NodeId(1), NodeId(2));
     let here = Seat { identity: identity(one), socket: here, peer: two, peer_at: there_at };
     let there = Seat { identity: identity(two), socket: there, peer: one, peer_at: here_at };
@@ -217,13 +229,13 @@ fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
             let outcome =
                 open::<W>(arguments, there).and_then(|end| end.echo(&phase, pong, arguments.bytes as usize));
             // The other end must not wait for an echo that is not there.
-            phase.store(DONE, Ordering::Release);
+            phase.set(DONE);
             outcome
         });
         pin(0);
-        let measured =
-            open::<W>(arguments, here).and_then(|end| rounds::<W>(end, arguments, &phase, ping, &interrupt));
-        phase.store(DONE, Ordering::Release);
+        let measured = open::<W>(arguments, here)
+            .and_then(|end| rounds(end, W::words, arguments, &phase, ping, &interrupt));
+        phase.set(DONE);
         echo.join().map_err(|_| Failure("the echo has ended".into()))??;
         measured
     })?;
@@ -243,10 +255,11 @@ fn open<W: Way>(arguments: &Arguments, seat: Seat<W::Socket>) -> Result<End<W::L
     Ok(End::new(link, reactor, peer))
 }
 
-fn rounds<W: Way>(
-    mut end: End<W::Link>,
+fn rounds<L: Link>(
+    mut end: End<L>,
+    words: impl Fn(&L) -> Vec<String>,
     arguments: &Arguments,
-    phase: &AtomicU32,
+    phase: &Phase,
     mut raw: Raw,
     interrupt: &Interrupt,
 ) -> Result<Measured, Failure> {
@@ -258,7 +271,7 @@ fn rounds<W: Way>(
         rounds: 0,
         frames_per_s: 0.0,
         lost: 0,
-        words: W::words(&end.link),
+        words: words(&end.link),
         frame_bytes: end.frame_bytes(bytes),
         raw_bytes: raw.message_bytes(bytes),
     };
@@ -270,13 +283,13 @@ fn rounds<W: Way>(
             measured.link.reset();
             measured.raw.reset();
         }
-        phase.store(LINK, Ordering::Release);
+        phase.set(LINK);
         measured.lost += end.ping(bytes, ROUND, &mut measured.link)?;
-        phase.store(RAW, Ordering::Release);
+        phase.set(RAW);
         raw.ping(bytes, ROUND, &mut measured.raw).map_err(Failure::on("a raw socket"))?;
         measured.rounds += 1;
     }
-    phase.store(STREAM, Ordering::Release);
+    phase.set(STREAM);
     measured.frames_per_s = end.stream(bytes, lasting.mul_f64(0.2))?;
     interrupt.check()?;
     Ok(measured)

@@ -1,6 +1,8 @@
 //! The raw sockets beside which a link is measured: connected, not blocking, both ends spinning.
 
 use std::io::{self, ErrorKind, Read, Write};
+#[cfg(feature = "dpdk")]
+use std::net::SocketAddr;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,14 @@ impl Raw {
         one.set_nonblocking(true)?;
         other.set_nonblocking(true)?;
         Ok((Raw::over(Socket::Datagrams(one)), Raw::over(Socket::Datagrams(other))))
+    }
+
+    /// One end whose other end is another process.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn to_other_process(socket: UdpSocket, other: SocketAddr) -> io::Result<Raw> {
+        socket.connect(other)?;
+        socket.set_nonblocking(true)?;
+        Ok(Raw::over(Socket::Datagrams(socket)))
     }
 
     pub(super) fn stream() -> io::Result<(Raw, Raw)> {
