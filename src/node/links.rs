@@ -11,6 +11,8 @@ use super::config::{Config, LinkKind};
 use super::report::line;
 use crate::io::datagram::{self, DatagramLink};
 use crate::io::link::choice::{Candidate, Choice};
+#[cfg(feature = "dpdk")]
+use crate::io::link::dpdk::DpdkCarrier;
 use crate::io::link::tcp::{self, TcpLink};
 use crate::io::link::udp::{self, UdpCarrier};
 use crate::io::pool::Pool;
@@ -42,6 +44,8 @@ pub(super) struct Seat<'a> {
 pub(super) enum Way {
     Tcp(Box<TcpLink>),
     Udp(Box<DatagramLink<UdpCarrier>>),
+    #[cfg(feature = "dpdk")]
+    Dpdk(Box<DatagramLink<DpdkCarrier>>),
 }
 
 impl Sockets {
@@ -65,7 +69,7 @@ impl Seat<'_> {
                 LinkKind::Tcp => stream.take().map(|listener| self.tcp(listener)),
                 LinkKind::Udp => datagrams.take().map(|socket| self.udp(socket)),
                 LinkKind::Rdma => Some(Err(io::Error::other("this build has no feature rdma"))),
-                LinkKind::Dpdk => Some(Err(io::Error::other("this build has no feature dpdk"))),
+                LinkKind::Dpdk => Some(self.dpdk()),
             };
             match made.expect("a link's socket is bound before, and each is named once") {
                 Ok(way) => ways.push(way),
@@ -108,6 +112,27 @@ impl Seat<'_> {
         Ok(Way::Udp(Box::new(DatagramLink::new(self.datagrams(self.peers().collect()), carrier))))
     }
 
+    #[cfg(feature = "dpdk")]
+    fn dpdk(&self) -> io::Result<Way> {
+        let config = &self.config.dpdk;
+        if config.ports.is_empty() {
+            return Err(io::Error::other("the configuration has no [[dpdk.port]]"));
+        }
+        let carrier = DpdkCarrier::open(&config.link_options(self.config.lanes), self.lane.0)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        for note in carrier.notes() {
+            line(format_args!("lane {}: dpdk: {note}", self.lane));
+        }
+        let others = self.peers();
+        let peers = others.filter_map(|(id, _)| Some((id, config.address_of(id, self.lane)?))).collect();
+        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(peers), carrier))))
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    fn dpdk(&self) -> io::Result<Way> {
+        Err(io::Error::other("this build has no feature dpdk"))
+    }
+
     fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
         let seed = super::identity::draw();
         datagram::Options {
@@ -124,6 +149,8 @@ macro_rules! each {
         match $way {
             Way::Tcp($link) => $what,
             Way::Udp($link) => $what,
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk($link) => $what,
         }
     };
 }
@@ -151,6 +178,8 @@ impl Candidate for Way {
         match self {
             Way::Tcp(_) => LinkKind::Tcp.name(),
             Way::Udp(_) => LinkKind::Udp.name(),
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk(_) => LinkKind::Dpdk.name(),
         }
     }
 
@@ -165,6 +194,12 @@ impl Candidate for Way {
             Way::Udp(link) => {
                 while let Some(notice) = link.notice() {
                     tell(format_args!("udp: {notice}"));
+                }
+            }
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk(link) => {
+                while let Some(notice) = link.notice() {
+                    tell(format_args!("dpdk: {notice}"));
                 }
             }
         }
