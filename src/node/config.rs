@@ -6,6 +6,7 @@
 //! lanes = 1                    # of the whole cluster; fixed when it is made
 //! shards = 1                   # of the whole cluster; shard s lives in lane s mod lanes
 //! data_dir = "/var/lib/plimsoll"
+//! link = ["tcp"]               # to peers, the preferred first: rdma, dpdk, udp, tcp; each falls back to the next
 //!
 //! [[member]]                   # every node, this one included
 //! id = 1
@@ -19,6 +20,10 @@
 //! [log]                        # of each lane
 //! segment_mib = 64             # 8..=1024
 //! capacity_mib = 4096          # a multiple of segment_mib; a log that is full refuses records
+//! device = "/dev/nvme0n1"      # not given: files below data_dir. Given: the log lies on this block device, raw; lanes
+//!                              # share it, or have one each: ["/dev/nvme0n1", "/dev/nvme1n1"]. What holds anything else
+//!                              # is refused but for `plimsoll node --format`. Without capacity_mib all of it is used.
+//!                              # data_dir still holds who this node is, and must be kept with the device
 //! segments_ahead = 1           # 1..=16, made ready before they are needed
 //!
 //! [cpu]
@@ -26,6 +31,9 @@
 //! shared = false               # whether several lanes or nodes may share a core
 //! spin_us = "auto"             # or 0..=1000000: how long an idle lane polls before it blocks
 //! busy_poll = false            # never block
+//!
+//! [udp]
+//! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
 //!
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
@@ -35,7 +43,10 @@
 //! What is not given has the value shown; `cluster`, `node`, `data_dir` and the members must be given. A key that is
 //! not listed here is an error.
 
+mod cpu;
 pub mod dpdk;
+mod links;
+mod log;
 #[cfg(test)]
 mod tests;
 
@@ -48,8 +59,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits::{CHUNK_BYTES, LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARDS_MAX, VOTERS_MAX};
+use crate::limits::{CHUNK_BYTES, LANES_MAX, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
+
+pub use self::cpu::{Cpu, Spin};
+pub use self::links::{LinkKind, Udp};
+pub use self::log::{Devices, Log};
 
 const MIB: u64 = 1 << 20;
 
@@ -69,6 +84,9 @@ pub struct Config {
     pub shards: u32,
     /// Where this node keeps its logs.
     pub data_dir: PathBuf,
+    /// The links to peers, the preferred first. A peer is sent to over the first that reaches it.
+    #[serde(default = "tcp_alone", rename = "link")]
+    pub links: Vec<LinkKind>,
     /// All nodes, this one included.
     #[serde(default, rename = "member")]
     pub members: Vec<Member>,
@@ -81,6 +99,9 @@ pub struct Config {
     /// Where and how lanes run.
     #[serde(default)]
     pub cpu: Cpu,
+    /// The link over UDP.
+    #[serde(default)]
+    pub udp: Udp,
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
@@ -111,48 +132,12 @@ pub struct Raft {
     pub heartbeat_ms: u32,
 }
 
-/// The size of each lane's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// One file's size in MiB.
-    pub segment_mib: u64,
-    /// All files' size in MiB, of one lane.
-    pub capacity_mib: u64,
-    /// Segments made ready before they are needed.
-    pub segments_ahead: u64,
-}
-
-/// Where and how lanes run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cpu {
-    /// The core of each lane. Empty: the system places them.
-    pub cores: Vec<usize>,
-    /// Whether lanes or nodes may share a core.
-    pub shared: bool,
-    /// How long an idle lane polls before it blocks.
-    pub spin_us: Spin,
-    /// Never block.
-    pub busy_poll: bool,
-}
-
 /// What a lane reserves when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// Chunks of [`CHUNK_BYTES`] for records, disk writes and reads.
     pub chunks: usize,
-}
-
-/// How long an idle lane polls before it blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Spin {
-    /// Chosen at start from what shares the cores.
-    #[default]
-    Auto,
-    /// So many microseconds.
-    Micros(u32),
 }
 
 /// Why a configuration is refused: one line that says what, where, what is allowed and what to do.
@@ -175,10 +160,12 @@ impl Config {
             lanes: 1,
             shards: 1,
             data_dir: data_dir.into(),
+            links: tcp_alone(),
             members,
             raft: Raft::default(),
             log: Log::default(),
             cpu: Cpu::default(),
+            udp: Udp::default(),
             memory: Memory::default(),
             dpdk: dpdk::Dpdk::default(),
         }
@@ -203,18 +190,19 @@ impl Config {
     /// The file that says this configuration.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
-            "cluster = {}\nnode = {}\nlanes = {}\nshards = {}\ndata_dir = {}\n",
+            "cluster = {}\nnode = {}\nlanes = {}\nshards = {}\ndata_dir = {}\nlink = {:?}\n",
             quoted(&self.cluster),
             self.node,
             self.lanes,
             self.shards,
             quoted(&self.data_dir.to_string_lossy()),
+            self.links.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
         );
         for Member { id, peer, client } in &self.members {
             let _ = write!(text, "\n[[member]]\nid = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\n");
         }
         let Raft { election_timeout_ms, heartbeat_ms } = self.raft;
-        let Log { segment_mib, capacity_mib, segments_ahead } = self.log;
+        let log = self.log.to_toml();
         let Cpu { cores, shared, spin_us, busy_poll } = &self.cpu;
         let spin = match spin_us {
             Spin::Auto => "\"auto\"".to_owned(),
@@ -223,10 +211,10 @@ impl Config {
         let _ = write!(
             text,
             "\n[raft]\nelection_timeout_ms = {election_timeout_ms}\nheartbeat_ms = {heartbeat_ms}\n\
-             \n[log]\nsegment_mib = {segment_mib}\ncapacity_mib = {capacity_mib}\nsegments_ahead = {segments_ahead}\n\
+             {log}\
              \n[cpu]\ncores = {cores:?}\nshared = {shared}\nspin_us = {spin}\nbusy_poll = {busy_poll}\n\
-             \n[memory]\nchunks = {}\n",
-            self.memory.chunks
+             \n[udp]\nmtu_bytes = {}\n\n[memory]\nchunks = {}\n",
+            self.udp.mtu_bytes, self.memory.chunks
         );
         text.push_str(&self.dpdk.to_toml());
         text
@@ -269,7 +257,9 @@ impl Config {
         self.check_members()?;
         self.check_ports()?;
         self.check_times_and_sizes()?;
-        self.check_cpu()?;
+        links::check(&self.links)?;
+        self.udp.check()?;
+        self.cpu.check(self.lanes)?;
         self.dpdk.check(self)
     }
 
@@ -365,47 +355,8 @@ impl Config {
                 ConfigError { what: format!("{}; {rule} ({election_timeout_ms})", error.what), ..error }
             },
         )?;
-        let Log { segment_mib, capacity_mib, segments_ahead } = self.log;
-        within("log.segment_mib", segment_mib, SEGMENT_BYTES_MIN / MIB..=SEGMENT_BYTES_MAX / MIB)?;
-        within("log.segments_ahead", segments_ahead, 1..=16)?;
-        within("log.capacity_mib", capacity_mib, (segments_ahead + 1) * segment_mib..=1 << 30).map_err(
-            |error| {
-                let rule = "it holds at least the segment in use and those ahead";
-                ConfigError { what: format!("{}; {rule}", error.what), ..error }
-            },
-        )?;
-        if !capacity_mib.is_multiple_of(segment_mib) {
-            let what = format!("is {capacity_mib}, not a multiple of log.segment_mib ({segment_mib})");
-            return Err(wrong("log.capacity_mib", what));
-        }
+        self.log.check(self.lanes)?;
         within("memory.chunks", self.memory.chunks as u64, 4..=16_384)
-    }
-
-    fn check_cpu(&self) -> Result<(), ConfigError> {
-        let Cpu { cores, shared, spin_us, busy_poll } = &self.cpu;
-        if let Spin::Micros(spin_us) = *spin_us {
-            within("cpu.spin_us", spin_us.into(), 0..=1_000_000)?;
-        }
-        if cores.len() > usize::from(self.lanes) {
-            let what =
-                format!("names {} cores for {} lanes; give at most one per lane", cores.len(), self.lanes);
-            return Err(wrong("cpu.cores", what));
-        }
-        let repeated = cores.iter().enumerate().find(|(at, core)| cores[..*at].contains(core));
-        let fewer = !cores.is_empty() && cores.len() < usize::from(self.lanes);
-        if !shared && (repeated.is_some() || fewer) {
-            let what = format!(
-                "{cores:?} puts several of {} lanes on one core; give each its own, or say cpu.shared = true",
-                self.lanes
-            );
-            return Err(wrong("cpu.cores", what));
-        }
-        if *busy_poll && *shared {
-            let what =
-                "with cpu.shared: a lane that never blocks starves those beside it; choose one".to_owned();
-            return Err(wrong("cpu.busy_poll", what));
-        }
-        Ok(())
     }
 
     /// The id that `cluster` names: 16 hex digits are the id itself, anything else is hashed with 64-bit FNV-1a.
@@ -480,18 +431,6 @@ impl Raft {
     }
 }
 
-impl Log {
-    /// One segment's bytes.
-    pub fn segment_bytes(&self) -> u64 {
-        self.segment_mib * MIB
-    }
-
-    /// The most segments of one lane.
-    pub fn segments_max(&self) -> u64 {
-        self.capacity_mib / self.segment_mib
-    }
-}
-
 impl Memory {
     /// What one lane's chunks take.
     pub fn bytes(&self) -> usize {
@@ -505,39 +444,9 @@ impl Default for Raft {
     }
 }
 
-impl Default for Log {
-    fn default() -> Log {
-        Log { segment_mib: 64, capacity_mib: 4096, segments_ahead: 1 }
-    }
-}
-
 impl Default for Memory {
     fn default() -> Memory {
         Memory { chunks: 16 }
-    }
-}
-
-impl<'de> Deserialize<'de> for Spin {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Spin, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Spin;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"auto\" or a number of microseconds")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Spin, E> {
-                if text == "auto" {
-                    Ok(Spin::Auto)
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
-                }
-            }
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Spin, E> {
-                let found = serde::de::Unexpected::Signed(number);
-                u32::try_from(number).map(Spin::Micros).map_err(|_| E::invalid_value(found, &self))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
     }
 }
 
@@ -564,6 +473,10 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Str
         let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         format!("{place}{}", error.message().replace('\n', "; "))
     })
+}
+
+fn tcp_alone() -> Vec<LinkKind> {
+    vec![LinkKind::Tcp]
 }
 
 fn one<T: From<u8>>() -> T {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -11,18 +10,22 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::config::{Config, Spin};
+use super::devices::Devices;
+use super::identity::DataDir;
+use super::links::{self, Links, Sockets};
 use super::report::{Lines, line};
 use super::{StartError, identity};
 use crate::io::DiskError;
 use crate::io::clock::LaneClock;
 use crate::io::disk;
-use crate::io::link::tcp::{self, TcpLink, TcpPort};
+use crate::io::link::tcp::{self, TcpPort};
 use crate::io::pool::Pool;
 use crate::io::reactor::{Reactor, Waker};
 use crate::limits::CLIENTS_MAX;
 use crate::log::{Log, OpenError};
 use crate::shard::{self, Lane, Stopped, World};
 use crate::types::{LaneId, NodeId, StoreId};
+use crate::wire::identity::Identity;
 
 /// How long a lane spins by default when it has its core to itself. Longer than a round trip and a flush on fast
 /// hardware, so that the path of a commit never meets a sleeping core.
@@ -36,7 +39,7 @@ const SPIN_SHARED_CORE: Duration = Duration::from_micros(50);
 pub(super) struct Seat {
     pub(super) config: Arc<Config>,
     pub(super) lane: LaneId,
-    pub(super) directory: PathBuf,
+    pub(super) log: Place,
     pub(super) store: StoreId,
     pub(super) peers: Vec<(NodeId, StoreId)>,
     /// Looked at by every lane in every turn, so nothing that is written often may share its line.
@@ -44,9 +47,27 @@ pub(super) struct Seat {
     pub(super) reporter: Sender<Report>,
 }
 
+/// Where a lane's log lies, and how many segments it may have.
+pub(super) struct Place {
+    disk: disk::Place,
+    segments_max: u64,
+}
+
+impl Place {
+    pub(super) fn of(config: &Config, lane: LaneId, devices: &Devices, data_dir: &DataDir) -> Place {
+        match devices.of(config, lane) {
+            Some((disk, segments_max)) => Place { disk, segments_max },
+            None => Place {
+                disk: disk::Place::Directory(data_dir.lane(lane)),
+                segments_max: config.log.segments_max().expect("without a device it is known"),
+            },
+        }
+    }
+}
+
 /// The listeners of a lane, bound before anything else is touched.
 pub(super) struct Ports {
-    pub(super) peers: TcpListener,
+    pub(super) peers: Sockets,
     pub(super) clients: TcpListener,
 }
 
@@ -91,10 +112,8 @@ impl Seat {
             Reactor::new(choice.reactor()).map_err(|error| self.failed("set up its reactor", error))?;
         let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
-        let options = disk::Options {
-            directory: self.directory.clone(),
-            segment_bytes: self.config.log.segment_bytes(),
-        };
+        let options =
+            disk::Options { place: self.log.disk.clone(), segment_bytes: self.config.log.segment_bytes() };
         let log_failed = |error| StartError::Log { lane: self.lane, error };
         let disk = disk::FileDisk::open(choice.backend, &options, &reactor, &pool)
             .map_err(|error| log_failed(OpenError::Disk(error)))?;
@@ -102,9 +121,17 @@ impl Seat {
         for note in disk.notes() {
             line(format_args!("lane {}: {note}", self.lane));
         }
-        let log = Log::open(disk, pool, self.log_options()).map_err(log_failed)?;
-        let link = TcpLink::new(self.link_options(ports.peers), reactor.clone())
-            .map_err(|error| self.failed("set up the link to its peers", error))?;
+        let log = Log::open(disk, pool.clone(), self.log_options()).map_err(log_failed)?;
+        let seat = links::Seat {
+            config: &self.config,
+            lane: self.lane,
+            identity: self.identity(),
+            stores: &self.peers,
+            reactor: &reactor,
+            pool: &pool,
+        };
+        let link =
+            seat.links(ports.peers).map_err(|error| self.failed("set up the links to its peers", error))?;
         let port = TcpPort::new(self.port_options(ports.clients), reactor.clone())
             .map_err(|error| self.failed("set up the port for its clients", error))?;
         let waker = reactor.waker();
@@ -148,29 +175,19 @@ impl Seat {
             node: self.config.node_id(),
             lane: self.lane,
             shards: self.config.shards_of(self.lane).collect(),
-            segments_max: self.config.log.segments_max(),
+            segments_max: self.log.segments_max,
             segments_ahead: self.config.log.segments_ahead,
         }
     }
 
-    fn identity(&self) -> tcp::Identity {
-        tcp::Identity {
+    fn identity(&self) -> Identity {
+        Identity {
             cluster: self.config.cluster_id(),
             node: self.config.node_id(),
             store: self.store,
             lane: self.lane,
             lanes: self.config.lanes,
             shards: self.config.shards,
-        }
-    }
-
-    fn link_options(&self, listener: TcpListener) -> tcp::LinkOptions {
-        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
-        tcp::LinkOptions {
-            identity: self.identity(),
-            listener,
-            peers: others.map(|member| (member.node_id(), member.peer_of(self.lane))).collect(),
-            stores: self.peers.clone(),
         }
     }
 
@@ -208,7 +225,7 @@ struct Production;
 
 impl World for Production {
     type Disk = disk::FileDisk;
-    type Link = TcpLink;
+    type Link = Links;
     type Port = TcpPort;
     type Clock = LaneClock;
     type Park = Reactor;

@@ -10,20 +10,23 @@
 //! node.wait().expect("the node stops in good order");
 //! ```
 //!
-//! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the data directory and
-//! whose it is. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
+//! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the devices, the data
+//! directory and whose they are. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
 //! has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what it promised stands, and
 //! it promises nothing more.
 
 pub mod config;
+mod devices;
+pub mod doctor;
 mod identity;
 mod lane;
+mod links;
 mod report;
 pub mod verify;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +37,10 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 pub use self::config::{Config, ConfigError};
+use self::devices::Claims;
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
+use self::links::Sockets;
 use crate::io::DiskError;
 use crate::io::reactor::Waker;
 use crate::types::{LaneId, NodeId, StoreId};
@@ -107,6 +112,18 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// A block device cannot be used.
+    Device {
+        /// Which, what was tried, and why not.
+        error: DiskError,
+    },
+    /// A block device holds something that is not this node's log.
+    DeviceHolds {
+        /// Which.
+        path: PathBuf,
+        /// What, and what to do.
+        what: String,
+    },
     /// A lane's log does not open.
     Log {
         /// Which lane's.
@@ -145,13 +162,25 @@ pub enum NodeError {
 impl Node {
     /// Starts a node, or says why not.
     pub fn start(config: Config) -> Result<Node, StartError> {
+        Node::start_on(config, false)
+    }
+
+    /// The same, and block devices for the log that hold something else are formatted: whatever is on them is lost. Not if
+    /// this node's log was made already, on these or others.
+    pub fn format_and_start(config: Config) -> Result<Node, StartError> {
+        Node::start_on(config, true)
+    }
+
+    fn start_on(config: Config, may_format: bool) -> Result<Node, StartError> {
         config.check().map_err(StartError::Config)?;
         let config = Arc::new(config);
         let mut ports = Vec::new();
         for lane in (0..config.lanes).map(LaneId) {
             ports.push(listen(&config, lane)?);
         }
+        let claims = Claims::of(&config, may_format)?;
         let data_dir = DataDir::open(&config)?;
+        let devices = claims.ready(&config, data_dir.store)?;
 
         let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
@@ -160,7 +189,7 @@ impl Node {
             let seat = Seat {
                 config: Arc::clone(&config),
                 lane,
-                directory: data_dir.lane(lane),
+                log: lane::Place::of(&config, lane, &devices, &data_dir),
                 store: data_dir.store,
                 peers: data_dir.peers.clone(),
                 stopping: Arc::clone(&stopping),
@@ -268,13 +297,27 @@ impl Stopper {
 
 fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
     let me = config.me().expect("checked: this node is a member");
-    Ok(Ports { peers: bind(me.peer_of(lane), "peers")?, clients: bind(me.client_of(lane), "clients")? })
+    let (peers, clients) = (me.peer_of(lane), me.client_of(lane));
+    let stream = |wanted: bool| wanted.then(|| bind(peers, "peers", || TcpListener::bind(peers))).transpose();
+    let datagrams =
+        |wanted: bool| wanted.then(|| bind(peers, "peers", || UdpSocket::bind(peers))).transpose();
+    Ok(Ports {
+        peers: Sockets {
+            stream: stream(Sockets::wants_stream(config))?,
+            datagrams: datagrams(Sockets::wants_datagrams(config))?,
+        },
+        clients: bind(clients, "clients", || TcpListener::bind(clients))?,
+    })
 }
 
-fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, StartError> {
+fn bind<T>(
+    address: SocketAddr,
+    whom: &'static str,
+    bind: impl Fn() -> io::Result<T>,
+) -> Result<T, StartError> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match TcpListener::bind(address) {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::park_timeout(PORT_RETRY);
             }
@@ -318,6 +361,10 @@ impl fmt::Display for StartError {
                 path.display()
             ),
             StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
+            StartError::Device { error } => error.fmt(f),
+            StartError::DeviceHolds { path, what } => {
+                write!(f, "device {} {what}; nothing was changed", path.display())
+            }
             StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
             StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),
         }

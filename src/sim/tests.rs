@@ -50,6 +50,9 @@ fn some_seeds_are_clean_and_see_something() {
     assert!(sum(|run| run.counts.elections) > 200);
     assert!(sum(|run| run.counts.crashes) > 100);
     assert!(sum(|run| run.counts.index_reads) > 1_000);
+    assert!(sum(|run| run.counts.datagrams) > 50_000);
+    assert!(sum(|run| run.counts.repaired) > 20);
+    assert!(sum(|run| run.counts.sessions) > 100);
 }
 
 #[test]
@@ -74,10 +77,21 @@ fn shrinking_keeps_what_is_needed_and_drops_the_rest() {
 
 #[test]
 fn fuzz_targets_take_whatever_comes() {
-    for target in [fuzz::Target::Wire, fuzz::Target::Log, fuzz::Target::Raft] {
+    let targets = [
+        fuzz::Target::Wire,
+        fuzz::Target::Log,
+        fuzz::Target::Raft,
+        fuzz::Target::Datagram,
+        fuzz::Target::DatagramLink,
+    ];
+    for target in targets {
         let mut random = super::random::Random::new(9);
         let mut fuzzer = fuzz::Fuzzer::new(target, Vec::new());
-        let attempts = if target == fuzz::Target::Log { 200 } else { 20_000 };
+        let attempts = match target {
+            fuzz::Target::Log => 200,
+            fuzz::Target::DatagramLink => 1_000,
+            _ => 20_000,
+        };
         for _ in 0..attempts {
             let input = fuzzer.next(&mut random);
             fuzzer.attempt(&input);

@@ -301,8 +301,8 @@ fn read_body<'a>(header: &Header, body: &'a [u8], drawn: &'a [u8]) -> Result<Bod
             cut.check()?;
             let first = usize::from(header.fragment);
             let missing = drawn;
-            let places = (0..missing.len() * 8).filter(|&bit| missing[bit / 8] >> (bit % 8) & 1 == 1);
-            let last = places.last().ok_or(Malformed::Field("missing"))?;
+            let mut places = (0..missing.len() * 8).filter(|&bit| missing[bit / 8] >> (bit % 8) & 1 == 1);
+            let last = places.next_back().ok_or(Malformed::Field("missing"))?;
             if first + last >= cut.fragments() {
                 return Err(Malformed::Field("missing"));
             }
@@ -414,3 +414,148 @@ fn checksum(header: &[u8], drawn: &[u8]) -> u32 {
 
 const _: () =
     assert!(OFFER_BYTES + GREETING_BYTES <= MISSING_BYTES_MAX, "every body fits where a bitmap does");
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::types::{ClusterId, LaneId, NodeId, StoreId};
+    use crate::wire::hello::{Hello, Refusal, Welcome};
+
+    const PLACE: Place = Place { session: 9, number: 4, limit: 70 };
+    const CUT: Cut = Cut { frame: 3, frame_bytes: 1000, unit: 256 };
+
+    fn write(place: Place, body: &Body<'_>, rest: &[u8]) -> Vec<u8> {
+        let mut drawn = [0; MISSING_BYTES_MAX];
+        let drawn_bytes = write_body(body, &mut drawn);
+        [&seal(place, body)[..], &drawn[..drawn_bytes], rest].concat()
+    }
+
+    fn reseal(bytes: &mut [u8], covered: usize) {
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..CRC_AT]), &bytes[HEADER_BYTES..covered]);
+        bytes[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    fn hello() -> (Place, Body<'static>) {
+        let hello = Hello {
+            cluster: ClusterId(1),
+            node: Some(NodeId(2)),
+            store: StoreId(3),
+            to: Some(NodeId(4)),
+            lane: LaneId(0),
+            lanes: 1,
+        };
+        let offer = Offer { session: 5, takes_bytes: 1472, got_bytes: 0 };
+        (Place { session: 0, number: 0, limit: 48 }, Body::Hello(offer, Greeting::Hello(hello)))
+    }
+
+    fn all() -> Vec<(Place, Body<'static>, Vec<u8>)> {
+        static FRAME: [u8; 200] = [7; 200];
+        let (to_nobody, hello) = hello();
+        let offer = Offer { session: 5, takes_bytes: 1472, got_bytes: 1200 };
+        let welcome = Greeting::Welcome(Welcome {
+            node: NodeId(2),
+            store: StoreId(3),
+            lane: LaneId(0),
+            lanes: 1,
+            shards: 1,
+        });
+        let unnumbered = Place { number: 0, ..PLACE };
+        let bare = Place { limit: 0, ..unnumbered };
+        assert_eq!((CUT.fragments(), CUT.range(3)), (4, 768..1000));
+        let bodies = [
+            (to_nobody, hello, vec![0; 300]),
+            (unnumbered, Body::Welcome(offer, welcome), vec![0; 1]),
+            (bare, Body::Refusal(Greeting::Refusal(Refusal::Crowded)), vec![]),
+            (PLACE, Body::Data(&FRAME), FRAME.to_vec()),
+            (PLACE, Body::Repair { cut: CUT, first: 1, missing: &[0b101] }, vec![]),
+            (PLACE, Body::Credit(Credit { probe: 1, echo: 2, got_bytes: 64, reserved: 0 }), vec![0; 40]),
+            (PLACE, Body::Bye, vec![]),
+            (bare, Body::Unknown, vec![]),
+        ];
+        bodies.into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let all = all();
+        for (place, body, rest) in &all {
+            let bytes = write(*place, body, rest);
+            assert_eq!(open(&bytes), Ok((*place, *body)));
+        }
+        assert_eq!(all.len(), 8);
+        let bytes = [7; 232];
+        let body = Body::Fragment { cut: CUT, fragment: 3, bytes: &bytes };
+        assert_eq!(open(&write(PLACE, &body, &bytes)), Ok((PLACE, body)));
+        assert_eq!(seal_data(PLACE, 200), seal(PLACE, &Body::Data(&[7; 200])));
+    }
+
+    /// The header, and what is drawn of the body: whatever bit is another, it is seen.
+    #[test]
+    fn every_bit_that_is_covered_matters() {
+        for (place, body, rest) in all() {
+            let whole = write(place, &body, &rest);
+            let covered = if matches!(body, Body::Data(_)) { HEADER_BYTES } else { whole.len() };
+            for bit in 0..covered * 8 {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(open(&bytes).is_err(), "{body:?}, bit {bit}");
+            }
+            for len in 0..HEADER_BYTES {
+                assert_eq!(open(&whole[..len]), Err(Malformed::Truncated));
+            }
+        }
+    }
+
+    /// A checksum is right for whoever computes it: what no writer writes is refused all the same.
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        let body = Body::Fragment { cut: CUT, fragment: 3, bytes: &[] };
+        let fragment = write(PLACE, &body, &[7; 232]);
+        let with = |at: usize, value: &[u8]| {
+            let mut bytes = fragment.clone();
+            bytes[at..at + value.len()].copy_from_slice(value);
+            reseal(&mut bytes, HEADER_BYTES);
+            open(&bytes).map(|_| ())
+        };
+        assert_eq!(with(0, b"PLD1"), Ok(()));
+        assert_eq!(with(0, b"PLD2"), Err(Malformed::Magic(u32::from_le_bytes(*b"PLD2"))));
+        assert_eq!(with(5, &[9]), Err(Malformed::Version(9)));
+        for kind in [0, 10, 255] {
+            assert_eq!(with(4, &[kind]), Err(Malformed::Field("kind")));
+        }
+        assert_eq!(with(6, &[4, 0]), Err(Malformed::Field("fragment")));
+        assert_eq!(with(6, &[2, 0]), Err(Malformed::Truncated));
+        assert_eq!(with(8, &[0; 8]), Err(Malformed::Field("session")));
+        assert_eq!(with(16, &u64::MAX.to_le_bytes()), Err(Malformed::Field("number")));
+        assert_eq!(with(24, &u64::MAX.to_le_bytes()), Err(Malformed::Field("number")));
+        assert_eq!(with(36, &256_u32.to_le_bytes()), Err(Malformed::Field("frame_bytes")));
+        assert_eq!(with(36, &u32::MAX.to_le_bytes()), Err(Malformed::Field("frame_bytes")));
+        for unit in [0_u16, 8, 248, 257, u16::MAX] {
+            assert_eq!(with(40, &unit.to_le_bytes()), Err(Malformed::Field("unit")));
+        }
+        assert_eq!(with(42, &[1]), Err(Malformed::Field("reserved")));
+    }
+
+    #[test]
+    fn repair_asks_for_fragments_that_there_are() {
+        let ask = |first: usize, missing: &[u8]| {
+            let mut bytes = [&seal(PLACE, &Body::Bye)[..], missing].concat();
+            let like = seal(PLACE, &Body::Repair { cut: CUT, first, missing: &[1] });
+            bytes[..HEADER_BYTES].copy_from_slice(&like);
+            let covered = bytes.len();
+            reseal(&mut bytes, covered);
+            open(&bytes).map(|_| ())
+        };
+        assert_eq!(ask(0, &[0b1111]), Ok(()));
+        assert_eq!(ask(3, &[0b1]), Ok(()));
+        assert_eq!(ask(3, &[0b10]), Err(Malformed::Field("missing")));
+        assert_eq!(ask(0, &[0, 1]), Err(Malformed::Field("missing")));
+        assert_eq!(ask(0, &[0]), Err(Malformed::Field("missing")));
+        assert_eq!(ask(0, &[]), Err(Malformed::Truncated));
+        assert_eq!(ask(0, &[1; MISSING_BYTES_MAX + 1]), Err(Malformed::Truncated));
+    }
+}

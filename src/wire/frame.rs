@@ -39,6 +39,8 @@ pub enum Kind {
     Request = 5,
     /// To a client.
     Reply = 6,
+    /// Between peers, beside Raft: [`super::aside`].
+    Aside = 7,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             4 => Kind::Peer,
             5 => Kind::Request,
             6 => Kind::Reply,
+            7 => Kind::Aside,
             _ => return Err(Malformed::Field("kind")),
         })
     }

@@ -198,7 +198,7 @@ impl Greeting {
             Kind::Hello => Greeting::Hello(Hello::from_row(row)?),
             Kind::Welcome => Greeting::Welcome(Welcome::from_row(row)?),
             Kind::Refusal => Greeting::Refusal(Refusal::from_row(row)?),
-            Kind::Peer | Kind::Request | Kind::Reply => return Err(Malformed::Field("kind")),
+            Kind::Peer | Kind::Request | Kind::Reply | Kind::Aside => return Err(Malformed::Field("kind")),
         };
         if greeting.row() != *row {
             return Err(Malformed::Field("reserved"));

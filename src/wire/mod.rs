@@ -5,7 +5,7 @@
 //!
 //! header    0 magic       u32  "PLM1"
 //!           4 len_bytes   u32  of the whole frame
-//!           8 kind        u8   1 hello, 2 welcome, 3 refusal, 4 peer, 5 request, 6 reply
+//!           8 kind        u8   1 hello, 2 welcome, 3 refusal, 4 peer, 5 request, 6 reply, 7 aside
 //!           9 version     u8   of the protocol
 //!          10 count       u16  messages in the table
 //!          12 reserved    16 B 0
@@ -14,6 +14,7 @@
 //! The table is covered by the frame's checksum, the body by the records' own: no byte is believed unchecked and none
 //! is summed twice. Everything is little-endian.
 
+pub mod aside;
 pub mod client;
 pub mod datagram;
 pub mod ethernet;

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::aside::Aside;
 use super::client::{Outcome, Reply, Request, ShardStatus, Submit, replies, requests};
 use super::frame::{Builder, Kind, announced_bytes, open};
 use super::hello::{Greeting, Hello, Refusal, Welcome};
@@ -331,6 +332,10 @@ fn assert_canonical(frame: &[u8]) {
             assert_eq!(Greeting::decode(frame).unwrap().encode(), frame);
             return;
         }
+        Kind::Aside => {
+            assert_eq!(Aside::decode(frame).unwrap().encode(), frame);
+            return;
+        }
         Kind::Peer => {
             peer::decode(frame).unwrap().map(|(s, m, body)| peer::encode(s, &m, body.len())).collect()
         }
@@ -353,6 +358,7 @@ fn refusal_of(kind: Kind, row: [u8; 64], body: &[u8], change: impl Fn(&mut [u8])
         Kind::Peer => peer::decode(&frame).err(),
         Kind::Request => requests(&frame).err(),
         Kind::Reply => replies(&frame).err(),
+        Kind::Aside => Aside::decode(&frame).err(),
         Kind::Hello | Kind::Welcome | Kind::Refusal => Greeting::decode(&frame).err(),
     }
     .unwrap()

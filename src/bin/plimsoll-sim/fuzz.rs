@@ -46,8 +46,10 @@ pub(crate) fn run(name: &str, time: Duration) -> bool {
         "ethernet" => Target::Ethernet,
         "log" => Target::Log,
         "raft" => Target::Raft,
+        "datagram" => Target::Datagram,
+        "datagram-link" => Target::DatagramLink,
         _ => {
-            eprintln!("{name} is none of wire, ethernet, log, raft, config");
+            eprintln!("{name} is none of wire, ethernet, log, raft, datagram, datagram-link, config");
             return false;
         }
     };

@@ -49,7 +49,7 @@ struct Arguments {
     /// Explores every course of so many steps that a small cluster can take
     #[arg(long, value_name = "STEPS")]
     explore: Option<u32>,
-    /// Arbitrary input for: wire, ethernet, log, raft, config; the corpus is in tests/corpus
+    /// Arbitrary input for: wire, ethernet, log, raft, datagram, datagram-link, config; the corpus is in tests/corpus
     #[arg(long, value_name = "TARGET")]
     fuzz: Option<String>,
     /// With --fuzz: for so long
@@ -104,8 +104,8 @@ impl Totals {
         let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, .. } = self.counts;
         let rates = [
             ("datagrams", datagrams, 20 * seconds),
-            ("fragments sent again", repaired, seconds / 20),
-            ("sessions that came up again", sessions, seconds / 20),
+            ("fragments sent again", repaired, seconds / 200),
+            ("sessions that came up again", sessions, seconds / 50),
             ("commits", commits, seconds),
             ("elections", elections, seconds / 50),
             ("faults", faults, seconds / 20),

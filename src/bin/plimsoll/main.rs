@@ -5,9 +5,11 @@
 
 mod append;
 mod bench;
+mod bench_catch_up;
 mod bench_link;
 mod common;
 mod demo;
+mod doctor;
 mod floor;
 mod node;
 mod read;
@@ -44,6 +46,8 @@ enum Command {
     Transfer(transfer::Arguments),
     /// Start a cluster of real processes, kill its leader under load, and check that nothing was lost.
     Demo(demo::Arguments),
+    /// Say what this machine can do for a node, and what to do about what it cannot. Changes nothing.
+    Doctor(doctor::Arguments),
     /// Look into a node's log.
     #[command(subcommand)]
     Log(Log),
@@ -58,11 +62,13 @@ enum Bench {
     Commit(bench::Arguments),
     /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
     Link(bench_link::Arguments),
+    /// Commits while a follower that is far behind is brought up
+    CatchUp(bench_catch_up::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
 enum Log {
-    /// Read the logs of a data directory and say what they hold and how they end.
+    /// Read the logs of a data directory or a block device and say what they hold and how they end.
     Verify(verify::Arguments),
 }
 
@@ -74,9 +80,11 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
         Command::Bench(Bench::Link(arguments)) => bench_link::run(&arguments),
+        Command::Bench(Bench::CatchUp(arguments)) => bench_catch_up::run(&arguments),
     };
     match outcome {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

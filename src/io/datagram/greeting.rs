@@ -171,11 +171,14 @@ impl<A: Copy + Eq> State<A> {
 
     fn establish(&mut self, at: usize, pending: &Pending<A>, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
         let mut events = self.end(at, super::Why::Replaced, sink);
-        let State { now, window, takes_bytes, kept_bytes, .. } = *self;
+        let State { now, window, takes_bytes, .. } = *self;
         let peer = &mut self.peers[at];
-        let session = Session::new(pending, window, takes_bytes, now);
+        let mut session = Session::new(pending, window, takes_bytes, now);
+        if self.reliable {
+            session.trust_path();
+        }
         peer.seen.reset();
-        peer.kept.reset(kept_bytes);
+        peer.kept.reset();
         peer.assembly.reset();
         if peer.store.is_none() {
             peer.store = Some(pending.store);

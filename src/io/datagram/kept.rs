@@ -22,9 +22,14 @@ const SHORT_FRAGMENTS: usize = 16;
 /// Repair requests that wait to be served at most, per peer.
 const ASKS_MAX: usize = 16;
 
+/// The memory of a session's first long frames. It grows with what is kept, and stays.
+const RING_BYTES_MIN: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(super) struct Kept {
     ring: Vec<u8>,
+    /// How far the ring may grow.
+    ring_bytes_max: usize,
     /// In the order of their numbers, and of their places in the ring.
     frames: VecDeque<Frame>,
     /// Where the next frame goes.
@@ -40,6 +45,8 @@ pub(super) struct Kept {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     cut: Cut,
+    /// How many fragments that makes.
+    count: usize,
     at: usize,
     /// Its fragments before this were sent.
     sent: usize,
@@ -70,9 +77,10 @@ pub(super) struct Piece {
 
 impl Kept {
     /// Without memory for frames: see [`Kept::reset`].
-    pub(super) fn new() -> Kept {
+    pub(super) fn new(ring_bytes_max: usize) -> Kept {
         Kept {
             ring: Vec::new(),
+            ring_bytes_max,
             frames: VecDeque::with_capacity(FRAMES_MAX),
             head: 0,
             next_frame: 0,
@@ -82,10 +90,10 @@ impl Kept {
         }
     }
 
-    /// For a new session. The first time the ring is allocated.
-    pub(super) fn reset(&mut self, ring_bytes: usize) {
-        if self.ring.len() != ring_bytes {
-            self.ring = vec![0; ring_bytes];
+    /// For a new session.
+    pub(super) fn reset(&mut self) {
+        if self.ring.is_empty() {
+            self.ring = vec![0; RING_BYTES_MIN];
         }
         self.frames.clear();
         self.asks.clear();
@@ -119,7 +127,7 @@ impl Kept {
             // A follower that is far behind leaves room for the commits of others.
             let unsent = self.frames.range(self.unsent_from..);
             let waiting = unsent.map(|frame| frame.cut.frame_bytes as usize).sum::<usize>();
-            if waiting + cut.frame_bytes as usize > self.ring.len() / 2 {
+            if waiting + cut.frame_bytes as usize > self.ring_bytes_max / 2 {
                 return Err(Full(()));
             }
         }
@@ -132,34 +140,55 @@ impl Kept {
         assert_eq!(end - at, cut.frame_bytes as usize, "a frame is as long as its parts");
         self.head = end;
         self.skip();
-        self.frames.push_back(Frame { cut, at, sent, sent_at: Time(0) });
+        self.frames.push_back(Frame { cut, count: cut.fragments(), at, sent, sent_at: Time(0) });
         Ok(())
     }
 
-    /// Where so many bytes fit; the oldest frames give way once they were sent.
+    /// Where so many bytes fit. If nowhere, the ring grows; if that is at its end, the oldest frames give way, unless they
+    /// were not sent yet.
     fn room(&mut self, bytes: usize) -> Option<usize> {
         loop {
-            let found = match self.frames.front() {
-                None => (bytes <= self.ring.len()).then_some(0),
-                // The free room is behind the head and before the oldest.
-                Some(oldest) if oldest.at < self.head => {
-                    if self.ring.len() - self.head >= bytes {
-                        Some(self.head)
-                    } else {
-                        (oldest.at >= bytes).then_some(0)
-                    }
-                }
-                // Between the two; none is left when they meet.
-                Some(oldest) => (oldest.at - self.head >= bytes).then_some(self.head),
-            };
+            let found = self.free(bytes);
             if found.is_some() && self.frames.len() < FRAMES_MAX {
                 return found;
             }
-            if self.unsent_from == 0 {
+            if found.is_none() && self.ring.len() < self.ring_bytes_max {
+                self.grow(bytes);
+            } else if self.unsent_from == 0 {
                 return None;
+            } else {
+                self.drop_oldest();
             }
-            self.drop_oldest();
         }
+    }
+
+    fn free(&self, bytes: usize) -> Option<usize> {
+        match self.frames.front() {
+            None => (bytes <= self.ring.len()).then_some(0),
+            // The free room is behind the head and before the oldest.
+            Some(oldest) if oldest.at < self.head => {
+                if self.ring.len() - self.head >= bytes {
+                    Some(self.head)
+                } else {
+                    (oldest.at >= bytes).then_some(0)
+                }
+            }
+            // Between the two; none is left when they meet.
+            Some(oldest) => (oldest.at - self.head >= bytes).then_some(self.head),
+        }
+    }
+
+    /// A longer ring, with what is kept at its front.
+    fn grow(&mut self, bytes: usize) {
+        let wanted = (2 * self.ring.len()).max((self.ring.len() + bytes).next_power_of_two());
+        let mut ring = vec![0; wanted.min(self.ring_bytes_max)];
+        let mut end = 0;
+        for frame in &mut self.frames {
+            let len_bytes = frame.cut.frame_bytes as usize;
+            ring[end..end + len_bytes].copy_from_slice(&self.ring[frame.at..frame.at + len_bytes]);
+            (frame.at, end) = (end, end + len_bytes);
+        }
+        (self.ring, self.head) = (ring, end);
     }
 
     fn drop_oldest(&mut self) {
@@ -224,8 +253,7 @@ impl Kept {
         let unsent = self.unsent_from..self.frames.len();
         let is_short = |place: &usize| {
             let frame = &self.frames[*place];
-            let count = frame.cut.fragments();
-            frame.sent < count && count <= SHORT_FRAGMENTS
+            frame.sent < frame.count && frame.count <= SHORT_FRAGMENTS
         };
         let longs_turn = self.chosen % 4 == 3;
         let short = if longs_turn { None } else { unsent.clone().find(is_short) };
@@ -251,7 +279,7 @@ impl Kept {
         let frame = &mut self.frames[piece.place];
         frame.sent += 1;
         frame.sent_at = now;
-        while self.frames.get(self.unsent_from).is_some_and(|frame| frame.sent == frame.cut.fragments()) {
+        while self.frames.get(self.unsent_from).is_some_and(|frame| frame.sent == frame.count) {
             self.unsent_from += 1;
         }
         while !keep && self.unsent_from > 0 {

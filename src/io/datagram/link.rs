@@ -18,6 +18,9 @@ use crate::wire::identity::Identity;
 /// Answers to greetings and to strangers that one poll gives; beyond, they are not answered.
 const REPLIES_MAX: usize = 64;
 
+/// Of them, answers to who names a session that is not known.
+const UNKNOWN_MAX: usize = 8;
+
 /// After a carrier was full it is tried again this soon, if it does not say so itself.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
 
@@ -83,11 +86,12 @@ pub(super) struct State<A> {
     pub(super) notices: Notices<A>,
     pub(super) counters: Counters,
     random: u64,
+    /// The carrier's own words.
+    pub(super) reliable: bool,
     /// The longest datagram of the carrier.
     pub(super) takes_bytes: usize,
     /// The window that peers are told.
     pub(super) window: u64,
-    pub(super) kept_bytes: usize,
     pub(super) unheard: Duration,
     pub(super) redial_max: Duration,
     /// At the last poll.
@@ -190,9 +194,9 @@ impl<C: Carrier> DatagramLink<C> {
             notices: Notices::new(),
             counters: Counters::default(),
             random: seed,
+            reliable: C::RELIABLE,
             takes_bytes,
             window,
-            kept_bytes,
             unheard,
             redial_max: redial_max.max(2 * REDIAL_MIN),
             now: Time(0),
@@ -211,7 +215,7 @@ impl<C: Carrier> DatagramLink<C> {
                 welcomed: 0,
                 session: None,
                 seen: Seen::new(window),
-                kept: Kept::new(),
+                kept: Kept::new(kept_bytes),
                 assembly: Assembly::new(),
                 told_refusal: None,
                 was_up: false,
@@ -309,7 +313,11 @@ impl<A: Copy + Eq> State<A> {
 
     /// To be sent after what has come was taken in.
     pub(super) fn reply(&mut self, to: A, session: u64, what: Answer) {
-        if self.replies.len() < REPLIES_MAX {
+        // Who floods a link with what is of no session does not keep it from answering greetings.
+        let unknown = |reply: &&Reply<A>| matches!(reply.what, Answer::Unknown);
+        let crowded =
+            matches!(what, Answer::Unknown) && self.replies.iter().filter(unknown).count() >= UNKNOWN_MAX;
+        if self.replies.len() < REPLIES_MAX && !crowded {
             self.replies.push(Reply { to, session, what });
         } else {
             self.counters.unanswered += 1;

@@ -4,9 +4,15 @@
 //!
 //! **Session.** Each end draws a random id for every session. The lower node id dials: `Hello` carries its id, `Welcome`
 //! answers with the other's, and every datagram after these names the id that its *receiver* drew. A datagram of a former
-//! life, or of nobody, names another and is dropped. Who welcomes does not believe before a datagram names its id, so a
-//! repeated hello displaces nothing. Hello and welcome are as long as the path's MTU is configured to be: a path that
-//! does not carry it is found at once, told, and the link goes on with what is carried.
+//! life, or of nobody, names another and is dropped; its sender is told that the id is `Unknown` here, so that nobody goes
+//! on speaking to a peer that has restarted. Who welcomes does not believe before a datagram names its id, so a repeated
+//! hello displaces nothing. A session stays where it was made: what names it belongs to it wherever it comes from, and is
+//! answered to the address of its greeting. Hello and welcome are as long as the path's MTU is configured to be, and so are
+//! probes from time to time: a path that does not carry it is found at once, told, and the link goes on with what is
+//! carried.
+//!
+//! **Gone.** A peer that says `Bye`, or does not know its session, or whose address is said to be unreachable and that does
+//! not answer for some milliseconds after that, is gone: its process has ended. Who is only not heard may be anywhere.
 //!
 //! **Frames.** A frame that fits one datagram is one datagram, handed on where it lies. A longer one is cut; its fragments
 //! are put together in a bounded number of bounded slots per peer, and short frames pass between them.

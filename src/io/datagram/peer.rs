@@ -176,13 +176,14 @@ impl<A: Copy> Peer<A> {
         let asking = |asking: &Option<Asking>| asking.map_or(Time::NEVER, |asking| asking.next_at);
         let timers = [
             session.heard_at.after(unheard),
-            session.spoke_at.after(session.keepalive()),
+            session.spoke_at.after(session.keepalive(unheard)),
             session.path.next_at,
             asking(&session.starved),
             asking(&session.suspect),
             self.assembly.next_wake(),
         ];
-        let ready = session.echo.is_some() && session.credits.has(Class::Control)
+        let owes = session.echo.is_some() || self.seen.owes();
+        let ready = owes && session.credits.has(Class::Control)
             || session.speaks
             || self.kept.has_work() && session.credits.has(Class::Fragment);
         if ready { Time(0) } else { timers.into_iter().min().unwrap_or(Time::NEVER) }
@@ -230,9 +231,11 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    /// After how long a silence something is said. Who welcomed does not know that the session is up before it hears so.
-    pub(super) fn keepalive(&self) -> Duration {
-        if self.heard { KEEPALIVE } else { KEEPALIVE.min(2 * self.wait()) }
+    /// After how long a silence something is said. The peer takes this end for gone when it has heard nothing for about as
+    /// long as this end allows it, and a few may be lost. Who welcomed does not know that the session is up before it hears so.
+    pub(super) fn keepalive(&self, unheard: Duration) -> Duration {
+        let keepalive = KEEPALIVE.min(unheard / 4);
+        if self.heard { keepalive } else { keepalive.min(2 * self.wait()) }
     }
 
     /// A round trip was measured.
@@ -285,9 +288,14 @@ impl<A: Copy> Session<A> {
         narrow && !core::mem::replace(&mut path.told, true)
     }
 
+    /// The carrier sees to it that the path carries what it takes.
+    pub(super) fn trust_path(&mut self) {
+        (self.path_bytes, self.path.next_at) = (self.wanted_bytes, Time::NEVER);
+    }
+
     /// A hello of this length was carried.
     pub(super) fn carried(&mut self, now: Time, got_bytes: usize) {
-        if got_bytes >= self.wanted_bytes {
+        if got_bytes >= self.wanted_bytes && self.path.next_at != Time::NEVER {
             self.path_bytes = self.wanted_bytes;
             (self.path.pause, self.path.next_at) = (PATH_PROBE_MAX, now.after(PATH_PROBE_MAX));
         }

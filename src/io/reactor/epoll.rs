@@ -26,7 +26,9 @@ struct Parked {
     token: Token,
     /// The same file under a number of its own, which stays what it is.
     fd: OwnedFd,
-    is_armed: bool,
+    /// As what it is watched now; `None`: it was told, and is not.
+    armed: Option<EventFlags>,
+    wanted: EventFlags,
 }
 
 /// Told once, and what is so already is told too.
@@ -77,7 +79,7 @@ impl Epoll {
         self.remove_stale(fd);
         let token = self.table.insert(fd.as_raw_fd(), owner, key);
         let added = epoll::add(&self.epoll, &own, EventData::new_u64(token.0), ONCE);
-        self.parked.push(Parked { token, fd: own, is_armed: true });
+        self.parked.push(Parked { token, fd: own, armed: Some(ONCE), wanted: ONCE });
         added.map_err(|error| {
             self.remove(token);
             error.into()
@@ -98,11 +100,19 @@ impl Epoll {
         }
     }
 
+    pub(super) fn watch_writes(&mut self, fd: BorrowedFd<'_>, on: bool) {
+        let Some(token) = self.table.token_of(fd.as_raw_fd()) else { return };
+        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token == token) {
+            parked.wanted = if on { ONCE | EventFlags::OUT } else { ONCE };
+        }
+    }
+
     /// Has those watched that are watched only while the lane blocks. What is ready at that moment is told.
     fn arm_parked(&mut self) {
-        for parked in self.parked.iter_mut().filter(|parked| !parked.is_armed) {
+        for parked in self.parked.iter_mut().filter(|parked| parked.armed != Some(parked.wanted)) {
             let data = EventData::new_u64(parked.token.0);
-            parked.is_armed = epoll::modify(&self.epoll, &parked.fd, data, ONCE).is_ok();
+            let armed = epoll::modify(&self.epoll, &parked.fd, data, parked.wanted);
+            parked.armed = armed.is_ok().then_some(parked.wanted);
         }
     }
 
@@ -143,7 +153,7 @@ impl Epoll {
                 continue;
             }
             if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token.0 == data.u64()) {
-                parked.is_armed = false;
+                parked.armed = None;
             }
             let closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             let readable = closed || flags.contains(EventFlags::IN);

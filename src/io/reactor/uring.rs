@@ -1,6 +1,8 @@
 //! Readiness and disk operations over one io_uring.
 #![allow(unsafe_code)] // The ring takes raw descriptors and raw memory; who owns them is said at each block.
 
+mod datagrams;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -8,8 +10,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 
+pub(crate) use self::datagrams::{Datagram, RECEIVE};
 use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
@@ -51,31 +54,22 @@ pub(crate) struct Completion {
     pub(crate) result: i32,
 }
 
-/// What the kernel has to say of an operation on datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Datagram {
-    /// The carrier's number for it.
-    pub(crate) operation: u32,
-    /// Bytes, or a negated error number.
-    pub(crate) result: i32,
-    /// See [`cqueue`]: whether there is more to come, and which provided buffer it is.
-    pub(crate) flags: u32,
-}
-
 /// See the module.
 pub(crate) struct Uring {
     ring: IoUring,
     pub(super) table: Table,
     waker: Waker,
     completions: VecDeque<Completion>,
-    datagrams: VecDeque<Datagram>,
+    /// Of datagrams: what came, and what became of sends.
+    came: VecDeque<Datagram>,
+    sent: VecDeque<Datagram>,
     /// Polls that ended and are to be armed again. Kept to spare an allocation.
     rearm: Vec<u64>,
     /// Polls that the kernel refused for now, and when they are armed again.
     later: Vec<u64>,
     later_at: Instant,
-    /// Registrations that are watched only while the lane blocks, and whether their poll is under way.
-    parked: Vec<(Token, bool)>,
+    /// Registrations that are watched only while the lane blocks.
+    parked: Vec<Parked>,
     /// Queued entries that must not wait for the lane's next kick.
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
@@ -104,7 +98,8 @@ impl Uring {
             table: Table::default(),
             waker,
             completions: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX),
-            datagrams: VecDeque::with_capacity(SUBMISSIONS as usize),
+            came: VecDeque::with_capacity(SUBMISSIONS as usize),
+            sent: VecDeque::with_capacity(SUBMISSIONS as usize),
             rearm: Vec::new(),
             later: Vec::new(),
             later_at: Instant::now(),
@@ -132,18 +127,28 @@ impl Uring {
             self.remove(stale);
         }
         let token = self.table.insert(fd.as_raw_fd(), owner, key);
-        self.parked.push((token, false));
+        self.parked.push(Parked { token, read_armed: false, write_armed: false, wants_write: false });
+    }
+
+    pub(super) fn watch_writes(&mut self, fd: BorrowedFd<'_>, on: bool) {
+        let Some(token) = self.table.token_of(fd.as_raw_fd()) else { return };
+        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token == token) {
+            parked.wants_write = on;
+        }
     }
 
     /// Has those watched that are watched only while the lane blocks. Arming tells what is ready at that moment.
     fn arm_parked(&mut self) {
         for at in 0..self.parked.len() {
-            let (token, is_armed) = self.parked[at];
-            if !is_armed && let Some(fd) = self.table.fd(token) {
-                self.parked[at].1 = true;
-                let entry = opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build();
+            let Parked { token, read_armed, write_armed, wants_write } = self.parked[at];
+            let Some(fd) = self.table.fd(token) else { continue };
+            let due = [(!read_armed, libc::POLLIN), (wants_write && !write_armed, libc::POLLOUT)];
+            for (_, events) in due.into_iter().filter(|(is_due, _)| *is_due) {
+                let entry = opcode::PollAdd::new(Fd(fd), events as u32).build();
                 self.push_entry(&entry.user_data(KIND_READY | token.0));
             }
+            self.parked[at].read_armed = true;
+            self.parked[at].write_armed |= wants_write;
         }
     }
 
@@ -156,10 +161,15 @@ impl Uring {
     /// A poll holds its file open. It is gone when this returns, so that closing the descriptor closes the connection.
     fn remove(&mut self, token: Token) {
         self.table.remove(token);
-        self.parked.retain(|(parked, _)| *parked != token);
+        let parked = self.parked.iter().position(|parked| parked.token == token);
         // Not POLL_REMOVE: that gives up on a poll whose event is just being delivered.
         let entry = opcode::AsyncCancel::new(KIND_READY | token.0).build().user_data(KIND_NONE);
         self.push_entry(&entry);
+        if let Some(at) = parked {
+            // It may have two.
+            self.parked.swap_remove(at);
+            self.push_entry(&entry);
+        }
         self.submit();
         self.run_task_work();
         self.collect();
@@ -178,7 +188,7 @@ impl Uring {
     pub(super) fn park(&mut self, timeout: Duration) {
         self.take_up_refused();
         self.collect();
-        let told = !self.completions.is_empty() || !self.datagrams.is_empty();
+        let told = !self.completions.is_empty() || !self.came.is_empty() || !self.sent.is_empty();
         if self.table.has_waiting() || told || !self.waker.enter_park() {
             self.submit();
             return self.poll();
@@ -243,13 +253,13 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, datagrams, rearm, later, later_at, parked, .. } = self;
+        let Uring { ring, table, waker, completions, came, sent, rearm, later, later_at, parked, .. } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
                 KIND_READY => match sort_ready(table, user_data, entry.result(), entry.flags()) {
                     Then::Stays => {}
-                    _ if disarm(parked, Token(user_data)) => {}
+                    _ if disarm(parked, Token(user_data), entry.result()) => {}
                     Then::Again => rearm.push(user_data),
                     Then::Later => {
                         later.push(user_data);
@@ -257,8 +267,8 @@ impl Uring {
                     }
                 },
                 KIND_DISK if user_data & OF_DATAGRAMS != 0 => {
-                    let (result, flags) = (entry.result(), entry.flags());
-                    datagrams.push_back(Datagram { operation: user_data as u32, result, flags });
+                    let told = Datagram::of(&entry);
+                    if told.operation == RECEIVE { came.push_back(told) } else { sent.push_back(told) }
                 }
                 KIND_DISK => {
                     completions.push_back(Completion { operation: user_data as u32, result: entry.result() })
@@ -348,6 +358,18 @@ impl Uring {
         unsafe { self.ring.submitter().register_buffers(regions) }
     }
 
+    /// Registers a little memory and a few files, and takes them back: whether the system allows it.
+    pub(super) fn try_registrations(&mut self) -> (io::Result<()>, io::Result<()>) {
+        let memory = vec![0u8; 1 << 20];
+        let region = libc::iovec { iov_base: memory.as_ptr().cast_mut().cast(), iov_len: memory.len() };
+        // SAFETY: nothing is read into the memory or written from it, and it outlives the `release` below.
+        let buffers = unsafe { self.register_buffers(&[region]) };
+        let files = self.register_files(4);
+        self.release();
+        drop(memory);
+        (buffers, files)
+    }
+
     /// Makes an empty table of files.
     pub(crate) fn register_files(&mut self, files: u32) -> io::Result<()> {
         self.ring.submitter().register_files_sparse(files)
@@ -387,60 +409,6 @@ impl Uring {
     }
 }
 
-/// What a carrier of datagrams does with the ring.
-impl Uring {
-    /// Makes a ring of so many provided buffers known to the kernel, as a group.
-    ///
-    /// # Safety
-    /// `address` is that of as many entries, at the beginning of a page; they and the buffers that they name stay allocated,
-    /// and are left alone while they are the kernel's, until [`Uring::take_back_buffers`].
-    pub(crate) unsafe fn provide_buffers(
-        &mut self,
-        address: u64,
-        entries: u16,
-        group: u16,
-    ) -> io::Result<()> {
-        // SAFETY: by this function's own contract.
-        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
-    }
-
-    /// Ends [`Uring::provide_buffers`].
-    pub(crate) fn take_back_buffers(&mut self, group: u16) {
-        // An error says that there are none.
-        let _ = self.ring.submitter().unregister_buf_ring(group);
-    }
-
-    /// Queues an operation on datagrams; [`Uring::next_datagram`] gives the number back at least once. What is not urgent
-    /// waits for the lane's next kick.
-    ///
-    /// # Safety
-    /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
-    /// stays open, until the kernel has said the last of it.
-    pub(crate) unsafe fn start_datagram(&mut self, entry: squeue::Entry, operation: u32, urgent: bool) {
-        self.urgent |= urgent;
-        // SAFETY: by this function's own contract.
-        unsafe { self.push(&entry.user_data(KIND_DISK | OF_DATAGRAMS | u64::from(operation))) }
-    }
-
-    /// The next word on an operation on datagrams, as of the last poll.
-    pub(crate) fn next_datagram(&mut self) -> Option<Datagram> {
-        self.datagrams.pop_front()
-    }
-
-    /// The same, and it stays.
-    pub(crate) fn peek_datagram(&self) -> Option<Datagram> {
-        self.datagrams.front().copied()
-    }
-
-    /// Asks the kernel to end all operations on this descriptor. Each is answered for itself.
-    pub(crate) fn cancel_datagrams(&mut self, fd: RawFd) {
-        let which = types::CancelBuilder::fd(Fd(fd)).all();
-        let entry = opcode::AsyncCancel2::new(which).build().user_data(KIND_NONE);
-        self.push_entry(&entry);
-        self.submit();
-    }
-}
-
 /// What becomes of a poll after a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
@@ -452,10 +420,25 @@ enum Then {
     Later,
 }
 
-/// Whether this is a registration that the next block arms again.
-fn disarm(parked: &mut [(Token, bool)], token: Token) -> bool {
-    let found = parked.iter_mut().find(|(parked, _)| *parked == token);
-    found.map(|(_, is_armed)| *is_armed = false).is_some()
+/// A registration that is watched only while the lane blocks.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    token: Token,
+    /// Whether polls are under way: from this block or an earlier one.
+    read_armed: bool,
+    write_armed: bool,
+    wants_write: bool,
+}
+
+/// Whether this was the poll of a registration that the next block arms again.
+fn disarm(parked: &mut [Parked], token: Token, result: i32) -> bool {
+    let Some(parked) = parked.iter_mut().find(|parked| parked.token == token) else { return false };
+    let (read, write) = (result & libc::POLLIN as i32 != 0, result & libc::POLLOUT as i32 != 0);
+    // What says neither says it to both, or to one of them: one poll too many is told once and gone.
+    let neither = result < 0 || !(read || write);
+    parked.read_armed &= !(read || neither);
+    parked.write_armed &= !(write || neither);
+    true
 }
 
 fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> Then {
@@ -491,6 +474,15 @@ pub(super) enum Flavour {
 impl Flavour {
     /// From the best on.
     pub(super) const ALL: [Flavour; 3] = [Flavour::Deferred, Flavour::Cooperative, Flavour::Plain];
+
+    /// As the kernel calls it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Flavour::Deferred => "SINGLE_ISSUER and DEFER_TASKRUN",
+            Flavour::Cooperative => "COOP_TASKRUN",
+            Flavour::Plain => "no flags",
+        }
+    }
 
     fn set_up(self) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();

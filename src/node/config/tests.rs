@@ -29,8 +29,14 @@ fn what_is_written_is_read_back() {
     config.lanes = 2;
     config.cpu = Cpu { cores: vec![0, 1], shared: true, spin_us: Spin::Micros(50), busy_poll: false };
     config.raft = Raft { election_timeout_ms: 900, heartbeat_ms: 300 };
-    config.log = Log { segment_mib: 8, capacity_mib: 64, segments_ahead: 2 };
+    config.log =
+        Log { device: Devices::default(), segment_mib: 8, capacity_mib: Some(64), segments_ahead: 2 };
     config.memory = Memory { chunks: 32 };
+    config.links = vec![LinkKind::Rdma, LinkKind::Udp, LinkKind::Tcp];
+    config.udp = Udp { mtu_bytes: 9000 };
+    assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    config.log.device = Devices(vec!["/dev/a \"b\"".into(), "/dev/c".into()]);
+    config.log.capacity_mib = None;
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
 }
 
@@ -41,11 +47,23 @@ fn a_short_file_has_defaults() {
     let config = Config::from_toml(text).unwrap();
     config.check().unwrap();
     assert_eq!((config.lanes, config.shards), (1, 1));
-    assert_eq!(config.log.segments_max(), 64);
+    assert_eq!(config.log.segments_max(), Some(64));
     assert_eq!(config.log.segment_bytes(), 64 << 20);
     assert_eq!(config.raft.heartbeat(), Duration::from_millis(30));
     assert_eq!(config.memory.bytes(), 64 << 20);
     assert_eq!(config.cpu.spin_us, Spin::Auto);
+    assert_eq!((config.links, config.udp.mtu_bytes), (vec![LinkKind::Tcp], 1500));
+}
+
+#[test]
+fn links_are_named_once_each_and_known() {
+    refused(|config| config.links.clear(), "link", "name at least one of rdma, dpdk, udp, tcp");
+    refused(|config| config.links = vec![LinkKind::Udp, LinkKind::Tcp, LinkKind::Udp], "link", "udp twice");
+    refused(|config| config.udp.mtu_bytes = 575, "udp.mtu_bytes", "576 to 65535");
+    refused(|config| config.udp.mtu_bytes = 65_536, "udp.mtu_bytes", "576 to 65535");
+    let text = three().to_toml().replace("link = [\"tcp\"]", "link = [\"udp\", \"token-ring\"]");
+    let error = Config::from_toml(&text).unwrap_err().to_string();
+    assert!(error.contains("token-ring") && error.contains("line 6"), "{error}");
 }
 
 #[test]
@@ -127,8 +145,8 @@ fn times_and_sizes_are_checked() {
     refused(|config| config.raft.heartbeat_ms = 0, "raft.heartbeat_ms", "1 to 50");
     refused(|config| config.raft.election_timeout_ms = 9, "raft.election_timeout_ms", "10 to 60000");
     refused(|config| config.log.segment_mib = 7, "log.segment_mib", "8 to 1024");
-    refused(|config| config.log.capacity_mib = 64, "log.capacity_mib", "128 to");
-    refused(|config| config.log.capacity_mib = 200, "log.capacity_mib", "multiple");
+    refused(|config| config.log.capacity_mib = Some(64), "log.capacity_mib", "128 to");
+    refused(|config| config.log.capacity_mib = Some(200), "log.capacity_mib", "multiple");
     refused(|config| config.log.segments_ahead = 0, "log.segments_ahead", "1 to 16");
     refused(|config| config.memory.chunks = 3, "memory.chunks", "4 to");
 }
@@ -169,4 +187,42 @@ fn memory_that_the_machine_does_not_have_is_refused() {
     assert_eq!(error.key, "memory.chunks");
     assert!(error.to_string().contains("1024 MiB for 2 lanes, of 1023 MiB"), "{error}");
     config.check_memory(0).unwrap();
+}
+
+#[test]
+fn devices_are_one_that_lanes_share_or_one_for_each() {
+    let with = |device: &str| three().to_toml().replace("[log]\n", &format!("[log]\ndevice = {device}\n"));
+    let one = Config::from_toml(&with("\"/dev/nvme0n1\"")).unwrap();
+    assert_eq!(one.log.device, Devices(vec!["/dev/nvme0n1".into()]));
+    assert_eq!(one.log.device.of(LaneId(3)), Some(Path::new("/dev/nvme0n1")));
+    assert_eq!(one.log.segments_max(), None, "the device says");
+    let room = Path::new("/dev/nvme0n1");
+    assert_eq!(one.log.segments_on(room, 100), Ok(100));
+    assert_eq!(one.log.segments_on(room, 1).unwrap_err().key, "log.segments_ahead");
+    let bounded = Log { capacity_mib: Some(640), ..one.log };
+    assert_eq!(bounded.segments_on(room, 100), Ok(10));
+    let error = bounded.segments_on(room, 9).unwrap_err();
+    assert_eq!(error.key, "log.capacity_mib");
+    assert!(error.what.contains("is 640, but /dev/nvme0n1 has room for 576 in each lane"), "{error}");
+
+    let mut two = Config::from_toml(&with("\"/dev/nvme0n1\"")).unwrap();
+    (two.lanes, two.shards) = (2, 2);
+    two.log.device = Devices(vec!["/dev/a".into(), "/dev/b".into()]);
+    two.check_shape().unwrap();
+    assert_eq!(two.log.device.of(LaneId(1)), Some(Path::new("/dev/b")));
+    assert_eq!(Devices::default().of(LaneId(0)), None);
+
+    let set = |paths: &[&str]| Devices(paths.iter().map(Into::into).collect());
+    refused(|config| config.log.device = set(&["/dev/a", "/dev/b"]), "log.device", "2 devices for 1 lanes");
+    refused(|config| config.log.device = set(&["sda"]), "log.device", "whole path");
+    refused(
+        |config| {
+            (config.lanes, config.shards) = (2, 2);
+            config.log.device = set(&["/dev/a", "/dev/a"]);
+        },
+        "log.device",
+        "twice",
+    );
+    let error = Config::from_toml(&with("7")).unwrap_err();
+    assert!(error.what.contains("the path of a block device, or a list of them"), "{error}");
 }

@@ -1,8 +1,8 @@
 //! `plimsoll bench link`: the round trip of a frame through a whole link, beside a raw socket's with the same bytes.
 //!
 //! Two threads, each on a core of its own where there are two, both spinning: one sends a frame and waits for it to come
-//! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike; what
-//! is reported is the median over the rounds. At the end frames go one way, as fast as they can.
+//! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike. At the
+//! end frames go one way, as fast as they can.
 
 #[cfg(feature = "dpdk")]
 mod dpdk;
@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// The longest packet of a link of datagrams
     #[arg(long, default_value_t = LOOPBACK_MTU_BYTES)]
     mtu: usize,
+    /// Every datagram by itself, although the kernel could take several as one
+    #[arg(long)]
+    apart: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -140,6 +143,7 @@ impl Way for Udp {
     fn open(arguments: &Arguments, seat: Seat<UdpSocket>, reactor: &Reactor) -> std::io::Result<Self::Link> {
         let mut options = udp::Options::new(seat.socket, 1, arguments.mtu);
         options.busy_poll = true;
+        options.joins = !arguments.apart;
         options.backend = match arguments.socket {
             None => udp::Backend::default(),
             Some(Socket::Plain) => udp::Backend::Plain,
@@ -197,15 +201,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
 }
 
 /// What was measured.
-#[derive(Default)]
 pub(crate) struct Measured {
-    /// One of each per round.
-    link: Vec<Histogram<u64>>,
-    raw: Vec<Histogram<u64>>,
+    /// Of all rounds: one in which the machine was busy with something else has few round trips, and so little weight.
+    link: Histogram<u64>,
+    raw: Histogram<u64>,
+    rounds: u64,
     frames_per_s: f64,
     lost: u64,
     words: Vec<String>,
     frame_bytes: usize,
+    raw_bytes: usize,
 }
 
 fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -260,26 +265,32 @@ fn rounds<L: Link>(
 ) -> Result<Measured, Failure> {
     let bytes = arguments.bytes as usize;
     end.greet(phase, UP_WITHIN, interrupt)?;
-    let mut measured = Measured { words: words(&end.link), ..Measured::default() };
+    let mut measured = Measured {
+        link: histogram(),
+        raw: histogram(),
+        rounds: 0,
+        frames_per_s: 0.0,
+        lost: 0,
+        words: words(&end.link),
+        frame_bytes: end.frame_bytes(bytes),
+        raw_bytes: raw.message_bytes(bytes),
+    };
     let lasting = Duration::from_secs(arguments.seconds);
     let until = Instant::now() + lasting.mul_f64(0.8);
-    // The first round of each only warms up.
-    let mut warm = false;
-    while (Instant::now() < until || measured.link.is_empty()) && !interrupt.has_come() {
-        phase.set(LINK);
-        let mut latencies = histogram();
-        measured.lost += end.ping(bytes, ROUND, &mut latencies)?;
-        phase.set(RAW);
-        let mut beside = histogram();
-        raw.ping(bytes, ROUND, &mut beside).map_err(Failure::on("a raw socket"))?;
-        if std::mem::replace(&mut warm, true) {
-            measured.link.push(latencies);
-            measured.raw.push(beside);
+    while (Instant::now() < until || measured.rounds == 0) && !interrupt.has_come() {
+        if measured.rounds == 1 {
+            // The first round of each only warmed up.
+            measured.link.reset();
+            measured.raw.reset();
         }
+        phase.set(LINK);
+        measured.lost += end.ping(bytes, ROUND, &mut measured.link)?;
+        phase.set(RAW);
+        raw.ping(bytes, ROUND, &mut measured.raw).map_err(Failure::on("a raw socket"))?;
+        measured.rounds += 1;
     }
     phase.set(STREAM);
     measured.frames_per_s = end.stream(bytes, lasting.mul_f64(0.2))?;
-    measured.frame_bytes = end.frame_bytes(bytes);
     interrupt.check()?;
     Ok(measured)
 }
@@ -304,39 +315,36 @@ fn pin(which: usize) {
     }
 }
 
-const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
-
-/// The median over the rounds, in microseconds.
-fn median(rounds: &[Histogram<u64>], quantile: f64) -> f64 {
-    let mut figures: Vec<u64> = rounds.iter().map(|round| round.value_at_quantile(quantile)).collect();
-    figures.sort_unstable();
-    figures.get(figures.len() / 2).map_or(0.0, |nanos| (*nanos as f64 / 10.0).round() / 100.0)
+/// In microseconds, to the hundredth.
+fn figure(latencies: &Histogram<u64>, quantile: f64) -> f64 {
+    (latencies.value_at_quantile(quantile) as f64 / 10.0).round() / 100.0
 }
 
-fn medians(rounds: &[Histogram<u64>]) -> Value {
-    QUANTILES
-        .iter()
-        .map(|(name, quantile)| ((*name).to_owned(), json!(median(rounds, *quantile))))
-        .collect::<serde_json::Map<String, Value>>()
-        .into()
+fn figures(latencies: &Histogram<u64>) -> Value {
+    json!({
+        "p50": figure(latencies, 0.5),
+        "p99": figure(latencies, 0.99),
+        "p999": figure(latencies, 0.999),
+    })
 }
 
 fn report(arguments: &Arguments, measured: &Measured) {
-    let Measured { link, raw, frames_per_s, lost, words, frame_bytes } = measured;
+    let Measured { link, raw, rounds, frames_per_s, lost, words, frame_bytes, raw_bytes } = measured;
     let mb_per_s = (frames_per_s * *frame_bytes as f64 / 1e4).round() / 100.0;
-    let samples: u64 = link.iter().map(Histogram::len).sum();
-    let ratio = median(link, 0.5) / median(raw, 0.5).max(0.001);
+    let samples = link.len();
+    let ratio = figure(link, 0.5) / figure(raw, 0.5).max(0.001);
     let ratio = (ratio * 1000.0).round() / 1000.0;
     if arguments.json {
         say(&json!({
             "link": format!("{:?}", arguments.link).to_lowercase(),
             "bytes": arguments.bytes,
             "frame_bytes": frame_bytes,
-            "rtt_us": medians(link),
-            "raw_us": medians(raw),
+            "raw_bytes": raw_bytes,
+            "rtt_us": figures(link),
+            "raw_us": figures(raw),
             "ratio_p50": ratio,
             "round_trips": samples,
-            "rounds": link.len(),
+            "rounds": rounds,
             "lost": lost,
             "frames_per_s": frames_per_s.round(),
             "mb_per_s": mb_per_s,
@@ -345,10 +353,12 @@ fn report(arguments: &Arguments, measured: &Measured) {
         .to_string());
         return;
     }
-    say(&format!("{samples} round trips of {frame_bytes} bytes in {} rounds, {lost} lost", link.len()));
+    say(&format!(
+        "{samples} round trips of {frame_bytes} bytes (raw: {raw_bytes}) in {rounds} rounds, {lost} lost"
+    ));
     say(&figures_head("microseconds"));
-    for (name, rounds) in [("link", link), ("raw socket", raw)] {
-        let figures = [0.5, 0.9, 0.99, 0.999, 1.0].map(|quantile| median(rounds, quantile));
+    for (name, latencies) in [("link", link), ("raw socket", raw)] {
+        let figures = [0.5, 0.9, 0.99, 0.999, 1.0].map(|quantile| figure(latencies, quantile));
         let columns: String = figures.iter().map(|value| format!("{value:>12.2}")).collect();
         say(&format!("{name:<22}{columns}"));
     }

@@ -101,7 +101,8 @@ impl Raw {
         Ok(())
     }
 
-    fn message_bytes(&self, bytes: usize) -> usize {
+    /// How long a message is for which so many bytes were asked: at most a datagram's.
+    pub(super) fn message_bytes(&self, bytes: usize) -> usize {
         let most = if matches!(self.socket, Socket::Datagrams(_)) { DATAGRAM_BYTES_MAX } else { usize::MAX };
         bytes.clamp(8, most)
     }

@@ -8,6 +8,7 @@
 //! a buffer of a few KiB; so many accepts per poll; one line per offence, so many per second. When descriptors run
 //! out, accepting pauses instead of spinning.
 
+mod asides;
 mod clients;
 mod connection;
 mod peers;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
+pub use self::asides::ASIDES_MAX;
 pub use self::clients::{PortOptions, TcpPort};
 pub use self::peers::{LinkOptions, TcpLink};
 use super::Reporter;

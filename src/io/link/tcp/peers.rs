@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::asides::Asides;
 use super::connection::{Connection, PEER_UNHEARD, State, dial, insert, remove};
 use super::stream::{Broken, Next};
 use super::{Acceptor, Identity, LISTENER_KEY, UNGREETED_MAX, set_options};
@@ -25,6 +26,10 @@ use crate::wire::hello::{Greeting, Hello, Refusal, Welcome};
 /// The frames and bytes that one poll takes from one peer; the rest waits for the next.
 const FRAMES_PER_POLL: usize = 64;
 const BYTES_PER_POLL: usize = 1 << 20;
+
+/// A link with so many peers at most reads from all of them in every poll: a call that finds nothing costs less than to be
+/// told, by a factor of some four, and what is looked for is what a commit waits for. With more peers they would add up.
+const EAGER_PEERS_MAX: usize = 4;
 
 /// The first pause before dialling again is between this and twice this; it doubles up to half [`REDIAL_MAX`].
 const REDIAL_MIN: Duration = Duration::from_millis(20);
@@ -46,12 +51,12 @@ pub struct LinkOptions {
 }
 
 #[derive(Debug)]
-struct Peer {
-    id: NodeId,
+pub(super) struct Peer {
+    pub(super) id: NodeId,
     address: SocketAddr,
     store: Option<StoreId>,
     /// The slot of the connection that is up.
-    up: Option<usize>,
+    pub(super) up: Option<usize>,
     /// Whether this end dials.
     dials: bool,
     /// The slot of the connection that is being made.
@@ -62,7 +67,8 @@ struct Peer {
     told_unreachable: bool,
     /// The last refusal told to the operator.
     told_refusal: Option<Refusal>,
-    was_up: bool,
+    /// How many connections with it have come up.
+    pub(super) connections: u64,
 }
 
 /// See the module.
@@ -71,12 +77,13 @@ pub struct TcpLink {
     identity: Identity,
     reactor: Reactor,
     acceptor: Acceptor,
-    peers: Vec<Peer>,
-    slots: Vec<Option<Connection>>,
+    pub(super) peers: Vec<Peer>,
+    pub(super) slots: Vec<Option<Connection>>,
     learned: Vec<(NodeId, StoreId)>,
+    pub(super) asides: Asides,
     random: u64,
     /// Something is left to do although no readiness will tell of it.
-    unfinished: bool,
+    pub(super) unfinished: bool,
     counters: Counters,
     reporter: Reporter,
 }
@@ -108,7 +115,9 @@ impl Link for TcpLink {
         else {
             return Ok(());
         };
-        match connection.stream.send(parts) {
+        let sent = connection.stream.send(parts);
+        connection.watch_writes(&self.reactor);
+        match sent {
             Ok(Ok(())) => {
                 self.counters.frames_out += 1;
                 self.counters.bytes_out += parts.iter().map(|part| part.len() as u64).sum::<u64>();
@@ -157,12 +166,13 @@ impl TcpLink {
             redial_base: REDIAL_MIN,
             told_unreachable: false,
             told_refusal: None,
-            was_up: false,
+            connections: 0,
         });
         Ok(TcpLink {
             peers: peers.collect(),
             slots: Vec::with_capacity(UNGREETED_MAX + 2 * VOTERS_MAX),
             learned: Vec::new(),
+            asides: Asides::default(),
             random: seed(identity),
             unfinished: true,
             counters: Counters::default(),
@@ -246,7 +256,9 @@ impl TcpLink {
                 return Ok(());
             }
         }
+        connection.look_anyway();
         connection.stream.flush()?;
+        connection.watch_writes(&self.reactor);
         if !connection.is_up() && now >= connection.deadline {
             self.counters.late += 1;
             let late = io::Error::new(io::ErrorKind::TimedOut, "no greeting within the time allowed");
@@ -279,6 +291,11 @@ impl TcpLink {
                             *events += 1;
                             let from = self.peers[peer].id;
                             sink(LinkEvent::Frame { from, bytes: connection.stream.bytes(range) });
+                        }
+                        State::Up(peer) if kind == Kind::Aside => {
+                            *events += 1;
+                            let from = self.peers[peer].id;
+                            self.asides.take_in(from, connection.stream.bytes(range))?;
                         }
                         _ => {
                             let greeting = Greeting::decode(connection.stream.bytes(range));
@@ -399,13 +416,17 @@ impl TcpLink {
         let Some(connection) = self.slots[slot].as_mut() else { return events };
         connection.state = State::Up(place);
         connection.stream.establish();
+        if self.peers.len() <= EAGER_PEERS_MAX {
+            connection.make_eager(&self.reactor, slot);
+        }
         let peer = &mut self.peers[place];
         if peer.store.is_none() {
             peer.store = Some(store);
             self.learned.push((peer.id, store));
         }
-        self.counters.reconnects += u64::from(peer.was_up);
-        (peer.up, peer.dialing, peer.was_up) = (Some(slot), None, true);
+        self.counters.reconnects += u64::from(peer.connections > 0);
+        (peer.up, peer.dialing) = (Some(slot), None);
+        peer.connections += 1;
         (peer.redial_base, peer.told_unreachable, peer.told_refusal) = (REDIAL_MIN, false, None);
         self.reporter.line(now, format_args!("connected with node {} at {}", peer.id, connection.address));
         sink(LinkEvent::Up(peer.id));

@@ -18,7 +18,7 @@ use super::plain::send_apart;
 use super::socket::{CONTROL_BYTES, Control, NAME_BYTES, Name, joined_segment};
 use crate::io::datagram::Arrival;
 use crate::io::reactor::Reactor;
-use crate::io::reactor::uring::{Datagram, Uring};
+use crate::io::reactor::uring::{Datagram, RECEIVE, Uring};
 use crate::types::Time;
 
 /// How many messages may have come and not been polled; further ones wait in the socket.
@@ -29,9 +29,6 @@ const GROUP: u16 = 1;
 
 /// How many sends are under way at once.
 const SENDS_MAX: u32 = 64;
-
-/// The number of the receive; a send's is its place and one more.
-const RECEIVE: u32 = 0;
 
 /// What the kernel puts before a message: lengths and flags, the sender's name, control messages.
 const PREFIX_BYTES: usize = 16 + NAME_BYTES + CONTROL_BYTES;
@@ -46,7 +43,7 @@ pub(super) struct Ring {
     receives: bool,
     /// Which of the places are free.
     free: Vec<u32>,
-    /// Of each place: the message that is under way there, and how often it was tried.
+    /// Of each place, whose operation has the number after [`RECEIVE`] and so on: the message that is under way there, and how often it was tried.
     sends: Vec<Option<(usize, u32)>>,
     /// Places whose message was refused for now.
     later: Vec<u32>,
@@ -112,9 +109,9 @@ impl Ring {
         let mut lane = ring_of(reactor);
         lane.submit();
         lane.poll();
-        let refused = lane.peek_datagram().filter(|told| told.result == -libc::EINVAL).is_some();
+        let refused = lane.peek_came().filter(|told| told.result == -libc::EINVAL).is_some();
         if refused {
-            lane.next_datagram();
+            lane.next_came();
             lane.take_back_buffers(GROUP);
             return Err(unsupported(
                 "this kernel's io_uring does not receive datagrams on and on (Linux 6.0)",
@@ -132,26 +129,47 @@ impl Ring {
     ) -> usize {
         base.now = now;
         let mut events = 0;
+        self.take_sent(base);
         loop {
             // Not in the loop's head: there the ring would stay borrowed.
-            let told = ring_of(&self.reactor).next_datagram();
+            let told = ring_of(&self.reactor).next_came();
             match told {
+                Some(told) => events += self.received(base, told, sink),
                 None => break,
-                Some(told) if told.operation == RECEIVE => events += self.received(base, told, sink),
-                Some(told) => self.sent(base, told.operation - 1, told.result),
             }
         }
         if !self.receives {
             self.receive(base);
         }
         if !self.later.is_empty() && now >= base.retry_at {
-            for place in std::mem::take(&mut self.later) {
+            while let Some(place) = self.later.pop() {
                 self.start(base, place);
             }
         }
         events += base.tell_troubles(sink);
         self.flush(base);
         events
+    }
+
+    /// Takes in what became of sends.
+    fn take_sent(&mut self, base: &mut Base) {
+        loop {
+            let told = ring_of(&self.reactor).next_sent();
+            match told {
+                Some(told) => self.sent(base, told.operation - 1, told.result),
+                None => return,
+            }
+        }
+    }
+
+    /// Hands over what is queued, and takes in what that made free.
+    pub(super) fn make_room(&mut self, base: &mut Base) {
+        self.flush(base);
+        let mut lane = ring_of(&self.reactor);
+        lane.submit();
+        lane.poll();
+        drop(lane);
+        self.take_sent(base);
     }
 
     /// Queues what waits. The lane hands it over with its next kick.
@@ -274,12 +292,11 @@ impl Ring {
         let mut lane = ring_of(&self.reactor);
         lane.cancel_datagrams(base.socket.as_raw_fd());
         while self.receives || self.sends.iter().any(Option::is_some) {
-            while let Some(told) = lane.next_datagram() {
-                if told.operation != RECEIVE {
-                    self.sends[told.operation as usize - 1] = None;
-                } else if !cqueue::more(told.flags) {
-                    self.receives = false;
-                }
+            while let Some(told) = lane.next_sent() {
+                self.sends[told.operation as usize - 1] = None;
+            }
+            while let Some(told) = lane.next_came() {
+                self.receives &= cqueue::more(told.flags);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -29,7 +29,7 @@ impl End {
     fn new(kind: ReactorKind, backend: Backend, ip: &str, mtu_bytes: usize) -> End {
         let reactor = Reactor::new(kind).unwrap();
         let socket = UdpSocket::bind((ip, 0)).unwrap();
-        let options = Options { socket, peers: 2, mtu_bytes, busy_poll: false, backend };
+        let options = Options { backend, ..Options::new(socket, 2, mtu_bytes) };
         let carrier = UdpCarrier::new(options, &reactor).unwrap();
         End { carrier, reactor, start: Instant::now(), told: Vec::new() }
     }
@@ -141,7 +141,7 @@ fn datagrams_of_every_length_arrive_as_they_were_sent_both_ways() {
                     let bytes = content(number, len);
                     let (first, rest) = bytes.split_at(len / 3);
                     one.carrier.send(other.address(), &[first, &[], rest]).unwrap();
-                    one.turn();
+                    one.wait_until_sent();
                     // One at a time: nothing is lost, and order is kept, on a path within one system.
                     other.wait("a datagram", |told| told.len() > number);
                 }
@@ -174,7 +174,7 @@ fn a_run_of_datagrams_of_one_length_arrives_whole_and_in_order() {
                 let bytes = content(number, if number % 10 == 9 { len / 2 } else { len });
                 one.carrier.send(other.address(), &[&bytes]).unwrap();
             }
-            one.turn();
+            one.wait_until_sent();
             other.wait("all", |told| told.len() == count);
             let expected = |number| content(number, if number % 10 == 9 { len / 2 } else { len });
             assert!(other.datagrams().iter().enumerate().all(|(n, bytes)| *bytes == expected(n)));
@@ -197,7 +197,7 @@ fn datagrams_to_several_in_turn_arrive_at_each() {
         for number in 0..300 {
             hub.carrier.send(addresses[number % 3], &[&content(number, 40 + number)]).unwrap();
         }
-        hub.turn();
+        hub.wait_until_sent();
         for (at, spoke) in spokes.iter_mut().enumerate() {
             spoke.wait("a third", |told| told.len() == 100);
             assert!(spoke.datagrams().iter().enumerate().all(|(n, bytes)| *bytes == {
@@ -208,7 +208,7 @@ fn datagrams_to_several_in_turn_arrive_at_each() {
             for number in 0..20 {
                 spoke.carrier.send(hub.address(), &[&content(at, 10 + number)]).unwrap();
             }
-            spoke.turn();
+            spoke.wait_until_sent();
         }
         hub.wait("three times twenty", |told| told.len() == 60);
         let mut from: HashMap<SocketAddr, usize> = HashMap::new();
@@ -232,11 +232,11 @@ fn a_socket_of_ipv6_speaks_with_ipv4_and_names_it_so() {
         let (mut both, mut four) = (end("::", 1500), end("127.0.0.1", 1500));
         let both_at = SocketAddr::from((Ipv4Addr::LOCALHOST, both.address().port()));
         four.carrier.send(both_at, &[b"to you"]).unwrap();
-        four.turn();
+        four.wait_until_sent();
         both.wait("a datagram", |told| !told.is_empty());
         assert_eq!(both.told, [Told::Datagram(four.address(), b"to you".to_vec())]);
         both.carrier.send(four.address(), &[b"and back"]).unwrap();
-        both.turn();
+        both.wait_until_sent();
         four.wait("an answer", |told| !told.is_empty());
         assert_eq!(four.told, [Told::Datagram(both_at, b"and back".to_vec())]);
         // The other way there is no way, which is told and costs nothing.
@@ -258,7 +258,7 @@ fn who_does_not_listen_is_told_and_others_hear_all() {
             for number in 0..200 {
                 one.carrier.send(gone, &[b"is anybody there?"]).unwrap();
                 one.carrier.send(other.address(), &[&content(number, 100)]).unwrap();
-                one.turn();
+                one.wait_until_sent();
                 other.wait("each", |told| told.len() > number);
             }
             one.wait("a word", |told| told.contains(&Told::Unreachable(gone)));
@@ -297,7 +297,7 @@ fn an_overrun_loses_and_goes_on() {
         // Afterwards it works as before.
         other.told.clear();
         one.carrier.send(other.address(), &[b"still there?"]).unwrap();
-        one.turn();
+        one.wait_until_sent();
         other.wait("the next", |told| told.len() == 1);
         assert_eq!(other.datagrams(), [b"still there?"]);
     });
@@ -311,6 +311,7 @@ impl End {
     /// Turns until nothing waits to be sent.
     fn wait_until_sent(&mut self) {
         let until = Instant::now() + PATIENCE;
+        self.turn();
         while !self.carrier.base.queue.none_waits() || self.carrier.base.queue.under_way() > 0 {
             assert!(Instant::now() < until, "what waits is never sent");
             self.turn();
@@ -327,12 +328,12 @@ fn what_is_too_long_is_counted_and_lost_in_either_direction() {
         large.carrier.send(small.address(), &[&[2; 1473]]).unwrap();
         large.carrier.send(small.address(), &[&[3; 60_000]]).unwrap();
         large.carrier.send(small.address(), &[&[4; 1472]]).unwrap();
-        large.turn();
+        large.wait_until_sent();
         small.wait("the one that fits", |told| !told.is_empty());
         assert_eq!(small.datagrams(), [vec![4; 1472]]);
         assert_eq!(small.carrier.counters().too_long, 3);
         small.carrier.send(large.address(), &[&[5; 1472]]).unwrap();
-        small.turn();
+        small.wait_until_sent();
         large.wait("the other one", |told| !told.is_empty());
         assert_eq!(large.datagrams(), [vec![5; 1472]]);
     });
@@ -353,7 +354,7 @@ fn what_is_refused_joined_goes_apart() {
         for number in 10..20 {
             one.carrier.send(other.address(), &[&content(number, 700)]).unwrap();
         }
-        one.turn();
+        one.wait_until_sent();
         other.wait("all", |told| told.len() == 20);
         assert!(other.datagrams().iter().enumerate().all(|(n, bytes)| *bytes == content(n, 700)));
         assert_eq!(one.carrier.counters().datagrams_out, 20);
@@ -366,7 +367,7 @@ fn an_mtu_that_no_path_has_is_refused() {
     let reactor = Reactor::new(ReactorKind::Epoll).unwrap();
     for mtu_bytes in [0, 1279, 65_537, usize::MAX] {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let options = Options { socket, peers: 1, mtu_bytes, busy_poll: true, backend: Backend::Plain };
+        let options = Options { busy_poll: true, ..Options::new(socket, 1, mtu_bytes) };
         let refused = UdpCarrier::new(options, &reactor).unwrap_err();
         assert!(refused.to_string().contains("an MTU of"), "{refused}");
     }

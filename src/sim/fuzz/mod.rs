@@ -4,6 +4,7 @@
 //! Mutations of a kept corpus, without feedback from coverage: checksums are set right again in every second attempt,
 //! so that what lies behind them is reached.
 
+mod datagram;
 mod ethernet;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub enum Target {
     Log,
     /// Any sequence of messages, timeouts, crashes and finished writes.
     Raft,
+    /// Datagrams of every kind.
+    Datagram,
+    /// Any sequence of datagrams, times and sends at a link over them.
+    DatagramLink,
 }
 
 /// One target with what it needs between two attempts.
@@ -55,6 +60,8 @@ impl Fuzzer {
             Target::Ethernet => corpus.extend(ethernet::samples()),
             Target::Log => corpus.push(sample_log(&pool)),
             Target::Raft => corpus.push(vec![0; 64]),
+            Target::Datagram => corpus.extend(datagram::samples()),
+            Target::DatagramLink => corpus.push(datagram::sample_course()),
         }
         Fuzzer { target, pool, corpus, accepted: 0 }
     }
@@ -66,10 +73,16 @@ impl Fuzzer {
             // Any bytes are a course of events; long ones go somewhere.
             bytes = (0..random.between(10, 120) * 12).map(|_| random.draw() as u8).collect();
         }
+        if self.target == Target::DatagramLink && random.chance(500_000) {
+            bytes = datagram::any_course(random);
+        }
         let other = random.pick(&self.corpus);
         mutate(&mut bytes, random, other);
         if self.target == Target::Wire && random.chance(700_000) {
             reseal(&mut bytes);
+        }
+        if self.target == Target::Datagram && random.chance(700_000) {
+            datagram::reseal(&mut bytes);
         }
         if self.target == Target::Ethernet && random.chance(700_000) {
             ethernet::reseal(&mut bytes);
@@ -87,6 +100,8 @@ impl Fuzzer {
             Target::Ethernet => ethernet::attempt(input),
             Target::Log => try_log(&self.pool, input),
             Target::Raft => try_raft(input),
+            Target::Datagram => datagram::try_decoder(input),
+            Target::DatagramLink => datagram::try_link(input),
         };
         self.accepted += u64::from(accepted);
     }
@@ -146,6 +161,10 @@ fn try_wire(input: &[u8]) -> bool {
         let _ = frame::announced_bytes(head);
     }
     let mut accepted = wire::hello::Greeting::decode(input).is_ok();
+    if let Ok(aside) = wire::aside::Aside::decode(input) {
+        accepted = true;
+        assert_eq!(aside.encode(), input, "an aside is written as it was read");
+    }
     if let Ok(messages) = wire::peer::decode(input) {
         accepted = true;
         for (shard, message, records) in messages {

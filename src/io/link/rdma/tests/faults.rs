@@ -1,0 +1,163 @@
+//! Queue pairs in error, ends that do not fit together, a device that disappears, memory that may not be locked.
+
+use std::process::Command;
+
+use super::super::verbs::Event;
+use super::*;
+use crate::wire::aside::Reason;
+
+fn exchange_some(nodes: &mut [Node; 2], round: usize) {
+    let before = [nodes[0].got.len(), nodes[1].got.len()];
+    for number in 0..20 {
+        let bytes = pattern(round * 100 + number, 2000);
+        assert!(nodes[0].send(&[&bytes]) && nodes[1].send(&[&bytes]));
+    }
+    pump(nodes, |nodes| nodes.iter().zip(before).all(|(node, before)| node.got.len() == before + 20));
+    for (node, before) in nodes.iter().zip(before) {
+        for number in 0..20 {
+            assert!(node.got[before + number] == pattern(round * 100 + number, 2000), "{round}: {number}");
+        }
+    }
+}
+
+#[test]
+fn a_queue_pair_in_error_is_replaced_whosever_it_is() {
+    if !has_device("a_queue_pair_in_error") {
+        return;
+    }
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    for round in 1..=4 {
+        let broken = round % 2;
+        let peer = nodes[broken].peer();
+        nodes[broken].carrier.spoil(peer);
+        let wanted = round as u64 + 1;
+        pump(&mut nodes, |nodes| {
+            nodes.iter().all(|node| node.is_up() && node.carrier.counters().connected == wanted)
+        });
+        exchange_some(&mut nodes, round);
+        assert_eq!(nodes[broken].changes.iter().filter(|up| !**up).count() as u64, wanted - 1);
+    }
+    for node in &nodes {
+        assert_eq!(node.told(|notice| matches!(notice, Notice::Ended { .. })), 4);
+        assert_eq!(node.carrier.counters().ended, 4);
+        assert_eq!(node.changes, [true, false, true, false, true, false, true, false, true]);
+        assert_eq!(node.pool.available(), 4);
+    }
+}
+
+#[test]
+fn ends_with_other_slots_refuse_each_other_and_say_why() {
+    if !has_device("ends_with_other_slots") {
+        return;
+    }
+    let mut nodes = pair(|options| options.slot_bytes = if options.node == NodeId(1) { 4096 } else { 8192 });
+    let refused = |notice: &Notice| matches!(notice, Notice::Refused { reason: Reason::SlotBytes, .. });
+    pump(&mut nodes, |nodes| nodes[0].told(refused) > 0);
+    assert!(!nodes[0].is_up() && !nodes[1].is_up());
+    assert!(nodes[0].send(&[b"lost"]), "what has no path is lost without a word");
+    assert_eq!(nodes[0].carrier.counters().lost, 1);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_with_those_that_are() {
+    if !has_device("a_device_that_is_not_there") {
+        return;
+    }
+    let pool = Pool::new(1);
+    let mut options = Options::new(NodeId(1), LaneId(0), vec![NodeId(2)], 1);
+    options.device = Some("mlx9_9".to_owned());
+    let reactor = Reactor::new(Kind::Epoll).unwrap();
+    let Unavailable(why) = RdmaCarrier::new(options.clone(), &pool, reactor.clone()).unwrap_err();
+    assert!(why.contains("no device of this name") && why.contains("rxe"), "{why}");
+    options.device = device(1);
+    options.gid_index = Some(200);
+    let Unavailable(why) = RdmaCarrier::new(options, &pool, reactor).unwrap_err();
+    assert!(why.contains("ibv_query_gid"), "{why}");
+}
+
+/// The event is given by hand: Soft-RoCE is not removed while a process has it open. The device is then really not there
+/// for some seconds. Run alone, by the guest.
+#[test]
+#[ignore = "removes the device rxe0 of this machine"]
+fn a_device_that_disappears_is_found_again() {
+    let rdma = |arguments: &str| {
+        let done = Command::new("rdma").args(arguments.split(' ')).status().unwrap();
+        assert!(done.success(), "rdma {arguments}");
+    };
+    assert!(has_device("a_device_that_disappears"));
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    for (node, event) in nodes.iter_mut().zip([Event::Gone, Event::Completions]) {
+        let now = node.now();
+        node.carrier.inject(now, event);
+        assert!(!node.carrier.has_device() && !node.is_up());
+        assert!(node.send(&[b"lost"]));
+    }
+    rdma("link delete rxe0");
+    // The device's own end, and that it cannot be opened again: told once, however often it is tried.
+    let start = Instant::now();
+    pump(&mut nodes, |_| start.elapsed() > 3 * REOPEN_PAUSE);
+    for node in &mut nodes {
+        assert_eq!(node.told(|notice| matches!(notice, Notice::Lost { .. })), 1);
+        assert_eq!(node.told(|notice| matches!(notice, Notice::NotFound(_))), 1);
+        assert_eq!(node.changes.last(), Some(&false));
+        assert!(!node.carrier.has_device());
+    }
+    rdma("link add rxe0 type rxe netdev eth0");
+    pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));
+    exchange_some(&mut nodes, 1);
+    for node in &nodes {
+        assert_eq!(node.told(|notice| matches!(notice, Notice::Opened { .. })), 2);
+    }
+}
+
+/// The cable is pulled: told at once, and when it is back the path is there again.
+#[test]
+#[ignore = "takes the interface eth0 of this machine down"]
+fn a_port_that_goes_down_is_told_and_comes_back() {
+    let ip = |arguments: &str| {
+        let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {arguments}");
+    };
+    assert!(has_device("a_port_that_goes_down"));
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    ip("link set eth0 down");
+    pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: false }) == 1));
+    assert!(nodes.iter().all(|node| node.changes == [true, false]));
+    ip("link set eth0 up");
+    pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: true }) == 1));
+    pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));
+    exchange_some(&mut nodes, 1);
+}
+
+/// With a memlock limit below the pool's 16 MiB and above what paths need.
+#[test]
+#[ignore = "run by the guest, as a user with a low memlock limit"]
+fn a_pool_that_may_not_be_locked_is_copied_from() {
+    assert!(has_device("a_pool_that_may_not_be_locked"));
+    let mut nodes = connected(|options| (options.slots, options.slot_bytes) = (64, 4096));
+    for node in &nodes {
+        assert_eq!(node.told(|notice| matches!(notice, Notice::Copying(_))), 1);
+    }
+    let mut chunk = nodes[0].pool.take().unwrap();
+    chunk.spare_mut()[..3000].copy_from_slice(&pattern(0, 3000));
+    let frozen = chunk.freeze(3000);
+    assert!(nodes[0].send(&[&frozen]));
+    pump(&mut nodes, |nodes| nodes[1].got.len() == 1);
+    exchange_some(&mut nodes, 0);
+    assert_eq!(nodes[1].got[0], pattern(0, 3000));
+    assert_eq!(nodes[0].carrier.counters().gathered_bytes, 0);
+}
+
+/// With a limit below what a path needs.
+#[test]
+#[ignore = "run by the guest, as a user with a very low memlock limit"]
+fn memory_that_may_not_be_locked_at_all_is_told_with_advice() {
+    assert!(has_device("memory_that_may_not_be_locked"));
+    let mut nodes = pair(|_| ());
+    let failed = |notice: &Notice| notice.to_string().contains("memlock");
+    pump(&mut nodes, |nodes| nodes[0].told(|n| matches!(n, Notice::Failed { .. })) > 0);
+    assert!(nodes[0].told(failed) > 0 && !nodes[0].is_up());
+}

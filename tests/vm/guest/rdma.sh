@@ -1,0 +1,22 @@
+# RDMA over Soft-RoCE: what the carrier does between two ends on one device, and between two processes; a device that
+# disappears; memory that may not be locked.
+set -e
+. /guest/rxe
+export PLIMSOLL_RDMA=required
+/tests/lib --test-threads 1 io::link::rdma >told 2>&1 || { cat told; exit 1; }
+grep '^test result' told
+# As many tests as there are, less those that are run below.
+[ "$(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' told)" -ge 18 ]
+
+alone() {
+    "$@" >told 2>&1 && grep -q '^test result: ok. 1 passed' told || { cat told; exit 1; }
+}
+faults=io::link::rdma::tests::faults
+alone /tests/lib --ignored --exact $faults::a_device_that_disappears_is_found_again
+alone /tests/lib --ignored --exact $faults::a_port_that_goes_down_is_told_and_comes_back
+# The limit binds who may not lock what it likes.
+chmod 666 /dev/infiniband/*
+ulimit -l 4096
+alone setpriv --reuid 65534 --clear-groups /tests/lib --ignored --exact $faults::a_pool_that_may_not_be_locked_is_copied_from
+ulimit -l 256
+alone setpriv --reuid 65534 --clear-groups /tests/lib --ignored --exact $faults::memory_that_may_not_be_locked_at_all_is_told_with_advice
