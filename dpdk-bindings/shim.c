@@ -226,6 +226,11 @@ uint16_t plimsoll_dpdk_mbuf_port(const struct rte_mbuf *mbuf)
     return mbuf->port;
 }
 
+void plimsoll_dpdk_mbuf_set_port(struct rte_mbuf *mbuf, uint16_t port)
+{
+    mbuf->port = port;
+}
+
 /* What the port says of a received frame's checksums: 1 the header's holds, 2 it does not, 4 UDP's holds, 8 it does
  * not. Neither bit: the port has not looked. */
 int plimsoll_dpdk_mbuf_checksums(const struct rte_mbuf *mbuf)

@@ -156,6 +156,8 @@ unsafe extern "C" {
     pub fn plimsoll_dpdk_mbuf_data(mbuf: *const Mbuf, len_bytes: *mut u16, whole: *mut c_int) -> *const u8;
     /// The port that it came from.
     pub fn plimsoll_dpdk_mbuf_port(mbuf: *const Mbuf) -> u16;
+    /// Has it come from this port.
+    pub fn plimsoll_dpdk_mbuf_set_port(mbuf: *mut Mbuf, port: u16);
     /// What the port says of its checksums: 1 the header's holds, 2 it does not, 4 UDP's holds, 8 it does not.
     pub fn plimsoll_dpdk_mbuf_checksums(mbuf: *const Mbuf) -> c_int;
     /// Leaves both checksums to the port.

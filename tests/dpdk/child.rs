@@ -219,6 +219,11 @@ impl Asker {
             }
         }
         tell(format_args!("done {} answered={} again={}", self.lane, self.answered, self.again));
+        // Another lane may not be done, and what comes for it on this lane's queue is handed over here.
+        while !stop.load(Ordering::Acquire) {
+            self.poll(self.clock.now());
+            thread::yield_now();
+        }
         tell_counters(self.lane, &self.carrier.counters());
     }
 

@@ -93,7 +93,7 @@ fn echo(arguments: &Arguments, asker: SocketAddr) -> Result<Verdict, Failure> {
         });
         std::thread::spawn(move || {
             // The end of the input is the end of the bench.
-            for byte in std::io::stdin().bytes().map_while(Result::ok) {
+            for byte in std::io::stdin().lock().bytes().map_while(Result::ok) {
                 heard.set(byte.into());
             }
             heard.set(DONE);

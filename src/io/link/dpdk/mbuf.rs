@@ -129,6 +129,12 @@ impl Frame {
         unsafe { sys::plimsoll_dpdk_mbuf_port(self.0.as_ptr()) }
     }
 
+    /// Makes it one that came from the port of this number.
+    pub(super) fn set_port(&mut self, port: u16) {
+        // SAFETY: this frame is owned.
+        unsafe { sys::plimsoll_dpdk_mbuf_set_port(self.0.as_ptr(), port) }
+    }
+
     /// Leaves its checksums to the port that sends it.
     pub(super) fn offload_checksums(&mut self) {
         // SAFETY: this frame is owned.

@@ -297,7 +297,7 @@ impl DpdkCarrier {
                         self.stage_bytes(port, &answer);
                     }
                     if share {
-                        self.share(bytes);
+                        self.share(port, bytes);
                     }
                 }
                 let mut events = 0;
@@ -311,10 +311,12 @@ impl DpdkCarrier {
     }
 
     /// Gives every other lane a copy of an ARP packet.
-    fn share(&mut self, bytes: &[u8]) {
+    fn share(&mut self, port: usize, bytes: &[u8]) {
+        let id = self.seat.host.ports[port].id;
         for lane in (0..self.seat.host.lanes()).filter(|&lane| lane != self.lane) {
             let Some(mut copy) = Frame::new(self.seat.pool(), bytes.len()) else { return };
             copy.fill(bytes);
+            copy.set_port(id);
             // A lane that has too much to do asks for itself.
             let _ = self.seat.hand_over(lane, copy);
         }
