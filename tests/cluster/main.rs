@@ -11,6 +11,7 @@ mod kills;
 mod ledger;
 #[path = "../loop_device/mod.rs"]
 mod loop_device;
+mod power_cut;
 mod proxy;
 mod records;
 mod start;

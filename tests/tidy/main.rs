@@ -69,6 +69,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/rdma/verbs/receive.rs",
     "src/io/link/rdma/verbs/send.rs",
     "src/io/pool.rs",
+    "src/io/reactor/polled.rs",
     "src/io/reactor/uring.rs",
 ];
 

@@ -5,6 +5,9 @@
 //! [`crate::io::Park::park`]. The pool's memory and the segments' files are registered with the ring where the
 //! system allows it, and named with each operation where it does not.
 //!
+//! A disk that is polled has a ring of its own, for a ring whose completions are polled takes nothing else; see
+//! `io/reactor/polled.rs`.
+//!
 //! Where the device has a volatile cache and no forced unit access, the kernel ends such a write on a kernel thread of
 //! the core that took the device's interrupt. A lane that spins on that very core holds it up until the scheduler steps
 //! in, milliseconds later: let a lane block after a short budget, or keep interrupts off its core.
@@ -64,6 +67,7 @@ impl UringDriver {
     /// Takes the reactor's ring, of which it is the one disk.
     pub(super) fn new(
         place: &str,
+        is_polled: bool,
         reactor: &Reactor,
         pool: &Pool,
         notes: &mut Vec<String>,
@@ -77,6 +81,14 @@ impl UringDriver {
         let mut ring = reactor.ring().ok_or_else(|| refused("the lane's reactor is not over io_uring"))?;
         if !ring.claim() {
             return Err(refused("the lane's ring has a disk already"));
+        }
+        if is_polled {
+            match ring.set_polled() {
+                Ok(()) => {
+                    notes.push(format!("{place}: polled for completions; no write waits for an interrupt"))
+                }
+                Err(error) => notes.push(format!("{place}: no ring that polls can be had ({error})")),
+            }
         }
         let has_buffers = register_buffers(&mut ring, pool, notes);
         let has_files = register_files(&mut ring, notes);

@@ -371,7 +371,11 @@ impl Region {
         self.device.block_bytes
     }
 
-    #[cfg(test)]
+    /// Whether the device has queues that are polled.
+    pub(super) fn can_poll(&self) -> bool {
+        queue_number(&self.device.file, "io_poll") == Some(1)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.device.path
     }
