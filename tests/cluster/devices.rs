@@ -77,6 +77,7 @@ fn three_nodes_on_devices_are_killed_one_by_one_and_all_at_once_and_lose_nothing
     let ids = cluster.ids();
     for ledger in &mut ledgers {
         ledger.settle();
+        cluster.check().unwrap_or_else(|error| panic!("{error}{}", cluster.all_last_words()));
         assert!(ledger.check(&cluster, &ids) >= 1800);
     }
     for id in ids {

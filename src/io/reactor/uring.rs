@@ -362,14 +362,15 @@ impl Uring {
         ring.submitter().register_files_update(place, &[file.as_raw_fd()]).map(drop)
     }
 
-    /// Queues a disk operation; [`Uring::next_completion`] gives the number back once.
+    /// Queues a disk operation, on the disk's own ring if `is_polled` and it has one; [`Uring::next_completion`] gives the
+    /// number back once. What is registered is known to the disk's own ring alone.
     ///
     /// # Safety
     /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
     /// stays open, until then.
-    pub(crate) unsafe fn start(&mut self, entry: squeue::Entry, operation: u32) {
+    pub(crate) unsafe fn start(&mut self, entry: squeue::Entry, operation: u32, is_polled: bool) {
         let entry = entry.user_data(KIND_DISK | u64::from(operation));
-        let Some(polled) = &mut self.polled else {
+        let Some(polled) = self.polled.as_mut().filter(|_| is_polled) else {
             // SAFETY: by this function's own contract.
             return unsafe { self.push(&entry) };
         };

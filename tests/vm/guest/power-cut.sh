@@ -10,6 +10,7 @@ part() {
 part base 0 $sectors
 part replay $sectors $sectors
 part recording $((2 * sectors)) $(($(blockdev --getsz $device) - 2 * sectors))
+dmsetup mknodes
 dmsetup create cut --table "0 $sectors log-writes /dev/mapper/base /dev/mapper/recording"
 dmsetup mknodes
 export PLIMSOLL_CUT_DEVICE=/dev/mapper/cut PLIMSOLL_CUT_LOG=/dev/mapper/recording PLIMSOLL_CUT_REPLAY=/dev/mapper/replay

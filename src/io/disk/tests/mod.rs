@@ -171,7 +171,7 @@ impl Case {
 
     fn open(&self, fresh: &Fresh) -> Bench {
         let mut bench = Bench::open(self.backend, self.kind, fresh);
-        let is_polled = bench.disk.notes().iter().any(|note| note.contains("polled for completions"));
+        let is_polled = bench.disk.notes().iter().any(|note| note.contains("polled for the completions"));
         assert_eq!(is_polled, self.is_polled, "{:?}", bench.disk.notes());
         if let (Driver::Uring(driver), false) = (&mut bench.disk.driver, self.is_registered) {
             driver.forgo_registrations();
@@ -278,19 +278,19 @@ fn what_was_written_is_read_back_also_after_it_is_opened_again() {
         assert!(case.device.is_none_or(|expected| expected as usize == block));
         bench.prepare(0);
         let mut chunk = bench.pool.take().unwrap();
-        let (first, second) = (pattern(1, BLOCK), pattern(2, 5 * BLOCK));
+        let (first, second) = (pattern(1, BLOCK), pattern(2, 299 * BLOCK));
         let (a, b) = (slice(&mut chunk, &first), slice(&mut chunk, &second));
         bench.write(1, 0, 0, a);
         bench.write(2, 0, BLOCK as u64, b);
         bench.reactor.kick();
         assert_eq!(sequences(&bench.events(2)), [1, 2].into());
         let into = bench.pool.take().unwrap();
-        let (segment, len_bytes) = (SegmentId(0), 6 * BLOCK);
+        let (segment, len_bytes) = (SegmentId(0), 300 * BLOCK);
         bench.disk.read(Read { token: 77, segment, offset: 0, len_bytes, into }).unwrap();
         match bench.events(1).pop() {
             Some(DiskEvent::Read { token: 77, chunk }) => {
                 assert_eq!(chunk.spare()[..BLOCK], first);
-                assert_eq!(chunk.spare()[BLOCK..6 * BLOCK], second);
+                assert_eq!(chunk.spare()[BLOCK..300 * BLOCK], second);
             }
             other => panic!("{other:?}"),
         }
