@@ -95,7 +95,7 @@ fn live(backend: Backend, kind: Kind, place: impl Fn() -> Place) {
     // the ring had not been told of it. So each life of the log appends.
     for life in 1..=3 {
         let mut reactor = Reactor::new(kind).unwrap();
-        let disk_options = DiskOptions { place: place(), segment_bytes: 8 << 20 };
+        let disk_options = DiskOptions { place: place(), segment_bytes: 8 << 20, io_poll: false };
         let disk = FileDisk::open(backend, &disk_options, &reactor, &pool).unwrap();
         drop(disk_options);
         let (mut log, shards) = Log::open(disk, pool.clone(), options()).unwrap();

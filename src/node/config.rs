@@ -25,6 +25,8 @@
 //!                              # is refused but for `plimsoll node --format`. Without capacity_mib all of it is used.
 //!                              # data_dir still holds who this node is, and must be kept with the device
 //! segments_ahead = 1           # 1..=16, made ready before they are needed
+//! io_poll = false              # poll the device for completions: while a write is under way the lane does not block.
+//!                              # It takes queues for that (nvme.poll_queues=N on the kernel's command line)
 //!
 //! [cpu]
 //! cores = [2]                  # lane i runs on the i-th; fewer than lanes only if shared; empty: not pinned

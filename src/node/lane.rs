@@ -112,8 +112,11 @@ impl Seat {
             Reactor::new(choice.reactor()).map_err(|error| self.failed("set up its reactor", error))?;
         let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
-        let options =
-            disk::Options { place: self.log.disk.clone(), segment_bytes: self.config.log.segment_bytes() };
+        let options = disk::Options {
+            place: self.log.disk.clone(),
+            segment_bytes: self.config.log.segment_bytes(),
+            io_poll: self.config.log.io_poll,
+        };
         let log_failed = |error| StartError::Log { lane: self.lane, error };
         let disk = disk::FileDisk::open(choice.backend, &options, &reactor, &pool)
             .map_err(|error| log_failed(OpenError::Disk(error)))?;

@@ -1,5 +1,7 @@
 //! Nodes whose logs lie on raw block devices.
 
+use std::path::{Path, PathBuf};
+
 use plimsoll::local::{Cluster, Shape};
 use plimsoll::node::config::Devices;
 use plimsoll::node::verify::verify_device;
@@ -9,27 +11,53 @@ use crate::ledger::Ledger;
 use crate::loop_device::LoopDevice;
 use crate::{cluster, small, turn};
 
-/// Three nodes of two lanes, each with one device that its lanes share; the third has its device's blocks of 4 KiB.
-fn on_devices(name: &str, mib: u64) -> Option<(Vec<LoopDevice>, Cluster)> {
-    let mut devices = Vec::new();
-    for block_bytes in [512, 512, 4096] {
-        devices.push(LoopDevice::attach(mib, block_bytes)?);
+/// A device for a node.
+enum Given {
+    Loop(LoopDevice),
+    /// One of those that the environment names: its content is lost.
+    Named(PathBuf),
+}
+
+impl Given {
+    fn path(&self) -> &Path {
+        match self {
+            Given::Loop(device) => device.path(),
+            Given::Named(path) => path,
+        }
     }
+}
+
+/// Three devices; the third has blocks of 4 KiB. `PLIMSOLL_DEVICES` names others, apart by spaces, which must be blank. If
+/// those are fewer, the other nodes' logs lie in files.
+fn devices(mib: u64) -> Option<Vec<Given>> {
+    match std::env::var("PLIMSOLL_DEVICES") {
+        Ok(names) => Some(names.split_whitespace().map(|name| Given::Named(name.into())).collect()),
+        Err(_) => [512, 512, 4096]
+            .map(|block| LoopDevice::attach(mib, block).map(Given::Loop))
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// Three nodes of two lanes, each with one device that its lanes share. `PLIMSOLL_IO_POLL` has them polled.
+fn on_devices(name: &str, devices: &[Given]) -> Cluster {
     let mut cluster = cluster(name, &Shape { lanes: 2, shards: 2, segment_mib: 8, ..small() });
-    for (id, device) in cluster.ids().into_iter().zip(&devices) {
+    for (id, device) in cluster.ids().into_iter().zip(devices) {
         let change = |config: &mut plimsoll::node::Config| {
             config.log.device = Devices(vec![device.path().to_owned()]);
             config.log.capacity_mib = None;
+            config.log.io_poll = std::env::var_os("PLIMSOLL_IO_POLL").is_some();
         };
         cluster.reconfigure(id, change).unwrap();
     }
-    Some((devices, cluster))
+    cluster
 }
 
 #[test]
 fn three_nodes_on_devices_are_killed_one_by_one_and_all_at_once_and_lose_nothing() {
     let _turn = turn();
-    let Some((devices, mut cluster)) = on_devices("devices", 400) else { return };
+    let Some(devices) = devices(400) else { return };
+    let mut cluster = on_devices("devices", &devices);
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();
     let mut ledgers: Vec<Ledger> = (0..2).map(|shard| Ledger::open(&cluster, shard)).collect();
@@ -49,6 +77,7 @@ fn three_nodes_on_devices_are_killed_one_by_one_and_all_at_once_and_lose_nothing
     let ids = cluster.ids();
     for ledger in &mut ledgers {
         ledger.settle();
+        cluster.check().unwrap_or_else(|error| panic!("{error}{}", cluster.all_last_words()));
         assert!(ledger.check(&cluster, &ids) >= 1800);
     }
     for id in ids {
@@ -70,7 +99,8 @@ fn three_nodes_on_devices_are_killed_one_by_one_and_all_at_once_and_lose_nothing
 fn a_device_that_is_full_is_told_and_what_it_has_is_served() {
     let _turn = turn();
     // Two segments of 8 MiB for each of two lanes, and the edges.
-    let Some((devices, mut cluster)) = on_devices("device-full", 37) else { return };
+    let Some(devices) = devices(37) else { return };
+    let mut cluster = on_devices("device-full", &devices);
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();
     let mut ledger = Ledger::open(&cluster, 0);
@@ -86,7 +116,7 @@ fn a_device_that_is_full_is_told_and_what_it_has_is_served() {
     for id in cluster.ids() {
         cluster.kill(id).unwrap();
     }
-    let count = |device: &LoopDevice| -> u64 {
+    let count = |device: &Given| -> u64 {
         let reports = verify_device(device.path()).unwrap();
         reports[0].1.shards.iter().map(|shard| shard.entries).sum()
     };

@@ -76,6 +76,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/udp/ring.rs",
     "src/io/link/udp/socket.rs",
     "src/io/pool.rs",
+    "src/io/reactor/polled.rs",
     "src/io/reactor/uring.rs",
     "src/io/reactor/uring/datagrams.rs",
     "tests/allocations.rs",

@@ -103,6 +103,20 @@ impl Medium {
         }
     }
 
+    /// Whether completions can be polled from what this lies on.
+    pub(super) fn can_poll(&self, notes: &mut Vec<String>) -> bool {
+        let place = match self {
+            Medium::Device(region) if region.can_poll() => return true,
+            Medium::Device(region) => region.path().display().to_string(),
+            Medium::Files(_) => "files".to_owned(),
+        };
+        notes.push(format!(
+            "{place}: completions cannot be polled; that takes a device with queues for it (nvme.poll_queues=N on the \
+             kernel's command line, /sys/block/X/queue/io_poll)"
+        ));
+        false
+    }
+
     /// Makes everything durable that can be read: every segment, and what says which there are.
     pub(super) fn sync(&self, open: &mut OpenSegments) -> Result<(), DiskError> {
         let directory = match self {

@@ -114,6 +114,9 @@ pub struct Options {
     /// Every segment's size: a multiple of [`crate::limits::BLOCK_BYTES_MAX`], at most
     /// [`crate::limits::SEGMENT_BYTES_MAX`]; on a device, what it was formatted for.
     pub segment_bytes: u64,
+    /// Whether completions are to be polled from the device: over io_uring, on a device that has queues for that.
+    /// Elsewhere it is without effect, and noted.
+    pub io_poll: bool,
 }
 
 /// Where the segments of one lane lie.
@@ -170,7 +173,10 @@ impl FileDisk {
         let base = Base::new(Medium::open(options, &mut notes)?, reactor.waker())?;
         let place = base.medium.place_of(SegmentId(0));
         let driver = match backend {
-            Backend::Uring => Driver::Uring(UringDriver::new(&place, reactor, pool, &mut notes)?),
+            Backend::Uring => {
+                let is_polled = options.io_poll && base.medium.can_poll(&mut notes);
+                Driver::Uring(UringDriver::new(&place, is_polled, reactor, pool, &mut notes)?)
+            }
             Backend::Blocking => Driver::Blocking(BlockingDriver::new(&place, reactor)?),
         };
         Ok(FileDisk { driver, base, writes_in_flight: 0, reads_in_flight: 0, notes })

@@ -5,6 +5,10 @@
 //! [`crate::io::Park::park`]. The pool's memory and the segments' files are registered with the ring where the
 //! system allows it, and named with each operation where it does not.
 //!
+//! A disk that is polled has a ring of its own, for a ring whose completions are polled takes nothing else; see
+//! `io/reactor/polled.rs`. Short writes go there, which is what commits wait for. Long ones and reads go over the lane's
+//! ring: the kernel does not poll for what it must cut to the device's size, and refuses it over such a ring.
+//!
 //! Where the device has a volatile cache and no forced unit access, the kernel ends such a write on a kernel thread of
 //! the core that took the device's interrupt. A lane that spins on that very core holds it up until the scheduler steps
 //! in, milliseconds later: let a lane block after a short budget, or keep interrupts off its core.
@@ -32,6 +36,10 @@ const ATTEMPTS_MAX: u32 = 100;
 /// How long a disk that is dropped waits for what is under way.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// The longest write that is polled for. A device takes no longer one in one piece than it says, and the kernel polls for
+/// no request that it must cut; a long one is not what a commit's latency hangs on either.
+const POLLED_BYTES_MAX: usize = 64 << 10;
+
 /// As many as the bounds allow.
 const OPERATIONS_MAX: usize = WRITES_IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX;
 
@@ -40,6 +48,8 @@ pub(super) struct UringDriver {
     reactor: Reactor,
     /// Kept alive for as long as the ring knows its memory.
     _pool: Pool,
+    /// The disk has a ring of its own for what is polled. It alone knows memory and files.
+    is_polled: bool,
     has_buffers: bool,
     has_files: bool,
     operations: Vec<Option<Operation>>,
@@ -64,6 +74,7 @@ impl UringDriver {
     /// Takes the reactor's ring, of which it is the one disk.
     pub(super) fn new(
         place: &str,
+        is_polled: bool,
         reactor: &Reactor,
         pool: &Pool,
         notes: &mut Vec<String>,
@@ -78,12 +89,21 @@ impl UringDriver {
         if !ring.claim() {
             return Err(refused("the lane's ring has a disk already"));
         }
+        if is_polled {
+            match ring.set_polled() {
+                Ok(()) => {
+                    notes.push(format!("{place}: polled for completions; no write waits for an interrupt"))
+                }
+                Err(error) => notes.push(format!("{place}: no ring that polls can be had ({error})")),
+            }
+        }
         let has_buffers = register_buffers(&mut ring, pool, notes);
         let has_files = register_files(&mut ring, notes);
         drop(ring);
         Ok(UringDriver {
             reactor: reactor.clone(),
             _pool: pool.clone(),
+            is_polled,
             has_buffers,
             has_files,
             operations: (0..OPERATIONS_MAX).map(|_| None).collect(),
@@ -137,11 +157,13 @@ impl UringDriver {
     fn submit(&mut self, number: u32) {
         let operation =
             self.operations[number as usize].as_mut().expect("an operation that is begun is there");
-        let entry = operation.entry(self.has_buffers, self.has_files);
+        let is_polled = self.is_polled && operation.can_be_polled();
+        let is_registered = is_polled || !self.is_polled;
+        let entry = operation.entry(is_registered && self.has_buffers, is_registered && self.has_files);
         // SAFETY: the entry names memory of the operation's slice or chunk, and the file of its open segment. Both stay
         // in `operations` until the completion was taken in; the drop of this disk waits for that, or leaks them. A
         // slice is never written again, and nobody but this operation has the chunk.
-        unsafe { ring_of(&self.reactor).start(entry, number) }
+        unsafe { ring_of(&self.reactor).start(entry, number, is_polled) }
     }
 }
 
@@ -171,6 +193,13 @@ enum Progress {
 }
 
 impl Operation {
+    /// Short writes, once: what the device puts off there, it takes with an interrupt.
+    fn can_be_polled(&self) -> bool {
+        let is_short_write =
+            matches!(&self.request, Request::Write(write) if write.bytes.len() <= POLLED_BYTES_MAX);
+        is_short_write && self.attempts == 0
+    }
+
     /// A short transfer goes on where it ended, and one that the kernel put off is begun again: neither is a failed
     /// flush. Everything else is.
     fn advance(&mut self, result: i32) -> Progress {

@@ -24,6 +24,8 @@ pub struct Log {
     pub capacity_mib: Option<u64>,
     /// Segments made ready before they are needed.
     pub segments_ahead: u64,
+    /// Whether lanes poll the device for completions instead of waiting for its interrupts.
+    pub io_poll: bool,
 }
 
 /// The block devices of a log. None: it lies in files, below `data_dir`. One: every lane has a part of it. As many as lanes:
@@ -78,6 +80,10 @@ impl Log {
         within("log.segment_mib", *segment_mib, SEGMENT_BYTES_MIN / MIB..=SEGMENT_BYTES_MAX / MIB)?;
         within("log.segments_ahead", *segments_ahead, 1..=16)?;
         self.device.check(lanes)?;
+        if self.io_poll && self.device.0.is_empty() {
+            let what = "is true, but only a device can be polled; give log.device, or leave it out";
+            return Err(wrong("log.io_poll", what.to_owned()));
+        }
         let has_capacity = capacity_mib.is_some() || self.device.0.is_empty();
         let capacity_mib = capacity_mib.unwrap_or(CAPACITY_MIB);
         if !has_capacity {
@@ -98,14 +104,16 @@ impl Log {
 
     /// The table as the file says it.
     pub(super) fn to_toml(&self) -> String {
-        let Log { device, segment_mib, capacity_mib, segments_ahead } = self;
+        let Log { device, segment_mib, capacity_mib, segments_ahead, io_poll } = self;
         let paths: Vec<String> = device.0.iter().map(|path| quoted(&path.to_string_lossy())).collect();
         let device = match paths.is_empty() {
             true => String::new(),
             false => format!("device = [{}]\n", paths.join(", ")),
         };
         let capacity = capacity_mib.map_or(String::new(), |mib| format!("capacity_mib = {mib}\n"));
-        format!("\n[log]\n{device}segment_mib = {segment_mib}\n{capacity}segments_ahead = {segments_ahead}\n")
+        format!(
+            "\n[log]\n{device}segment_mib = {segment_mib}\n{capacity}segments_ahead = {segments_ahead}\nio_poll = {io_poll}\n"
+        )
     }
 }
 
@@ -142,7 +150,13 @@ impl Devices {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { device: Devices::default(), segment_mib: 64, capacity_mib: None, segments_ahead: 1 }
+        Log {
+            device: Devices::default(),
+            segment_mib: 64,
+            capacity_mib: None,
+            segments_ahead: 1,
+            io_poll: false,
+        }
     }
 }
 

@@ -29,14 +29,19 @@ fn what_is_written_is_read_back() {
     config.lanes = 2;
     config.cpu = Cpu { cores: vec![0, 1], shared: true, spin_us: Spin::Micros(50), busy_poll: false };
     config.raft = Raft { election_timeout_ms: 900, heartbeat_ms: 300 };
-    config.log =
-        Log { device: Devices::default(), segment_mib: 8, capacity_mib: Some(64), segments_ahead: 2 };
+    config.log = Log {
+        device: Devices::default(),
+        segment_mib: 8,
+        capacity_mib: Some(64),
+        segments_ahead: 2,
+        io_poll: false,
+    };
     config.memory = Memory { chunks: 32 };
     config.links = vec![LinkKind::Rdma, LinkKind::Udp, LinkKind::Tcp];
     config.udp = Udp { mtu_bytes: 9000 };
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
     config.log.device = Devices(vec!["/dev/a \"b\"".into(), "/dev/c".into()]);
-    config.log.capacity_mib = None;
+    (config.log.capacity_mib, config.log.io_poll) = (None, true);
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
 }
 
@@ -215,6 +220,7 @@ fn devices_are_one_that_lanes_share_or_one_for_each() {
     let set = |paths: &[&str]| Devices(paths.iter().map(Into::into).collect());
     refused(|config| config.log.device = set(&["/dev/a", "/dev/b"]), "log.device", "2 devices for 1 lanes");
     refused(|config| config.log.device = set(&["sda"]), "log.device", "whole path");
+    refused(|config| config.log.io_poll = true, "log.io_poll", "only a device can be polled");
     refused(
         |config| {
             (config.lanes, config.shards) = (2, 2);

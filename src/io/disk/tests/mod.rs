@@ -26,6 +26,14 @@ const BLOCK: usize = BLOCK_BYTES_MAX;
 enum Fresh {
     Directory(PathBuf),
     Device(LoopDevice),
+    /// A device with queues that are polled, which belongs to the tests. See [`polled_device`].
+    Polled(PathBuf),
+}
+
+/// Where the device that `PLIMSOLL_POLLED_DEVICE` names can be polled for completions, tests run on it too, one at a time.
+/// Whatever is on it is lost.
+fn polled_device() -> Option<PathBuf> {
+    std::env::var_os("PLIMSOLL_POLLED_DEVICE").map(PathBuf::from)
 }
 
 impl Fresh {
@@ -45,6 +53,7 @@ impl Fresh {
         match self {
             Fresh::Directory(path) => path,
             Fresh::Device(device) => device.path(),
+            Fresh::Polled(path) => path,
         }
     }
 
@@ -52,9 +61,9 @@ impl Fresh {
     fn options(&self) -> Options {
         let place = match self {
             Fresh::Directory(path) => Place::Directory(path.clone()),
-            Fresh::Device(device) => Place::Device(Arc::new(claim(device)), LaneId(0)),
+            Fresh::Device(_) | Fresh::Polled(_) => Place::Device(Arc::new(claim(self.path())), LaneId(0)),
         };
-        Options { place, segment_bytes: SEGMENT_BYTES }
+        Options { place, segment_bytes: SEGMENT_BYTES, io_poll: matches!(self, Fresh::Polled(_)) }
     }
 }
 
@@ -71,8 +80,8 @@ fn owner() -> Owner {
     Owner { cluster, node, store, first_lane: LaneId(0), lanes: 1 }
 }
 
-fn claim(device: &LoopDevice) -> Device {
-    let claim = Claim::of(device.path()).unwrap();
+fn claim(device: &Path) -> Device {
+    let claim = Claim::of(device).unwrap();
     match claim.held() {
         Held::Nothing => claim.format(owner(), SEGMENT_BYTES, 3).unwrap(),
         Held::Log(_) => claim.open().unwrap(),
@@ -142,11 +151,18 @@ struct Case {
     is_registered: bool,
     /// The logical block of a device; `None`: files.
     device: Option<u32>,
+    /// On the device whose queues are polled.
+    is_polled: bool,
 }
 
 impl Case {
     /// A place of the case's medium. Only where [`over_each`] has found that there can be one.
     fn fresh(&self) -> Fresh {
+        if self.is_polled {
+            let path = polled_device().unwrap();
+            Claim::of(&path).unwrap().format(owner(), SEGMENT_BYTES, 3).unwrap();
+            return Fresh::Polled(path);
+        }
         match self.device {
             None => Fresh::directory(),
             Some(block_bytes) => Fresh::Device(LoopDevice::attach(48, block_bytes).unwrap()),
@@ -155,6 +171,8 @@ impl Case {
 
     fn open(&self, fresh: &Fresh) -> Bench {
         let mut bench = Bench::open(self.backend, self.kind, fresh);
+        let is_polled = bench.disk.notes().iter().any(|note| note.contains("polled for the completions"));
+        assert_eq!(is_polled, self.is_polled, "{:?}", bench.disk.notes());
         if let (Driver::Uring(driver), false) = (&mut bench.disk.driver, self.is_registered) {
             driver.forgo_registrations();
         }
@@ -175,10 +193,16 @@ fn over_devices(test: impl Fn(Case)) {
     }
 }
 
-/// Over both.
+/// Over both, and over a device that is polled if there is one.
 fn over_each(test: impl Fn(Case)) {
     over_files(&test);
     over_devices(&test);
+    if polled_device().is_some() {
+        for is_registered in [true, false] {
+            let (backend, kind, device) = (Backend::Uring, Kind::Uring, Some(512));
+            test(Case { backend, kind, is_registered, device, is_polled: true });
+        }
+    }
 }
 
 fn over(devices: &[Option<u32>], test: impl Fn(Case)) {
@@ -196,7 +220,7 @@ fn over(devices: &[Option<u32>], test: impl Fn(Case)) {
             continue;
         }
         for device in devices.iter().copied() {
-            test(Case { backend, kind, is_registered, device });
+            test(Case { backend, kind, is_registered, device, is_polled: false });
             ran += 1;
         }
     }
@@ -254,19 +278,19 @@ fn what_was_written_is_read_back_also_after_it_is_opened_again() {
         assert!(case.device.is_none_or(|expected| expected as usize == block));
         bench.prepare(0);
         let mut chunk = bench.pool.take().unwrap();
-        let (first, second) = (pattern(1, BLOCK), pattern(2, 5 * BLOCK));
+        let (first, second) = (pattern(1, BLOCK), pattern(2, 299 * BLOCK));
         let (a, b) = (slice(&mut chunk, &first), slice(&mut chunk, &second));
         bench.write(1, 0, 0, a);
         bench.write(2, 0, BLOCK as u64, b);
         bench.reactor.kick();
         assert_eq!(sequences(&bench.events(2)), [1, 2].into());
         let into = bench.pool.take().unwrap();
-        let (segment, len_bytes) = (SegmentId(0), 6 * BLOCK);
+        let (segment, len_bytes) = (SegmentId(0), 300 * BLOCK);
         bench.disk.read(Read { token: 77, segment, offset: 0, len_bytes, into }).unwrap();
         match bench.events(1).pop() {
             Some(DiskEvent::Read { token: 77, chunk }) => {
                 assert_eq!(chunk.spare()[..BLOCK], first);
-                assert_eq!(chunk.spare()[BLOCK..6 * BLOCK], second);
+                assert_eq!(chunk.spare()[BLOCK..300 * BLOCK], second);
             }
             other => panic!("{other:?}"),
         }
