@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::client::{Client, Options};
 use crate::node::Config;
-use crate::node::config::Member;
+use crate::node::config::{LinkKind, Member};
 use crate::raft::Role;
 use crate::types::{NodeId, ShardId};
 
@@ -24,6 +24,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a node that runs may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Names the links of local clusters, as in a configuration, separated by commas: `udp`, `udp,tcp`.
+pub const LINK_VARIABLE: &str = "PLIMSOLL_LINK";
 
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
@@ -42,6 +45,9 @@ pub struct Shape {
     pub segments_ahead: u64,
     /// The memory chunks of each lane.
     pub chunks: usize,
+    /// How the nodes reach each other, the preferred first. By default what [`LINK_VARIABLE`] names, separated by
+    /// commas, or else TCP: so that the same tests run over every link.
+    pub links: Vec<LinkKind>,
     /// Changed before each node's configuration is written.
     pub tune: fn(&mut Config),
 }
@@ -56,6 +62,7 @@ impl Default for Shape {
             capacity_mib: 4096,
             segments_ahead: 1,
             chunks: 16,
+            links: links_of_environment(),
             tune: |_| {},
         }
     }
@@ -103,6 +110,7 @@ impl Cluster {
             config.log.capacity_mib = shape.capacity_mib;
             config.log.segments_ahead = shape.segments_ahead;
             config.memory.chunks = shape.chunks;
+            config.links.clone_from(&shape.links);
             // The nodes share the machine's cores with each other and with whoever loads them.
             config.cpu.shared = true;
             (shape.tune)(&mut config);
@@ -332,6 +340,19 @@ impl Drop for Cluster {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// What [`LINK_VARIABLE`] names.
+///
+/// # Panics
+/// If it names what is no link.
+fn links_of_environment() -> Vec<LinkKind> {
+    let named = std::env::var(LINK_VARIABLE).unwrap_or_default();
+    if named.is_empty() {
+        return vec![LinkKind::Tcp];
+    }
+    let kind = |name: &str| name.parse().unwrap_or_else(|why| panic!("{LINK_VARIABLE}: {why}"));
+    named.split(',').map(kind).collect()
 }
 
 fn loopback(port: u16) -> SocketAddr {

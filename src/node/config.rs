@@ -6,6 +6,7 @@
 //! lanes = 1                    # of the whole cluster; fixed when it is made
 //! shards = 1                   # of the whole cluster; shard s lives in lane s mod lanes
 //! data_dir = "/var/lib/plimsoll"
+//! link = ["tcp"]               # to peers, the preferred first: rdma, dpdk, udp, tcp; each falls back to the next
 //!
 //! [[member]]                   # every node, this one included
 //! id = 1
@@ -27,12 +28,17 @@
 //! spin_us = "auto"             # or 0..=1000000: how long an idle lane polls before it blocks
 //! busy_poll = false            # never block
 //!
+//! [udp]
+//! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
+//!
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
 //! What is not given has the value shown; `cluster`, `node`, `data_dir` and the members must be given. A key that is
 //! not listed here is an error.
 
+mod cpu;
+mod links;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +53,9 @@ use serde::Deserialize;
 
 use crate::limits::{CHUNK_BYTES, LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
+
+pub use self::cpu::{Cpu, Spin};
+pub use self::links::{LinkKind, Udp};
 
 const MIB: u64 = 1 << 20;
 
@@ -66,6 +75,9 @@ pub struct Config {
     pub shards: u32,
     /// Where this node keeps its logs.
     pub data_dir: PathBuf,
+    /// The links to peers, the preferred first. A peer is sent to over the first that reaches it.
+    #[serde(default = "tcp_alone", rename = "link")]
+    pub links: Vec<LinkKind>,
     /// All nodes, this one included.
     #[serde(default, rename = "member")]
     pub members: Vec<Member>,
@@ -78,6 +90,9 @@ pub struct Config {
     /// Where and how lanes run.
     #[serde(default)]
     pub cpu: Cpu,
+    /// The link over UDP.
+    #[serde(default)]
+    pub udp: Udp,
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
@@ -117,36 +132,12 @@ pub struct Log {
     pub segments_ahead: u64,
 }
 
-/// Where and how lanes run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cpu {
-    /// The core of each lane. Empty: the system places them.
-    pub cores: Vec<usize>,
-    /// Whether lanes or nodes may share a core.
-    pub shared: bool,
-    /// How long an idle lane polls before it blocks.
-    pub spin_us: Spin,
-    /// Never block.
-    pub busy_poll: bool,
-}
-
 /// What a lane reserves when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// Chunks of [`CHUNK_BYTES`] for records, disk writes and reads.
     pub chunks: usize,
-}
-
-/// How long an idle lane polls before it blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Spin {
-    /// Chosen at start from what shares the cores.
-    #[default]
-    Auto,
-    /// So many microseconds.
-    Micros(u32),
 }
 
 /// Why a configuration is refused: one line that says what, where, what is allowed and what to do.
@@ -169,10 +160,12 @@ impl Config {
             lanes: 1,
             shards: 1,
             data_dir: data_dir.into(),
+            links: tcp_alone(),
             members,
             raft: Raft::default(),
             log: Log::default(),
             cpu: Cpu::default(),
+            udp: Udp::default(),
             memory: Memory::default(),
         }
     }
@@ -196,12 +189,13 @@ impl Config {
     /// The file that says this configuration.
     pub fn to_toml(&self) -> String {
         let mut text = format!(
-            "cluster = {}\nnode = {}\nlanes = {}\nshards = {}\ndata_dir = {}\n",
+            "cluster = {}\nnode = {}\nlanes = {}\nshards = {}\ndata_dir = {}\nlink = {:?}\n",
             quoted(&self.cluster),
             self.node,
             self.lanes,
             self.shards,
             quoted(&self.data_dir.to_string_lossy()),
+            self.links.iter().map(|kind| kind.name()).collect::<Vec<_>>(),
         );
         for Member { id, peer, client } in &self.members {
             let _ = write!(text, "\n[[member]]\nid = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\n");
@@ -218,8 +212,8 @@ impl Config {
             "\n[raft]\nelection_timeout_ms = {election_timeout_ms}\nheartbeat_ms = {heartbeat_ms}\n\
              \n[log]\nsegment_mib = {segment_mib}\ncapacity_mib = {capacity_mib}\nsegments_ahead = {segments_ahead}\n\
              \n[cpu]\ncores = {cores:?}\nshared = {shared}\nspin_us = {spin}\nbusy_poll = {busy_poll}\n\
-             \n[memory]\nchunks = {}\n",
-            self.memory.chunks
+             \n[udp]\nmtu_bytes = {}\n\n[memory]\nchunks = {}\n",
+            self.udp.mtu_bytes, self.memory.chunks
         );
         text
     }
@@ -261,7 +255,9 @@ impl Config {
         self.check_members()?;
         self.check_ports()?;
         self.check_times_and_sizes()?;
-        self.check_cpu()
+        links::check(&self.links)?;
+        self.udp.check()?;
+        self.cpu.check(self.lanes)
     }
 
     fn check_identity(&self) -> Result<(), ConfigError> {
@@ -370,33 +366,6 @@ impl Config {
             return Err(wrong("log.capacity_mib", what));
         }
         within("memory.chunks", self.memory.chunks as u64, 4..=16_384)
-    }
-
-    fn check_cpu(&self) -> Result<(), ConfigError> {
-        let Cpu { cores, shared, spin_us, busy_poll } = &self.cpu;
-        if let Spin::Micros(spin_us) = *spin_us {
-            within("cpu.spin_us", spin_us.into(), 0..=1_000_000)?;
-        }
-        if cores.len() > usize::from(self.lanes) {
-            let what =
-                format!("names {} cores for {} lanes; give at most one per lane", cores.len(), self.lanes);
-            return Err(wrong("cpu.cores", what));
-        }
-        let repeated = cores.iter().enumerate().find(|(at, core)| cores[..*at].contains(core));
-        let fewer = !cores.is_empty() && cores.len() < usize::from(self.lanes);
-        if !shared && (repeated.is_some() || fewer) {
-            let what = format!(
-                "{cores:?} puts several of {} lanes on one core; give each its own, or say cpu.shared = true",
-                self.lanes
-            );
-            return Err(wrong("cpu.cores", what));
-        }
-        if *busy_poll && *shared {
-            let what =
-                "with cpu.shared: a lane that never blocks starves those beside it; choose one".to_owned();
-            return Err(wrong("cpu.busy_poll", what));
-        }
-        Ok(())
     }
 
     /// The id that `cluster` names: 16 hex digits are the id itself, anything else is hashed with 64-bit FNV-1a.
@@ -508,30 +477,6 @@ impl Default for Memory {
     }
 }
 
-impl<'de> Deserialize<'de> for Spin {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Spin, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Spin;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"auto\" or a number of microseconds")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Spin, E> {
-                if text == "auto" {
-                    Ok(Spin::Auto)
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
-                }
-            }
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Spin, E> {
-                let found = serde::de::Unexpected::Signed(number);
-                u32::try_from(number).map(Spin::Micros).map_err(|_| E::invalid_value(found, &self))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "configuration")?;
@@ -555,6 +500,10 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Str
         let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         format!("{place}{}", error.message().replace('\n', "; "))
     })
+}
+
+fn tcp_alone() -> Vec<LinkKind> {
+    vec![LinkKind::Tcp]
 }
 
 fn one<T: From<u8>>() -> T {

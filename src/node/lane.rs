@@ -11,18 +11,20 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::config::{Config, Spin};
+use super::links::{self, Links, Sockets};
 use super::report::{Lines, line};
 use super::{StartError, identity};
 use crate::io::DiskError;
 use crate::io::clock::LaneClock;
 use crate::io::disk;
-use crate::io::link::tcp::{self, TcpLink, TcpPort};
+use crate::io::link::tcp::{self, TcpPort};
 use crate::io::pool::Pool;
 use crate::io::reactor::{Reactor, Waker};
 use crate::limits::CLIENTS_MAX;
 use crate::log::{Log, OpenError};
 use crate::shard::{self, Lane, Stopped, World};
 use crate::types::{LaneId, NodeId, StoreId};
+use crate::wire::identity::Identity;
 
 /// How long a lane spins by default when it has its core to itself. Longer than a round trip and a flush on fast
 /// hardware, so that the path of a commit never meets a sleeping core.
@@ -46,7 +48,7 @@ pub(super) struct Seat {
 
 /// The listeners of a lane, bound before anything else is touched.
 pub(super) struct Ports {
-    pub(super) peers: TcpListener,
+    pub(super) peers: Sockets,
     pub(super) clients: TcpListener,
 }
 
@@ -102,9 +104,17 @@ impl Seat {
         for note in disk.notes() {
             line(format_args!("lane {}: {note}", self.lane));
         }
-        let log = Log::open(disk, pool, self.log_options()).map_err(log_failed)?;
-        let link = TcpLink::new(self.link_options(ports.peers), reactor.clone())
-            .map_err(|error| self.failed("set up the link to its peers", error))?;
+        let log = Log::open(disk, pool.clone(), self.log_options()).map_err(log_failed)?;
+        let seat = links::Seat {
+            config: &self.config,
+            lane: self.lane,
+            identity: self.identity(),
+            stores: &self.peers,
+            reactor: &reactor,
+            pool: &pool,
+        };
+        let link =
+            seat.links(ports.peers).map_err(|error| self.failed("set up the links to its peers", error))?;
         let port = TcpPort::new(self.port_options(ports.clients), reactor.clone())
             .map_err(|error| self.failed("set up the port for its clients", error))?;
         let waker = reactor.waker();
@@ -153,24 +163,14 @@ impl Seat {
         }
     }
 
-    fn identity(&self) -> tcp::Identity {
-        tcp::Identity {
+    fn identity(&self) -> Identity {
+        Identity {
             cluster: self.config.cluster_id(),
             node: self.config.node_id(),
             store: self.store,
             lane: self.lane,
             lanes: self.config.lanes,
             shards: self.config.shards,
-        }
-    }
-
-    fn link_options(&self, listener: TcpListener) -> tcp::LinkOptions {
-        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
-        tcp::LinkOptions {
-            identity: self.identity(),
-            listener,
-            peers: others.map(|member| (member.node_id(), member.peer_of(self.lane))).collect(),
-            stores: self.peers.clone(),
         }
     }
 
@@ -208,7 +208,7 @@ struct Production;
 
 impl World for Production {
     type Disk = disk::FileDisk;
-    type Link = TcpLink;
+    type Link = Links;
     type Port = TcpPort;
     type Clock = LaneClock;
     type Park = Reactor;

@@ -18,12 +18,13 @@
 pub mod config;
 mod identity;
 mod lane;
+mod links;
 mod report;
 pub mod verify;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +37,7 @@ use crossbeam_utils::CachePadded;
 pub use self::config::{Config, ConfigError};
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
+use self::links::Sockets;
 use crate::io::DiskError;
 use crate::io::reactor::Waker;
 use crate::types::{LaneId, NodeId, StoreId};
@@ -268,13 +270,27 @@ impl Stopper {
 
 fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
     let me = config.me().expect("checked: this node is a member");
-    Ok(Ports { peers: bind(me.peer_of(lane), "peers")?, clients: bind(me.client_of(lane), "clients")? })
+    let (peers, clients) = (me.peer_of(lane), me.client_of(lane));
+    let stream = |wanted: bool| wanted.then(|| bind(peers, "peers", || TcpListener::bind(peers))).transpose();
+    let datagrams =
+        |wanted: bool| wanted.then(|| bind(peers, "peers", || UdpSocket::bind(peers))).transpose();
+    Ok(Ports {
+        peers: Sockets {
+            stream: stream(Sockets::wants_stream(config))?,
+            datagrams: datagrams(Sockets::wants_datagrams(config))?,
+        },
+        clients: bind(clients, "clients", || TcpListener::bind(clients))?,
+    })
 }
 
-fn bind(address: SocketAddr, whom: &'static str) -> Result<TcpListener, StartError> {
+fn bind<T>(
+    address: SocketAddr,
+    whom: &'static str,
+    bind: impl Fn() -> io::Result<T>,
+) -> Result<T, StartError> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match TcpListener::bind(address) {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::park_timeout(PORT_RETRY);
             }

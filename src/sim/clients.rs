@@ -289,10 +289,8 @@ impl Clients {
     /// The client closes its connection to a node.
     pub(super) fn hang_up(&mut self, fabric: &mut Fabric, client: usize, node: usize) {
         let Some(connection) = self.all[client].connections[node].take() else { return };
+        fabric.send_to_node(client, node, PortInput::Closed(connection));
         fabric.nodes[node].connections.retain(|&(id, _)| id != connection);
-        if fabric.nodes[node].up {
-            fabric.send_to_node(client, node, PortInput::Closed(connection));
-        }
         self.forget(fabric, client, connection);
     }
 

@@ -7,6 +7,7 @@ use super::plan::{Fault, SECOND};
 use super::trace::Note;
 use super::world::World;
 use crate::raft::Role;
+use crate::shard::Lane;
 use crate::types::ShardId;
 
 /// How many election timeouts a fully connected majority has to serve every shard.
@@ -206,6 +207,9 @@ impl World {
         {
             if !state.up {
                 return Err(format!("node {} does not come back", node + 1));
+            }
+            if self.lanes[node].as_ref().is_some_and(Lane::is_draining) {
+                return Err(format!("node {} does not end its drain", node + 1));
             }
             for shard in (0..self.plan.shards).map(ShardId) {
                 let (has, all) = (oracle.commit_of(node, shard), oracle.committed(shard));

@@ -1,6 +1,6 @@
 //! Connections between clients and nodes: in order and without loss while they last.
 
-use super::fabric::{ClientInput, Event, Fabric, PortInput, Shared};
+use super::fabric::{ClientInput, Event, Fabric, NodeState, PortInput, Shared};
 use super::plan::US;
 use crate::io::{ClientId, Flow, Port, PortEvent};
 use crate::types::Time;
@@ -51,9 +51,16 @@ impl Port for SimPort {
 }
 
 impl Fabric {
-    /// Sends something to a node, behind what the client has sent before.
+    /// Sends something to a node, behind what the client has sent before. What goes to a former life, of whose end the
+    /// client has not heard yet, is lost.
     pub(super) fn send_to_node(&mut self, client: usize, node: usize, event: PortInput) {
-        let life = self.nodes[node].life;
+        let NodeState { life, connections, .. } = &self.nodes[node];
+        let (PortInput::Opened(connection) | PortInput::Frame(connection, _) | PortInput::Closed(connection)) =
+            &event;
+        if !connections.iter().any(|(id, _)| id == connection) {
+            return;
+        }
+        let life = *life;
         let at_ns = self.now_ns + self.random.skewed(20 * US, DELAY_NS_MAX);
         let at_ns = self.in_order(client, node, at_ns, 0);
         self.schedule(at_ns, Event::ToNode { node, life, event });

@@ -1,10 +1,11 @@
 //! What strangers send: the peer port and the client port drop it with a line, memory stays, commits go on.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use plimsoll::local::Cluster;
+use plimsoll::node::config::LinkKind;
 use plimsoll::types::{ClusterId, LaneId, NodeId, StoreId};
 use plimsoll::wire::hello::{Greeting, Hello};
 
@@ -63,6 +64,30 @@ fn resident_kib(cluster: &Cluster, id: NodeId) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Where a node takes connections: its peers may reach it by datagrams alone.
+fn streams(cluster: &Cluster, node: NodeId) -> Vec<SocketAddr> {
+    let config = cluster.config(node);
+    let me = config.me().unwrap();
+    let over_tcp = config.links.iter().any(|kind| matches!(kind, LinkKind::Tcp | LinkKind::Rdma));
+    [over_tcp.then_some(me.peer), Some(me.client)].into_iter().flatten().collect()
+}
+
+/// Sends what is not understood to where a node takes datagrams. It answers to none of it.
+fn pelt(cluster: &Cluster, node: NodeId, offences: &[(&'static str, Vec<u8>, &'static str)]) {
+    let config = cluster.config(node);
+    if !config.links.contains(&LinkKind::Udp) {
+        return;
+    }
+    let address = config.me().unwrap().peer;
+    let socket = UdpSocket::bind(SocketAddr::new(address.ip(), 0)).unwrap();
+    for (_, bytes, _) in offences {
+        // Whole, torn, and in front of what looks like more of it.
+        for len in [bytes.len(), bytes.len() / 2, 1] {
+            socket.send_to(&bytes[..len], address).unwrap();
+        }
+    }
+}
+
 fn offend(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     // The node may drop us before all is written.
@@ -76,14 +101,15 @@ fn strangers_are_dropped_with_a_line_and_commits_go_on() {
     let mut cluster = cluster("garbage", &small());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
-    let me = cluster.config(leader).me().copied().unwrap();
+    let streams = streams(&cluster, leader);
     let id = cluster.config(leader).cluster_id();
     let mut ledger = Ledger::open(&cluster, 0);
     ledger.load_for(8, Duration::from_secs(1));
     let before_kib = resident_kib(&cluster, leader);
     let mut dropped = 0;
     for round in 0..20 {
-        for address in [me.peer, me.client] {
+        pelt(&cluster, leader, &offences(id));
+        for &address in &streams {
             for (what, bytes, _) in offences(id) {
                 let mut socket = offend(address, &bytes);
                 assert!(is_dropped(&mut socket), "round {round}: {what} to {address} was not dropped");
@@ -96,7 +122,7 @@ fn strangers_are_dropped_with_a_line_and_commits_go_on() {
             drop(half);
         }
     }
-    assert_eq!(dropped, 20 * 2 * 6);
+    assert_eq!(dropped, 20 * streams.len() * 6);
     let grown_kib = resident_kib(&cluster, leader).saturating_sub(before_kib);
     assert!(grown_kib < 16 << 10, "memory grew by {grown_kib} KiB");
     ledger.settle();
@@ -115,9 +141,8 @@ fn half_a_frame_is_dropped_in_time() {
     let mut cluster = cluster("half", &small());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
-    let me = cluster.config(leader).me().copied().unwrap();
     let id = cluster.config(leader).cluster_id();
-    for address in [me.peer, me.client] {
+    for address in streams(&cluster, leader) {
         let mut socket = offend(address, &hello(id, None)[..40]);
         let since = Instant::now();
         assert!(is_dropped(&mut socket), "half a hello to {address} was kept");

@@ -8,6 +8,7 @@ mod garbage;
 mod hostile;
 mod kills;
 mod ledger;
+mod links;
 mod proxy;
 mod records;
 mod start;

@@ -1,8 +1,8 @@
 //! Proxies between the nodes, so that one of them can be cut off and let back while its process runs on.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ struct Proxy {
 struct Shared {
     /// Nothing is carried; what is connected stays connected, as with a pulled cable.
     cut: AtomicBool,
+    /// No datagrams are carried.
+    cut_datagrams: AtomicBool,
+    /// How many of a thousand datagrams are lost; as many come twice, and as many after the next one.
+    unkind_permille: AtomicU32,
+    /// Datagrams that were lost, doubled or put behind others.
+    mistreated: AtomicU64,
     over: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -57,6 +63,25 @@ impl Proxies {
         self.set(node, false);
     }
 
+    /// Between no two nodes datagrams come through, or again all do; connections stay.
+    pub(crate) fn cut_datagrams(&self, cut: bool) {
+        for proxy in &self.0 {
+            proxy.shared.cut_datagrams.store(cut, Ordering::SeqCst);
+        }
+    }
+
+    /// So many of a thousand datagrams are lost, so many come twice, and so many change places with the next.
+    pub(crate) fn be_unkind(&self, permille: u32) {
+        for proxy in &self.0 {
+            proxy.shared.unkind_permille.store(permille, Ordering::SeqCst);
+        }
+    }
+
+    /// How many datagrams were lost, doubled or put behind others so far.
+    pub(crate) fn mistreated(&self) -> u64 {
+        self.0.iter().map(|proxy| proxy.shared.mistreated.load(Ordering::SeqCst)).sum()
+    }
+
     fn set(&self, node: NodeId, cut: bool) {
         for proxy in self.0.iter().filter(|proxy| proxy.from == node || proxy.to == node) {
             proxy.shared.cut.store(cut, Ordering::SeqCst);
@@ -77,9 +102,10 @@ impl Drop for Proxies {
 
 impl Proxy {
     fn start(from: NodeId, to: NodeId, target: SocketAddr) -> (Proxy, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (listener, datagrams) = same_port();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
+        relay(datagrams, target, &shared);
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for socket in listener.incoming() {
@@ -96,6 +122,75 @@ impl Proxy {
             }
         });
         (Proxy { from, to, shared }, address)
+    }
+}
+
+/// A port at which both connections and datagrams are taken: a node's address stands for both.
+fn same_port() -> (TcpListener, UdpSocket) {
+    for _ in 0..100 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(datagrams) = UdpSocket::bind(listener.local_addr().unwrap()) {
+            return (listener, datagrams);
+        }
+    }
+    panic!("no port is free for connections and datagrams alike");
+}
+
+/// Carries datagrams to the target and its answers back to whoever sent last. What comes while the way is cut is lost.
+fn relay(near: UdpSocket, target: SocketAddr, shared: &Arc<Shared>) {
+    let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+    far.connect(target).unwrap();
+    let asker: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
+    let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    let (shared_too, asker_too) = (Arc::clone(shared), Arc::clone(&asker));
+    std::thread::spawn(move || {
+        pump(&near_too, &shared_too, |bytes, from| {
+            *asker_too.lock().unwrap() = Some(from);
+            let _ = far_too.send(bytes);
+        });
+    });
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || {
+        pump(&far, &shared, |bytes, _| {
+            let asker = *asker.lock().unwrap();
+            let _ = asker.map(|asker| near.send_to(bytes, asker));
+        });
+    });
+}
+
+fn pump(socket: &UdpSocket, shared: &Shared, mut send: impl FnMut(&[u8], SocketAddr)) {
+    // A socket has no other end that closes: now and then the thread looks whether it is over.
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut bytes = vec![0; 64 << 10];
+    let mut held: Option<(Vec<u8>, SocketAddr)> = None;
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    while !shared.over.load(Ordering::SeqCst) {
+        // An error says that nobody listens at the other end at this moment, or that nothing came.
+        let Ok((len, from)) = socket.recv_from(&mut bytes) else { continue };
+        if shared.cut.load(Ordering::SeqCst) || shared.cut_datagrams.load(Ordering::SeqCst) {
+            continue;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let permille = u64::from(shared.unkind_permille.load(Ordering::SeqCst));
+        let drawn = random % 1000;
+        shared.mistreated.fetch_add(u64::from(drawn < 3 * permille), Ordering::SeqCst);
+        if drawn < permille {
+            continue;
+        }
+        let late = (drawn < 2 * permille && held.is_none()).then(|| (bytes[..len].to_vec(), from));
+        if late.is_some() {
+            held = late;
+            continue;
+        }
+        send(&bytes[..len], from);
+        if drawn < 3 * permille {
+            send(&bytes[..len], from);
+        }
+        if let Some((bytes, from)) = held.take() {
+            send(&bytes, from);
+        }
     }
 }
 

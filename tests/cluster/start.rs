@@ -1,7 +1,7 @@
 //! A node that must not start says one clear thing, exits with 2 and touches nothing.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -49,7 +49,8 @@ fn a_port_in_use() {
     let cluster = cluster("port", &one());
     let me = cluster.config(NodeId(1)).me().copied().unwrap();
     for address in [me.peer, me.client] {
-        let _taken = TcpListener::bind(address).unwrap();
+        // Datagrams and connections to one port are two things: both are taken, and which is missed does not matter.
+        let _taken = (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap());
         let said = refused(&cluster);
         assert!(said.contains(&address.to_string()) && said.contains("in use"), "{said}");
         assert!(!cluster.config(NodeId(1)).data_dir.exists(), "nothing is made");

@@ -41,6 +41,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ffi",         &["types", "limits", "client", "node"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin::plimsoll-sim", &["sim", "node::config"]),
+    ("bin::plimsoll::bench_link", &["types", "limits", "io", "wire",
+                      "io::link", "io::clock", "io::reactor"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
@@ -67,8 +69,12 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/rdma/verbs/queues.rs",
     "src/io/link/rdma/verbs/receive.rs",
     "src/io/link/rdma/verbs/send.rs",
+    "src/io/link/udp/ring.rs",
+    "src/io/link/udp/socket.rs",
     "src/io/pool.rs",
     "src/io/reactor/uring.rs",
+    "src/io/reactor/uring/datagrams.rs",
+    "tests/allocations.rs",
 ];
 
 /// Who may call what mints a promise: the function, and the beginnings of the paths that may.

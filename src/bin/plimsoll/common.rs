@@ -11,7 +11,7 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use plimsoll::client::{Client, ClientError, Options};
 use plimsoll::local::{Cluster, Shape};
-use plimsoll::node::config::{Config, cluster_id};
+use plimsoll::node::config::{Config, LinkKind, cluster_id};
 use plimsoll::types::NodeId;
 use serde_json::{Value, json};
 
@@ -110,6 +110,9 @@ pub(crate) struct Own {
     /// Lanes of each node
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) lanes: u16,
+    /// How the nodes reach each other, the preferred first: rdma, dpdk, udp, tcp (tcp, if not given)
+    #[arg(long, value_name = "LINK,..", value_delimiter = ',')]
+    pub(crate) link: Vec<LinkKind>,
     /// Lanes never block
     #[arg(long)]
     pub(crate) busy_poll: bool,
@@ -121,7 +124,8 @@ pub(crate) struct Own {
 impl Own {
     /// Starts all processes, in a directory of their own.
     pub(crate) fn start(&self, name: &str, shape: Shape) -> Result<Cluster, Failure> {
-        let shape = Shape { nodes: self.nodes, shards: self.shards, lanes: self.lanes, ..shape };
+        let links = if self.link.is_empty() { shape.links } else { self.link.clone() };
+        let shape = Shape { nodes: self.nodes, shards: self.shards, lanes: self.lanes, links, ..shape };
         let program = std::env::current_exe().map_err(Failure::on("finding this program"))?;
         let within = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let directory = Cluster::fresh_directory(&within, name).map_err(Failure::on(within.display()))?;

@@ -5,6 +5,8 @@
 
 mod append;
 mod bench;
+mod bench_catch_up;
+mod bench_link;
 mod common;
 mod demo;
 mod floor;
@@ -55,6 +57,10 @@ enum Command {
 enum Bench {
     /// Commit latency and throughput of a cluster on this machine, beside what its disk and network allow.
     Commit(bench::Arguments),
+    /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
+    Link(bench_link::Arguments),
+    /// Commits while a follower that is far behind is brought up
+    CatchUp(bench_catch_up::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,6 +79,8 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
+        Command::Bench(Bench::Link(arguments)) => bench_link::run(&arguments),
+        Command::Bench(Bench::CatchUp(arguments)) => bench_catch_up::run(&arguments),
     };
     match outcome {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

@@ -176,7 +176,7 @@ impl<A: Copy> Peer<A> {
         let asking = |asking: &Option<Asking>| asking.map_or(Time::NEVER, |asking| asking.next_at);
         let timers = [
             session.heard_at.after(unheard),
-            session.spoke_at.after(session.keepalive()),
+            session.spoke_at.after(session.keepalive(unheard)),
             session.path.next_at,
             asking(&session.starved),
             asking(&session.suspect),
@@ -231,9 +231,11 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    /// After how long a silence something is said. Who welcomed does not know that the session is up before it hears so.
-    pub(super) fn keepalive(&self) -> Duration {
-        if self.heard { KEEPALIVE } else { KEEPALIVE.min(2 * self.wait()) }
+    /// After how long a silence something is said. The peer takes this end for gone when it has heard nothing for about as
+    /// long as this end allows it, and a few may be lost. Who welcomed does not know that the session is up before it hears so.
+    pub(super) fn keepalive(&self, unheard: Duration) -> Duration {
+        let keepalive = KEEPALIVE.min(unheard / 4);
+        if self.heard { keepalive } else { keepalive.min(2 * self.wait()) }
     }
 
     /// A round trip was measured.

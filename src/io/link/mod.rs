@@ -1,9 +1,11 @@
 //! Backends of [`crate::io::Link`] and [`crate::io::Port`].
 
+pub mod choice;
 #[cfg(feature = "rdma")]
 pub mod rdma;
 mod report;
 pub mod tcp;
+pub mod udp;
 
 pub use self::report::Reporter;
 

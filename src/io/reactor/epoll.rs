@@ -20,11 +20,27 @@ const EVENTS_PER_CALL: usize = 256;
 /// The waker's mark, which no registration has: generations have 30 bits.
 const WAKER: u64 = u64::MAX;
 
+/// A registration that is watched only while the lane blocks.
+#[derive(Debug)]
+struct Parked {
+    token: Token,
+    /// The same file under a number of its own, which stays what it is.
+    fd: OwnedFd,
+    /// As what it is watched now; `None`: it was told, and is not.
+    armed: Option<EventFlags>,
+    wanted: EventFlags,
+}
+
+/// Told once, and what is so already is told too.
+const ONCE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+
 /// See the module.
 pub(super) struct Epoll {
     epoll: OwnedFd,
     pub(super) table: Table,
     events: Vec<Event>,
+    /// Registrations that are watched only while the lane blocks.
+    parked: Vec<Parked>,
     waker: Waker,
 }
 
@@ -38,13 +54,12 @@ impl Epoll {
     pub(super) fn new(waker: Waker) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, waker.event(), EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
-        Ok(Epoll { epoll, table: Table::default(), events: Vec::with_capacity(EVENTS_PER_CALL), waker })
+        let (table, events) = (Table::default(), Vec::with_capacity(EVENTS_PER_CALL));
+        Ok(Epoll { epoll, table, events, parked: Vec::new(), waker })
     }
 
     pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
-        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
-            self.table.remove(stale);
-        }
+        self.remove_stale(fd);
         let token = self.table.insert(fd.as_raw_fd(), owner, key);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(token.0);
@@ -59,9 +74,51 @@ impl Epoll {
         })
     }
 
+    pub(super) fn register_for_park(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        let own = fd.try_clone_to_owned()?;
+        self.remove_stale(fd);
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        let added = epoll::add(&self.epoll, &own, EventData::new_u64(token.0), ONCE);
+        self.parked.push(Parked { token, fd: own, armed: Some(ONCE), wanted: ONCE });
+        added.map_err(|error| {
+            self.remove(token);
+            error.into()
+        })
+    }
+
+    fn remove_stale(&mut self, fd: BorrowedFd<'_>) {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(stale);
+        }
+    }
+
+    fn remove(&mut self, token: Token) {
+        self.table.remove(token);
+        if let Some(at) = self.parked.iter().position(|parked| parked.token == token) {
+            // An error says that it is not there, which is what was wanted.
+            let _ = epoll::delete(&self.epoll, &self.parked.swap_remove(at).fd);
+        }
+    }
+
+    pub(super) fn watch_writes(&mut self, fd: BorrowedFd<'_>, on: bool) {
+        let Some(token) = self.table.token_of(fd.as_raw_fd()) else { return };
+        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token == token) {
+            parked.wanted = if on { ONCE | EventFlags::OUT } else { ONCE };
+        }
+    }
+
+    /// Has those watched that are watched only while the lane blocks. What is ready at that moment is told.
+    fn arm_parked(&mut self) {
+        for parked in self.parked.iter_mut().filter(|parked| parked.armed != Some(parked.wanted)) {
+            let data = EventData::new_u64(parked.token.0);
+            let armed = epoll::modify(&self.epoll, &parked.fd, data, parked.wanted);
+            parked.armed = armed.is_ok().then_some(parked.wanted);
+        }
+    }
+
     pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
         if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
-            self.table.remove(token);
+            self.remove(token);
             // An error says that it is not there, which is what was wanted.
             let _ = epoll::delete(&self.epoll, fd);
         }
@@ -75,6 +132,7 @@ impl Epoll {
         if self.table.has_waiting() || !self.waker.enter_park() {
             return self.poll();
         }
+        self.arm_parked();
         self.wait(timeout.min(PARK_MAX));
         self.waker.leave_park();
     }
@@ -93,6 +151,9 @@ impl Epoll {
             if data.u64() == WAKER {
                 self.waker.drain();
                 continue;
+            }
+            if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token.0 == data.u64()) {
+                parked.armed = None;
             }
             let closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             let readable = closed || flags.contains(EventFlags::IN);

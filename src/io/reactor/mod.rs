@@ -35,8 +35,10 @@ pub enum Owner {
     Disk = 2,
     /// The mailbox through which other threads reach the lane.
     Mailbox = 3,
+    /// The carrier of datagrams over UDP.
+    Udp = 4,
     /// The carrier of datagrams over RDMA.
-    Rdma = 4,
+    Rdma = 5,
 }
 
 /// A descriptor that became ready, edge-triggered: use it until it would block. May be spurious.
@@ -119,6 +121,28 @@ impl Reactor {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow_mut().register(fd, owner, key),
             Backend::Epoll(epoll) => epoll.borrow_mut().register(fd, owner, key),
+        }
+    }
+
+    /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only while
+    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told,
+    /// and what [`Reactor::watch_writes`] asks for.
+    pub fn register_for_park(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => {
+                uring.borrow_mut().register_for_park(fd, owner, key);
+                Ok(())
+            }
+            Backend::Epoll(epoll) => epoll.borrow_mut().register_for_park(fd, owner, key),
+        }
+    }
+
+    /// Whether one of [`Reactor::register_for_park`] is also to be told that something can be written: its owner has
+    /// something that it could not write.
+    pub fn watch_writes(&self, fd: BorrowedFd<'_>, on: bool) {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().watch_writes(fd, on),
+            Backend::Epoll(epoll) => epoll.borrow_mut().watch_writes(fd, on),
         }
     }
 

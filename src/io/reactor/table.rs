@@ -11,7 +11,7 @@ use super::{Owner, Ready};
 /// Generations wrap here: the ring's user data has 30 bits for them.
 const GENERATION_MASK: u32 = (1 << 30) - 1;
 
-const OWNERS: usize = 5;
+const OWNERS: usize = 6;
 
 /// What the kernel hands back with an event: slot in the low half, generation above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

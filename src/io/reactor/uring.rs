@@ -1,6 +1,8 @@
 //! Readiness and disk operations over one io_uring.
 #![allow(unsafe_code)] // The ring takes raw descriptors and raw memory; who owns them is said at each block.
 
+mod datagrams;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -10,9 +12,11 @@ use std::time::{Duration, Instant};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+pub(crate) use self::datagrams::{Datagram, RECEIVE};
 use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
+use crate::limits::{READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_MAX};
 
 /// Entries that can be queued between two submissions; a full queue is submitted at once, so this is no bound.
 const SUBMISSIONS: u32 = 256;
@@ -31,6 +35,8 @@ const KIND_READY: u64 = 0;
 const KIND_DISK: u64 = 1 << 62;
 /// The waker's poll.
 const KIND_WAKER: u64 = 2 << 62;
+/// A datagram operation, where a disk's would be: the rest is its carrier's number for it.
+const OF_DATAGRAMS: u64 = 1 << 61;
 /// Of no interest: the answer to a cancellation.
 const KIND_NONE: u64 = 3 << 62;
 
@@ -54,11 +60,16 @@ pub(crate) struct Uring {
     pub(super) table: Table,
     waker: Waker,
     completions: VecDeque<Completion>,
+    /// Of datagrams: what came, and what became of sends.
+    came: VecDeque<Datagram>,
+    sent: VecDeque<Datagram>,
     /// Polls that ended and are to be armed again. Kept to spare an allocation.
     rearm: Vec<u64>,
     /// Polls that the kernel refused for now, and when they are armed again.
     later: Vec<u64>,
     later_at: Instant,
+    /// Registrations that are watched only while the lane blocks.
+    parked: Vec<Parked>,
     /// Queued entries that must not wait for the lane's next kick.
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
@@ -86,10 +97,13 @@ impl Uring {
             ring,
             table: Table::default(),
             waker,
-            completions: VecDeque::new(),
+            completions: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX),
+            came: VecDeque::with_capacity(SUBMISSIONS as usize),
+            sent: VecDeque::with_capacity(SUBMISSIONS as usize),
             rearm: Vec::new(),
             later: Vec::new(),
             later_at: Instant::now(),
+            parked: Vec::new(),
             urgent: false,
             claimed: false,
         };
@@ -108,6 +122,36 @@ impl Uring {
         Ok(())
     }
 
+    pub(super) fn register_for_park(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) {
+        if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
+            self.remove(stale);
+        }
+        let token = self.table.insert(fd.as_raw_fd(), owner, key);
+        self.parked.push(Parked { token, read_armed: false, write_armed: false, wants_write: false });
+    }
+
+    pub(super) fn watch_writes(&mut self, fd: BorrowedFd<'_>, on: bool) {
+        let Some(token) = self.table.token_of(fd.as_raw_fd()) else { return };
+        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token == token) {
+            parked.wants_write = on;
+        }
+    }
+
+    /// Has those watched that are watched only while the lane blocks. Arming tells what is ready at that moment.
+    fn arm_parked(&mut self) {
+        for at in 0..self.parked.len() {
+            let Parked { token, read_armed, write_armed, wants_write } = self.parked[at];
+            let Some(fd) = self.table.fd(token) else { continue };
+            let due = [(!read_armed, libc::POLLIN), (wants_write && !write_armed, libc::POLLOUT)];
+            for (_, events) in due.into_iter().filter(|(is_due, _)| *is_due) {
+                let entry = opcode::PollAdd::new(Fd(fd), events as u32).build();
+                self.push_entry(&entry.user_data(KIND_READY | token.0));
+            }
+            self.parked[at].read_armed = true;
+            self.parked[at].write_armed |= wants_write;
+        }
+    }
+
     pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) {
         if let Some(token) = self.table.token_of(fd.as_raw_fd()) {
             self.remove(token);
@@ -117,16 +161,22 @@ impl Uring {
     /// A poll holds its file open. It is gone when this returns, so that closing the descriptor closes the connection.
     fn remove(&mut self, token: Token) {
         self.table.remove(token);
+        let parked = self.parked.iter().position(|parked| parked.token == token);
         // Not POLL_REMOVE: that gives up on a poll whose event is just being delivered.
         let entry = opcode::AsyncCancel::new(KIND_READY | token.0).build().user_data(KIND_NONE);
         self.push_entry(&entry);
+        if let Some(at) = parked {
+            // It may have two.
+            self.parked.swap_remove(at);
+            self.push_entry(&entry);
+        }
         self.submit();
         self.run_task_work();
         self.collect();
     }
 
     /// Collects without blocking. Enters the kernel only if it says that it has something aside.
-    pub(super) fn poll(&mut self) {
+    pub(crate) fn poll(&mut self) {
         self.take_up_refused();
         if self.urgent {
             self.submit();
@@ -138,10 +188,12 @@ impl Uring {
     pub(super) fn park(&mut self, timeout: Duration) {
         self.take_up_refused();
         self.collect();
-        if self.table.has_waiting() || !self.completions.is_empty() || !self.waker.enter_park() {
+        let told = !self.completions.is_empty() || !self.came.is_empty() || !self.sent.is_empty();
+        if self.table.has_waiting() || told || !self.waker.enter_park() {
             self.submit();
             return self.poll();
         }
+        self.arm_parked();
         self.submit_and_wait(timeout.min(PARK_MAX));
         self.waker.leave_park();
         self.collect();
@@ -201,18 +253,23 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, rearm, later, later_at, .. } = self;
+        let Uring { ring, table, waker, completions, came, sent, rearm, later, later_at, parked, .. } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
                 KIND_READY => match sort_ready(table, user_data, entry.result(), entry.flags()) {
                     Then::Stays => {}
+                    _ if disarm(parked, Token(user_data), entry.result()) => {}
                     Then::Again => rearm.push(user_data),
                     Then::Later => {
                         later.push(user_data);
                         *later_at = Instant::now() + REARM_PAUSE;
                     }
                 },
+                KIND_DISK if user_data & OF_DATAGRAMS != 0 => {
+                    let told = Datagram::of(&entry);
+                    if told.operation == RECEIVE { came.push_back(told) } else { sent.push_back(told) }
+                }
                 KIND_DISK => {
                     completions.push_back(Completion { operation: user_data as u32, result: entry.result() })
                 }
@@ -349,6 +406,27 @@ enum Then {
     Again,
     /// It was refused for now, and is armed again after a rest.
     Later,
+}
+
+/// A registration that is watched only while the lane blocks.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    token: Token,
+    /// Whether polls are under way: from this block or an earlier one.
+    read_armed: bool,
+    write_armed: bool,
+    wants_write: bool,
+}
+
+/// Whether this was the poll of a registration that the next block arms again.
+fn disarm(parked: &mut [Parked], token: Token, result: i32) -> bool {
+    let Some(parked) = parked.iter_mut().find(|parked| parked.token == token) else { return false };
+    let (read, write) = (result & libc::POLLIN as i32 != 0, result & libc::POLLOUT as i32 != 0);
+    // What says neither says it to both, or to one of them: one poll too many is told once and gone.
+    let neither = result < 0 || !(read || write);
+    parked.read_armed &= !(read || neither);
+    parked.write_armed &= !(write || neither);
+    true
 }
 
 fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> Then {

@@ -31,6 +31,8 @@ fn what_is_written_is_read_back() {
     config.raft = Raft { election_timeout_ms: 900, heartbeat_ms: 300 };
     config.log = Log { segment_mib: 8, capacity_mib: 64, segments_ahead: 2 };
     config.memory = Memory { chunks: 32 };
+    config.links = vec![LinkKind::Rdma, LinkKind::Udp, LinkKind::Tcp];
+    config.udp = Udp { mtu_bytes: 9000 };
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
 }
 
@@ -46,6 +48,18 @@ fn a_short_file_has_defaults() {
     assert_eq!(config.raft.heartbeat(), Duration::from_millis(30));
     assert_eq!(config.memory.bytes(), 64 << 20);
     assert_eq!(config.cpu.spin_us, Spin::Auto);
+    assert_eq!((config.links, config.udp.mtu_bytes), (vec![LinkKind::Tcp], 1500));
+}
+
+#[test]
+fn links_are_named_once_each_and_known() {
+    refused(|config| config.links.clear(), "link", "name at least one of rdma, dpdk, udp, tcp");
+    refused(|config| config.links = vec![LinkKind::Udp, LinkKind::Tcp, LinkKind::Udp], "link", "udp twice");
+    refused(|config| config.udp.mtu_bytes = 575, "udp.mtu_bytes", "576 to 65535");
+    refused(|config| config.udp.mtu_bytes = 65_536, "udp.mtu_bytes", "576 to 65535");
+    let text = three().to_toml().replace("link = [\"tcp\"]", "link = [\"udp\", \"token-ring\"]");
+    let error = Config::from_toml(&text).unwrap_err().to_string();
+    assert!(error.contains("token-ring") && error.contains("line 6"), "{error}");
 }
 
 #[test]

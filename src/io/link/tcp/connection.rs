@@ -38,11 +38,43 @@ pub(super) struct Connection {
     pub(super) deadline: Time,
     /// A send found it broken: the next poll ends it.
     pub(super) broken: Option<Broken>,
+    /// It is read from in every poll, and the reactor watches it only while the lane blocks.
+    pub(super) eager: bool,
+    /// The reactor watches for room to write too.
+    pub(super) watches_writes: bool,
 }
 
 impl Connection {
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// From now on it is read from in every poll.
+    pub(super) fn make_eager(&mut self, reactor: &Reactor, slot: usize) {
+        let (fd, key) = (self.stream.fd(), slot as u32 + 1);
+        reactor.deregister(fd, Owner::Link, key);
+        self.eager = reactor.register_for_park(fd, Owner::Link, key).is_ok();
+        if !self.eager && reactor.register(fd, Owner::Link, key).is_err() {
+            // Nobody would tell of it: it ends, and is dialled anew.
+            let refused = io::Error::new(io::ErrorKind::OutOfMemory, "the system does not watch it");
+            self.broken = Some(Broken::Failed(refused));
+        }
+    }
+
+    /// What is read from in every poll is also written to, if something waits.
+    pub(super) fn look_anyway(&mut self) {
+        if self.eager {
+            (self.stream.readable, self.stream.writable) = (true, true);
+        }
+    }
+
+    /// Has the reactor watch for room to write while something waits for it.
+    pub(super) fn watch_writes(&mut self, reactor: &Reactor) {
+        let waits = self.stream.outgoing_bytes() > 0;
+        if self.eager && waits != self.watches_writes {
+            self.watches_writes = waits;
+            reactor.watch_writes(self.stream.fd(), waits);
+        }
     }
 
     /// Whether the connection that was dialled is there.
@@ -89,8 +121,15 @@ pub(super) fn insert(
     });
     reactor.register(socket.as_fd(), Owner::Link, slot as u32 + 1)?;
     let stream = Stream::new(socket, PEER_OUTGOING_BYTES_MAX);
-    slots[slot] =
-        Some(Connection { stream, address, state, deadline: now.after(HELLO_TIMEOUT), broken: None });
+    slots[slot] = Some(Connection {
+        stream,
+        address,
+        state,
+        deadline: now.after(HELLO_TIMEOUT),
+        broken: None,
+        eager: false,
+        watches_writes: false,
+    });
     Ok(slot)
 }
 

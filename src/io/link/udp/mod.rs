@@ -1,0 +1,229 @@
+//! Datagrams over UDP, the system's own.
+//!
+//! One socket per lane, bound where the lane's TCP link listens. Nothing is allocated after start: what is sent waits in
+//! one bounded [`queue`], what comes is received into memory that the carrier has.
+//!
+//! **Path.** Nothing is cut into IP fragments on the way (don't-fragment is set): a datagram is at most as long as the
+//! configured MTU allows, and one that a path does not carry is lost, counted and told to the operator.
+//!
+//! **Errors.** What routers and the other end's system say of datagrams that cannot arrive is read from the socket's error
+//! queue, with the address that it is about: a hint, for ICMP can be forged. No error of one peer, nor an interface that
+//! goes down, ends anything: what cannot be sent is lost, as any datagram may be.
+//!
+//! **Joined datagrams.** Consecutive datagrams of one length to one address go to the kernel as one (UDP_SEGMENT), and the
+//! kernel hands such runs over as one (UDP_GRO), where it can.
+
+mod base;
+#[cfg(test)]
+mod link_tests;
+mod plain;
+mod queue;
+mod ring;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use self::base::Base;
+use self::plain::Plain;
+use self::ring::Ring;
+use crate::io::Full;
+use crate::io::datagram::{Arrival, Carrier};
+use crate::io::reactor::{Owner, Reactor};
+use crate::types::Time;
+
+/// What a carrier is told when it is made.
+#[derive(Debug)]
+pub struct Options {
+    /// Bound by the node, so that a port in use is found when it starts.
+    pub socket: UdpSocket,
+    /// How many peers may send at once: they share the receive buffer.
+    pub peers: usize,
+    /// The longest IP packet that every path carries, in bytes: 1500 on most Ethernets, 65536 on loopback.
+    pub mtu_bytes: usize,
+    /// The lane spins: the kernel may look at the device's queue for it.
+    pub busy_poll: bool,
+    /// How it speaks to the kernel.
+    pub backend: Backend,
+}
+
+impl Options {
+    /// With what fits most lanes.
+    pub fn new(socket: UdpSocket, peers: usize, mtu_bytes: usize) -> Options {
+        Options { socket, peers, mtu_bytes, busy_poll: false, backend: Backend::default() }
+    }
+}
+
+/// How a carrier speaks to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// recvmmsg and sendmmsg.
+    #[default]
+    Plain,
+    /// The lane's ring.
+    Uring,
+}
+
+/// What a carrier has seen since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Datagrams given to the sink.
+    pub datagrams_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Datagrams that the system took.
+    pub datagrams_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// System calls, or entries of the ring, that they took: fewer where datagrams were joined.
+    pub messages_out: u64,
+    /// The same of what came.
+    pub messages_in: u64,
+    /// Sends refused as `Full`.
+    pub full: u64,
+    /// Datagrams dropped because they are longer than [`Carrier::datagram_bytes_max`], in either direction, or longer
+    /// than a path carries.
+    pub too_long: u64,
+    /// Datagrams that the system did not take: no route, an interface that is down, a filter.
+    pub unsent: u64,
+    /// What was told of datagrams that cannot arrive.
+    pub unreachable: u64,
+    /// Datagrams that came from nowhere that can be named.
+    pub nameless: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct UdpCarrier {
+    base: Base,
+    way: Way,
+    reactor: Reactor,
+}
+
+#[derive(Debug)]
+enum Way {
+    Plain(Plain),
+    Ring(Ring),
+}
+
+impl UdpCarrier {
+    /// A carrier over a bound socket. An error is the system's.
+    pub fn new(options: Options, reactor: &Reactor) -> io::Result<UdpCarrier> {
+        let wanted = options.backend;
+        let mut base = Base::new(options)?;
+        let ring = match wanted {
+            Backend::Uring => Ring::new(&base, reactor).map(Some),
+            Backend::Plain => Ok(None),
+        };
+        let way = match ring {
+            Ok(Some(ring)) => Way::Ring(ring),
+            Ok(None) => Way::Plain(Plain::new(base.receive_bytes())),
+            Err(error) => {
+                base.notes.push(format!("udp: over recvmmsg and sendmmsg instead of io_uring: {error}"));
+                Way::Plain(Plain::new(base.receive_bytes()))
+            }
+        };
+        if let Way::Plain(_) = way {
+            reactor.register_for_park(base.socket.as_fd(), Owner::Udp, 0)?;
+        }
+        Ok(UdpCarrier { base, way, reactor: reactor.clone() })
+    }
+
+    /// What the operator should know of this machine: each line names what is missing and what to do about it.
+    pub fn notes(&self) -> &[String] {
+        &self.base.notes
+    }
+
+    /// What it has seen.
+    pub fn counters(&self) -> &Counters {
+        &self.base.counters
+    }
+
+    /// How it speaks to the kernel.
+    pub fn backend(&self) -> Backend {
+        match self.way {
+            Way::Plain(_) => Backend::Plain,
+            Way::Ring(_) => Backend::Uring,
+        }
+    }
+
+    /// Where it is bound.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.base.socket.local_addr()
+    }
+}
+
+/// In words for the operator.
+impl fmt::Display for UdpCarrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let over = match self.backend() {
+            Backend::Plain => "recvmmsg and sendmmsg",
+            Backend::Uring => "io_uring",
+        };
+        let (bytes, window) = (self.base.datagram_bytes_max, self.base.window);
+        write!(f, "udp over {over}, datagrams of {bytes} bytes, {window} under way")
+    }
+}
+
+impl Carrier for UdpCarrier {
+    type Address = SocketAddr;
+
+    const RELIABLE: bool = false;
+
+    fn datagram_bytes_max(&self) -> usize {
+        self.base.datagram_bytes_max
+    }
+
+    fn window(&self) -> usize {
+        self.base.window
+    }
+
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(Arrival<'_, SocketAddr>)) -> usize {
+        match &mut self.way {
+            Way::Plain(plain) => plain.poll(&mut self.base, &self.reactor, now, sink),
+            Way::Ring(ring) => ring.poll(&mut self.base, now, sink),
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        if !self.base.can_go(to, parts) || self.base.queue.push(to, parts) {
+            return Ok(());
+        }
+        match &mut self.way {
+            Way::Plain(plain) => plain.flush(&mut self.base),
+            Way::Ring(ring) => ring.make_room(&mut self.base),
+        }
+        if self.base.queue.push(to, parts) {
+            return Ok(());
+        }
+        self.base.counters.full += 1;
+        Err(Full(()))
+    }
+
+    fn flush(&mut self) {
+        match &mut self.way {
+            Way::Plain(plain) => plain.flush(&mut self.base),
+            Way::Ring(ring) => ring.flush(&mut self.base),
+        }
+    }
+
+    fn next_wake(&self) -> Time {
+        match &self.way {
+            Way::Plain(plain) => plain.next_wake(&self.base),
+            Way::Ring(ring) => ring.next_wake(&self.base),
+        }
+    }
+}
+
+impl Drop for UdpCarrier {
+    fn drop(&mut self) {
+        match &mut self.way {
+            Way::Plain(_) => self.reactor.deregister(self.base.socket.as_fd(), Owner::Udp, 0),
+            Way::Ring(ring) => ring.close(&mut self.base),
+        }
+    }
+}

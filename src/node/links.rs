@@ -1,0 +1,176 @@
+//! The links of a lane to its peers, as the configuration orders them.
+//!
+//! A link that this machine or this build does not have is left out with a line that says what is missing. Only when none
+//! is left does the node not start.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use super::config::{Config, LinkKind};
+use super::report::line;
+use crate::io::datagram::{self, DatagramLink};
+use crate::io::link::choice::{Candidate, Choice};
+use crate::io::link::tcp::{self, TcpLink};
+use crate::io::link::udp::{self, UdpCarrier};
+use crate::io::pool::Pool;
+use crate::io::reactor::Reactor;
+use crate::io::{Full, Link, LinkEvent};
+use crate::types::{LaneId, NodeId, StoreId, Time};
+use crate::wire::identity::Identity;
+
+/// The links of a lane.
+pub(super) type Links = Choice<Way>;
+
+/// The sockets of a lane's links, bound before anything else is touched, so that an address in use is found at once.
+pub(super) struct Sockets {
+    pub(super) stream: Option<TcpListener>,
+    pub(super) datagrams: Option<UdpSocket>,
+}
+
+/// What all links of a lane are told.
+pub(super) struct Seat<'a> {
+    pub(super) config: &'a Config,
+    pub(super) lane: LaneId,
+    pub(super) identity: Identity,
+    pub(super) stores: &'a [(NodeId, StoreId)],
+    pub(super) reactor: &'a Reactor,
+    pub(super) pool: &'a Pool,
+}
+
+/// One link.
+pub(super) enum Way {
+    Tcp(Box<TcpLink>),
+    Udp(Box<DatagramLink<UdpCarrier>>),
+}
+
+impl Sockets {
+    /// Whether TCP is listened on: for itself, or because another link is set up over it.
+    pub(super) fn wants_stream(config: &Config) -> bool {
+        config.links.iter().any(|kind| matches!(kind, LinkKind::Tcp | LinkKind::Rdma))
+    }
+
+    pub(super) fn wants_datagrams(config: &Config) -> bool {
+        config.links.contains(&LinkKind::Udp)
+    }
+}
+
+impl Seat<'_> {
+    /// Makes the links.
+    pub(super) fn links(&self, sockets: Sockets) -> io::Result<Links> {
+        let Sockets { mut stream, mut datagrams } = sockets;
+        let mut ways = Vec::new();
+        for &kind in &self.config.links {
+            let made = match kind {
+                LinkKind::Tcp => stream.take().map(|listener| self.tcp(listener)),
+                LinkKind::Udp => datagrams.take().map(|socket| self.udp(socket)),
+                LinkKind::Rdma => Some(Err(io::Error::other("this build has no feature rdma"))),
+                LinkKind::Dpdk => Some(Err(io::Error::other("this build has no feature dpdk"))),
+            };
+            match made.expect("a link's socket is bound before, and each is named once") {
+                Ok(way) => ways.push(way),
+                Err(error) => line(format_args!("lane {}: no link over {kind}: {error}", self.lane)),
+            }
+        }
+        if !ways.iter().any(Candidate::carries) {
+            let wanted: Vec<&str> = self.config.links.iter().map(|kind| kind.name()).collect();
+            return Err(io::Error::other(format!(
+                "none of the links that are configured ({}) is to be had; see the lines above",
+                wanted.join(", ")
+            )));
+        }
+        Ok(Choice::new(ways, self.peers().map(|(id, _)| id)))
+    }
+
+    fn peers(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
+        let others = self.config.members.iter().filter(|member| member.node_id() != self.config.node_id());
+        others.map(|member| (member.node_id(), member.peer_of(self.lane)))
+    }
+
+    fn tcp(&self, listener: TcpListener) -> io::Result<Way> {
+        let options = tcp::LinkOptions {
+            identity: self.identity,
+            listener,
+            peers: self.peers().collect(),
+            stores: self.stores.to_vec(),
+        };
+        Ok(Way::Tcp(Box::new(TcpLink::new(options, self.reactor.clone())?)))
+    }
+
+    fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
+        let options = udp::Options {
+            socket,
+            peers: self.config.members.len() - 1,
+            mtu_bytes: self.config.udp.mtu_bytes as usize,
+            busy_poll: self.config.cpu.busy_poll,
+            backend: udp::Backend::Plain,
+        };
+        let carrier = UdpCarrier::new(options, self.reactor)?;
+        for note in carrier.notes() {
+            line(format_args!("lane {}: udp: {note}", self.lane));
+        }
+        Ok(Way::Udp(Box::new(DatagramLink::new(self.datagrams(self.peers().collect()), carrier))))
+    }
+
+    fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
+        let seed = super::identity::draw();
+        datagram::Options {
+            // A link that has gone silent is left before followers miss their leader.
+            unheard: self.config.raft.election_timeout() / 2,
+            ..datagram::Options::new(self.identity, peers, self.stores.to_vec(), seed)
+        }
+    }
+}
+
+/// Does the same with whichever link it is.
+macro_rules! each {
+    ($way:expr, $link:ident => $what:expr) => {
+        match $way {
+            Way::Tcp($link) => $what,
+            Way::Udp($link) => $what,
+        }
+    };
+}
+
+impl Link for Way {
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        each!(self, link => link.poll(now, sink))
+    }
+
+    fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        each!(self, link => link.send(to, parts))
+    }
+
+    fn flush(&mut self) {
+        each!(self, link => link.flush())
+    }
+
+    fn next_wake(&self) -> Time {
+        each!(self, link => link.next_wake())
+    }
+}
+
+impl Candidate for Way {
+    fn name(&self) -> &'static str {
+        match self {
+            Way::Tcp(_) => LinkKind::Tcp.name(),
+            Way::Udp(_) => LinkKind::Udp.name(),
+        }
+    }
+
+    fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
+        each!(self, link => link.learned())
+    }
+
+    fn tell(&mut self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) {
+        match self {
+            // It writes its lines itself.
+            Way::Tcp(_) => {}
+            Way::Udp(link) => {
+                while let Some(notice) = link.notice() {
+                    tell(format_args!("udp: {notice}"));
+                }
+            }
+        }
+    }
+}
