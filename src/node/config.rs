@@ -37,18 +37,26 @@
 //! [udp]
 //! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
 //!
+//! [rdma]
+//! device = "mlx5_0"            # the first that there is, if not given
+//! port = 1                     # 1..=255
+//! gid_index = 3                # the address that reaches furthest, if not given
+//! slots = 128                  # 64..=16384, a multiple of 64: datagrams of one peer that may wait
+//! slot_bytes = 32768           # 4096..=1048576, a power of two, the same on every node: the longest datagram
+//!
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
-//! What is not given has the value shown; `cluster`, `node`, `data_dir` and the members must be given. A key that is
-//! not listed here is an error.
+//! What is not given has the value shown, but for `rdma.device` and `rdma.gid_index`; `cluster`, `node`, `data_dir` and the
+//! members must be given. A key that is not listed here is an error.
 
 mod cpu;
 pub mod dpdk;
 mod links;
 mod log;
+mod rdma;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +75,7 @@ use crate::types::{ClusterId, LaneId, NodeId, ShardId};
 pub use self::cpu::{Cpu, Spin};
 pub use self::links::{LinkKind, Udp};
 pub use self::log::{Devices, Log};
+pub use self::rdma::Rdma;
 
 const MIB: u64 = 1 << 20;
 
@@ -104,6 +113,9 @@ pub struct Config {
     /// The link over UDP.
     #[serde(default)]
     pub udp: Udp,
+    /// The link over RDMA.
+    #[serde(default)]
+    pub rdma: Rdma,
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
@@ -168,6 +180,7 @@ impl Config {
             log: Log::default(),
             cpu: Cpu::default(),
             udp: Udp::default(),
+            rdma: Rdma::default(),
             memory: Memory::default(),
             dpdk: dpdk::Dpdk::default(),
         }
@@ -215,8 +228,10 @@ impl Config {
             "\n[raft]\nelection_timeout_ms = {election_timeout_ms}\nheartbeat_ms = {heartbeat_ms}\n\
              {log}\
              \n[cpu]\ncores = {cores:?}\nshared = {shared}\nspin_us = {spin}\nbusy_poll = {busy_poll}\n\
-             \n[udp]\nmtu_bytes = {}\n\n[memory]\nchunks = {}\n",
-            self.udp.mtu_bytes, self.memory.chunks
+             \n[udp]\nmtu_bytes = {}\n{}\n[memory]\nchunks = {}\n",
+            self.udp.mtu_bytes,
+            self.rdma.to_toml(),
+            self.memory.chunks
         );
         text.push_str(&self.dpdk.to_toml());
         text
@@ -262,6 +277,7 @@ impl Config {
         links::check(&self.links)?;
         self.udp.check()?;
         self.cpu.check(self.lanes)?;
+        self.rdma.check()?;
         self.dpdk.check(self)
     }
 

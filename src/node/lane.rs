@@ -132,6 +132,7 @@ impl Seat {
             stores: &self.peers,
             reactor: &reactor,
             pool: &pool,
+            spin: (!self.config.cpu.busy_poll).then_some(self.lane_options().spin),
         };
         let link =
             seat.links(ports.peers).map_err(|error| self.failed("set up the links to its peers", error))?;

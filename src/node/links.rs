@@ -3,9 +3,12 @@
 //! A link that this machine or this build does not have is left out with a line that says what is missing. Only when none
 //! is left does the node not start.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
 
 use super::config::{Config, LinkKind};
 use super::report::line;
@@ -13,6 +16,8 @@ use crate::io::datagram::{self, DatagramLink};
 use crate::io::link::choice::{Candidate, Choice};
 #[cfg(feature = "dpdk")]
 use crate::io::link::dpdk::DpdkCarrier;
+#[cfg(feature = "rdma")]
+use crate::io::link::rdma::{self, RdmaCarrier};
 use crate::io::link::tcp::{self, TcpLink};
 use crate::io::link::udp::{self, UdpCarrier};
 use crate::io::pool::Pool;
@@ -38,14 +43,31 @@ pub(super) struct Seat<'a> {
     pub(super) stores: &'a [(NodeId, StoreId)],
     pub(super) reactor: &'a Reactor,
     pub(super) pool: &'a Pool,
+    /// How long the lane polls before it blocks; `None`: it never blocks.
+    pub(super) spin: Option<Duration>,
 }
 
 /// One link.
 pub(super) enum Way {
-    Tcp(Box<TcpLink>),
+    Tcp(SharedTcp),
     Udp(Box<DatagramLink<UdpCarrier>>),
     #[cfg(feature = "dpdk")]
     Dpdk(Box<DatagramLink<DpdkCarrier>>),
+    #[cfg(feature = "rdma")]
+    Rdma(Box<RdmaLink>),
+}
+
+/// The link over TCP: for frames, or only beside the one over RDMA, or both.
+pub(super) struct SharedTcp {
+    link: Rc<RefCell<TcpLink>>,
+    carries: bool,
+}
+
+/// The link over RDMA, and the link over TCP by which its queue pairs find each other, polled by its own candidate.
+#[cfg(feature = "rdma")]
+pub(super) struct RdmaLink {
+    link: DatagramLink<RdmaCarrier>,
+    side: Rc<RefCell<TcpLink>>,
 }
 
 impl Sockets {
@@ -63,15 +85,18 @@ impl Seat<'_> {
     /// Makes the links.
     pub(super) fn links(&self, sockets: Sockets) -> io::Result<Links> {
         let Sockets { mut stream, mut datagrams } = sockets;
+        let tcp = stream.take().map(|listener| self.tcp(listener)).transpose()?;
+        let tcp = || Rc::clone(tcp.as_ref().expect("TCP is listened on where it is needed"));
         let mut ways = Vec::new();
         for &kind in &self.config.links {
             let made = match kind {
-                LinkKind::Tcp => stream.take().map(|listener| self.tcp(listener)),
-                LinkKind::Udp => datagrams.take().map(|socket| self.udp(socket)),
-                LinkKind::Rdma => Some(Err(io::Error::other("this build has no feature rdma"))),
-                LinkKind::Dpdk => Some(self.dpdk()),
+                LinkKind::Tcp => Ok(Way::Tcp(SharedTcp { link: tcp(), carries: true })),
+                LinkKind::Udp => self
+                    .udp(datagrams.take().expect("a link's socket is bound before, and each is named once")),
+                LinkKind::Rdma => self.rdma(tcp()),
+                LinkKind::Dpdk => self.dpdk(),
             };
-            match made.expect("a link's socket is bound before, and each is named once") {
+            match made {
                 Ok(way) => ways.push(way),
                 Err(error) => line(format_args!("lane {}: no link over {kind}: {error}", self.lane)),
             }
@@ -83,6 +108,9 @@ impl Seat<'_> {
                 wanted.join(", ")
             )));
         }
+        if Sockets::wants_stream(self.config) && !self.config.links.contains(&LinkKind::Tcp) {
+            ways.push(Way::Tcp(SharedTcp { link: tcp(), carries: false }));
+        }
         Ok(Choice::new(ways, self.peers().map(|(id, _)| id)))
     }
 
@@ -91,14 +119,39 @@ impl Seat<'_> {
         others.map(|member| (member.node_id(), member.peer_of(self.lane)))
     }
 
-    fn tcp(&self, listener: TcpListener) -> io::Result<Way> {
+    fn tcp(&self, listener: TcpListener) -> io::Result<Rc<RefCell<TcpLink>>> {
         let options = tcp::LinkOptions {
             identity: self.identity,
             listener,
             peers: self.peers().collect(),
             stores: self.stores.to_vec(),
         };
-        Ok(Way::Tcp(Box::new(TcpLink::new(options, self.reactor.clone())?)))
+        Ok(Rc::new(RefCell::new(TcpLink::new(options, self.reactor.clone())?)))
+    }
+
+    #[cfg(not(feature = "rdma"))]
+    fn rdma(&self, _side: Rc<RefCell<TcpLink>>) -> io::Result<Way> {
+        let _ = (self.pool, self.spin);
+        Err(io::Error::other("this build has no feature rdma"))
+    }
+
+    #[cfg(feature = "rdma")]
+    fn rdma(&self, side: Rc<RefCell<TcpLink>>) -> io::Result<Way> {
+        let peers: Vec<NodeId> = self.peers().map(|(id, _)| id).collect();
+        let wanted = &self.config.rdma;
+        let options = rdma::Options {
+            device: wanted.device.clone(),
+            port: wanted.port,
+            gid_index: wanted.gid_index,
+            slots: wanted.slots as usize,
+            slot_bytes: wanted.slot_bytes as usize,
+            spin: self.spin,
+            ..rdma::Options::new(self.identity.node, self.lane, peers.clone(), super::identity::draw())
+        };
+        let carrier = RdmaCarrier::new(options, self.pool, self.reactor.clone()).map_err(io::Error::other)?;
+        let peers = peers.into_iter().map(|peer| (peer, peer)).collect();
+        let link = DatagramLink::new(self.datagrams(peers), carrier);
+        Ok(Way::Rdma(Box::new(RdmaLink { link, side })))
     }
 
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
@@ -151,6 +204,8 @@ macro_rules! each {
             Way::Udp($link) => $what,
             #[cfg(feature = "dpdk")]
             Way::Dpdk($link) => $what,
+            #[cfg(feature = "rdma")]
+            Way::Rdma($link) => $what,
         }
     };
 }
@@ -173,6 +228,53 @@ impl Link for Way {
     }
 }
 
+impl Link for SharedTcp {
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        self.link.borrow_mut().poll(now, sink)
+    }
+
+    fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        self.link.borrow_mut().send(to, parts)
+    }
+
+    fn next_wake(&self) -> Time {
+        self.link.borrow().next_wake()
+    }
+}
+
+impl SharedTcp {
+    fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
+        self.link.borrow_mut().learned()
+    }
+}
+
+#[cfg(feature = "rdma")]
+impl Link for RdmaLink {
+    fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
+        self.link.carrier_mut().exchange(now, &mut self.side.borrow_mut());
+        self.link.poll(now, sink)
+    }
+
+    fn send(&mut self, to: NodeId, parts: &[&[u8]]) -> Result<(), Full<()>> {
+        self.link.send(to, parts)
+    }
+
+    fn flush(&mut self) {
+        self.link.flush();
+    }
+
+    fn next_wake(&self) -> Time {
+        self.link.next_wake()
+    }
+}
+
+#[cfg(feature = "rdma")]
+impl RdmaLink {
+    fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
+        self.link.learned()
+    }
+}
+
 impl Candidate for Way {
     fn name(&self) -> &'static str {
         match self {
@@ -180,7 +282,13 @@ impl Candidate for Way {
             Way::Udp(_) => LinkKind::Udp.name(),
             #[cfg(feature = "dpdk")]
             Way::Dpdk(_) => LinkKind::Dpdk.name(),
+            #[cfg(feature = "rdma")]
+            Way::Rdma(_) => LinkKind::Rdma.name(),
         }
+    }
+
+    fn carries(&self) -> bool {
+        !matches!(self, Way::Tcp(SharedTcp { carries: false, .. }))
     }
 
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
@@ -200,6 +308,16 @@ impl Candidate for Way {
             Way::Dpdk(link) => {
                 while let Some(notice) = link.notice() {
                     tell(format_args!("dpdk: {notice}"));
+                }
+            }
+            #[cfg(feature = "rdma")]
+            Way::Rdma(way) => {
+                let link = &mut way.link;
+                while let Some(notice) = link.carrier_mut().notice() {
+                    tell(format_args!("rdma: {notice}"));
+                }
+                while let Some(notice) = link.notice() {
+                    tell(format_args!("rdma: {notice}"));
                 }
             }
         }

@@ -39,6 +39,8 @@ fn what_is_written_is_read_back() {
     config.memory = Memory { chunks: 32 };
     config.links = vec![LinkKind::Rdma, LinkKind::Udp, LinkKind::Tcp];
     config.udp = Udp { mtu_bytes: 9000 };
+    config.rdma =
+        Rdma { device: Some("mlx5_0".to_owned()), port: 2, gid_index: Some(3), slots: 256, slot_bytes: 8192 };
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
     config.log.device = Devices(vec!["/dev/a \"b\"".into(), "/dev/c".into()]);
     (config.log.capacity_mib, config.log.io_poll) = (None, true);
@@ -64,6 +66,12 @@ fn a_short_file_has_defaults() {
 fn links_are_named_once_each_and_known() {
     refused(|config| config.links.clear(), "link", "name at least one of rdma, dpdk, udp, tcp");
     refused(|config| config.links = vec![LinkKind::Udp, LinkKind::Tcp, LinkKind::Udp], "link", "udp twice");
+    refused(|config| config.rdma.device = Some(String::new()), "rdma.device", "is empty");
+    refused(|config| config.rdma.port = 0, "rdma.port", "1 to 255");
+    refused(|config| config.rdma.slots = 63, "rdma.slots", "64 to 16384");
+    refused(|config| config.rdma.slots = 100, "rdma.slots", "multiple of 64");
+    refused(|config| config.rdma.slot_bytes = 2 << 20, "rdma.slot_bytes", "4096 to 1048576");
+    refused(|config| config.rdma.slot_bytes = 5000, "rdma.slot_bytes", "power of two");
     refused(|config| config.udp.mtu_bytes = 575, "udp.mtu_bytes", "576 to 65535");
     refused(|config| config.udp.mtu_bytes = 65_536, "udp.mtu_bytes", "576 to 65535");
     let text = three().to_toml().replace("link = [\"tcp\"]", "link = [\"udp\", \"token-ring\"]");

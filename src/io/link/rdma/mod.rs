@@ -12,6 +12,8 @@
 //! posted receive per datagram as well, for its completion; it needs a key with which a peer may write into this
 //! process's memory at any time, also while the bytes are read; and it saves the receiver nothing, for a slot is handed
 //! on where it lies in both. What remains is that the sender chooses the place, which a ring of equal slots does not need.
+//! Measured over Soft-RoCE in an emulated guest, in turns within one run, a round trip at p50 takes 40 us by SEND and 40 us
+//! by WRITE WITH IMMEDIATE for 64 bytes, 157 and 159 us for 4 KiB, and 1.05 and 1.16 ms for 32 KiB.
 //!
 //! **Completions.** One queue per lane, polled; it has room for everything that can be under way, twice. Sends tell
 //! that they are done only where it matters (`verbs/send.rs`). A lane that blocks is woken through the completion

@@ -97,25 +97,25 @@ impl fmt::Display for Notice {
             Notice::Opened { device, port, gid, active } => {
                 let gid = std::net::Ipv6Addr::from(*gid);
                 let state = if *active { "" } else { ", which is down" };
-                write!(f, "RDMA over device {device}, port {port} at {gid}{state}")
+                write!(f, "over device {device}, port {port} at {gid}{state}")
             }
             Notice::Copying(why) => {
                 write!(
                     f,
-                    "RDMA: records are copied before they are sent, for their memory is not registered: {why}"
+                    "records are copied before they are sent, for their memory is not registered: {why}"
                 )
             }
-            Notice::Connected { peer } => write!(f, "RDMA: queue pairs connected with node {peer}"),
-            Notice::Ended { peer, why } => write!(f, "RDMA: path to node {peer} ended: {why}"),
-            Notice::Refused { peer, reason } => write!(f, "RDMA: node {peer} refuses: {reason}"),
-            Notice::Failed { peer, why } => write!(f, "RDMA: no queue pair for node {peer}: {why}"),
+            Notice::Connected { peer } => write!(f, "queue pairs connected with node {peer}"),
+            Notice::Ended { peer, why } => write!(f, "path to node {peer} ended: {why}"),
+            Notice::Refused { peer, reason } => write!(f, "node {peer} refuses: {reason}"),
+            Notice::Failed { peer, why } => write!(f, "no queue pair for node {peer}: {why}"),
             Notice::Lost { device, why } => {
-                write!(f, "RDMA: device {device} is gone ({why}); it is looked for every second")
+                write!(f, "device {device} is gone ({why}); it is looked for every second")
             }
-            Notice::NotFound(why) => write!(f, "RDMA: {why}; the device is looked for every second"),
-            Notice::Port { up: true } => f.write_str("RDMA: the port is up"),
-            Notice::Port { up: false } => f.write_str("RDMA: the port is down"),
-            Notice::LeftOut(count) => write!(f, "RDMA: {count} more lines like the last ones were left out"),
+            Notice::NotFound(why) => write!(f, "{why}; the device is looked for every second"),
+            Notice::Port { up: true } => f.write_str("the port is up"),
+            Notice::Port { up: false } => f.write_str("the port is down"),
+            Notice::LeftOut(count) => write!(f, "{count} more lines like the last ones were left out"),
         }
     }
 }

@@ -62,4 +62,9 @@ impl TcpLink {
     pub fn connection(&self, peer: NodeId) -> Option<u64> {
         self.peers.iter().find(|known| known.id == peer && known.up.is_some()).map(|known| known.connections)
     }
+
+    /// Whether frames can be sent to this peer.
+    pub fn is_up(&self, peer: NodeId) -> bool {
+        self.peers.iter().any(|known| known.id == peer && known.up.is_some())
+    }
 }

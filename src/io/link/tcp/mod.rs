@@ -112,3 +112,10 @@ fn set_options(socket: &TcpStream, unheard: Duration) -> io::Result<()> {
     sockopt::set_tcp_user_timeout(socket, unheard.as_millis() as u32)?;
     Ok(())
 }
+
+/// Never 0, and another one for every node, lane and process.
+fn seed(identity: Identity) -> u64 {
+    use std::hash::BuildHasher;
+    let key = (identity.node.0, identity.lane.0);
+    std::hash::RandomState::new().hash_one(key) | 1
+}

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::asides::Asides;
 use super::connection::{Connection, PEER_UNHEARD, State, dial, insert, remove};
 use super::stream::{Broken, Next};
-use super::{Acceptor, Identity, LISTENER_KEY, UNGREETED_MAX, set_options};
+use super::{Acceptor, Identity, LISTENER_KEY, UNGREETED_MAX, seed, set_options};
 use crate::io::link::{Counters, Reporter};
 use crate::io::reactor::{Owner, Reactor};
 use crate::io::{Full, Link, LinkEvent};
@@ -192,11 +192,6 @@ impl TcpLink {
     /// to the next life's [`LinkOptions::stores`], a peer that lost its log between is refused.
     pub fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         std::mem::take(&mut self.learned)
-    }
-
-    /// Whether frames can be sent to this peer.
-    pub fn is_up(&self, peer: NodeId) -> bool {
-        self.peers.iter().any(|known| known.id == peer && known.up.is_some())
     }
 
     fn accept(&mut self, now: Time) {
@@ -571,13 +566,6 @@ impl Peer {
     fn waits_to_dial(&self) -> bool {
         self.dials && self.up.is_none() && self.dialing.is_none()
     }
-}
-
-/// Never 0, and another one for every node, lane and process.
-fn seed(identity: Identity) -> u64 {
-    use std::hash::BuildHasher;
-    let key = (identity.node.0, identity.lane.0);
-    std::hash::RandomState::new().hash_one(key) | 1
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod faults;
 mod flow;
+mod link;
 mod processes;
 
 use std::net::{SocketAddr, TcpListener};
@@ -59,14 +60,7 @@ impl Node {
             .unwrap_or_else(|_| Reactor::new(Kind::Epoll).expect("epoll is everywhere"));
         let pool = Pool::new(4);
         let other = NodeId(3 - node);
-        let identity = Identity {
-            cluster: ClusterId(7),
-            node: NodeId(node),
-            store: StoreId(u64::from(node)),
-            lane: LaneId(0),
-            lanes: 1,
-            shards: 1,
-        };
+        let identity = identity(node);
         let side = LinkOptions { identity, listener, peers: vec![(other, peer)], stores: Vec::new() };
         let side = TcpLink::new(side, reactor.clone()).unwrap();
         let seed = u64::from(std::process::id()) << 8 | u64::from(node);
@@ -129,6 +123,17 @@ impl Node {
         if !timeout.is_zero() {
             self.reactor.park(timeout);
         }
+    }
+}
+
+fn identity(node: u32) -> Identity {
+    Identity {
+        cluster: ClusterId(7),
+        node: NodeId(node),
+        store: StoreId(u64::from(node)),
+        lane: LaneId(0),
+        lanes: 1,
+        shards: 1,
     }
 }
 

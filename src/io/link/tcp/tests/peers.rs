@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::wire::aside::{Answered, Aside, Says};
 
 /// A link with its own reactor, and what it was told.
 struct Node {
@@ -344,5 +345,54 @@ fn a_listener_that_never_welcomes_is_left_and_dialled_again() {
         // Told once, not six times.
         let told = node.link.lines().iter().filter(|line| line.contains("no greeting within")).count();
         assert_eq!((told, node.ups, node.downs.len()), (1, 0, 0));
+    });
+}
+
+#[test]
+fn asides_arrive_in_order_beside_frames_and_tell_of_one_connection() {
+    on_every_reactor(|reactor| {
+        let (mut one, mut two) = connected(reactor);
+        assert_eq!((one.link.connection(NodeId(2)), one.link.connection(NodeId(9))), (Some(1), None));
+        let aside = |answers: u64| Aside { lane: LaneId(0), says: Says::Ended(Answered(answers)) };
+        let (head, body) = peer_frame(1000);
+        let count = ASIDES_MAX as u64 + 5;
+        for answers in 1..=count {
+            one.link.send_aside(NodeId(2), &aside(answers)).unwrap();
+        }
+        one.link.send(NodeId(2), &[&head, &body]).unwrap();
+        two.link.send_aside(NodeId(1), &aside(7)).unwrap();
+        pump(&mut [&mut one, &mut two], |nodes| {
+            nodes[1].frames.len() == 1 && nodes[1].link.asides_dropped() == 5
+        });
+        // Nobody fetched them: the oldest gave way.
+        for answers in 6..=count {
+            assert_eq!(two.link.aside(), Some((NodeId(1), aside(answers))));
+        }
+        assert_eq!(two.link.aside(), None);
+        let mut told = None;
+        pump(&mut [&mut one, &mut two], |nodes| {
+            told = told.or_else(|| nodes[0].link.aside());
+            told.is_some()
+        });
+        assert_eq!(told, Some((NodeId(2), aside(7))));
+    });
+}
+
+/// What is not understood ends the connection, as with every other frame; the next one has a number of its own.
+#[test]
+fn a_malformed_aside_ends_its_connection() {
+    on_every_reactor(|reactor| {
+        let (mut one, mut two) = connected(reactor);
+        let mut builder = Builder::new(Kind::Aside);
+        let mut row = [0; 64];
+        (row[0], row[40]) = (9, 1);
+        builder.push(&row, 0);
+        let frame = builder.seal().to_vec();
+        one.link.send(NodeId(2), &[&frame]).unwrap();
+        pump(&mut [&mut one, &mut two], |nodes| {
+            nodes[0].link.connection(NodeId(2)) == Some(2) && nodes[1].link.connection(NodeId(1)) == Some(2)
+        });
+        assert_eq!((two.link.counters().malformed, two.link.aside()), (1, None));
+        assert!(two.link.lines().iter().any(|line| line.contains("field what")), "{:?}", two.link.lines());
     });
 }
