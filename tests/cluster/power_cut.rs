@@ -62,7 +62,10 @@ fn entries(recording: &File) -> Vec<Entry> {
         if flags & MARK != 0 {
             let text = &block[32..32 + number(&block, 24) as usize];
             let text = std::str::from_utf8(text).unwrap().trim_matches(['\0', '\n', ' ']);
-            entries.push(Entry::Mark(text.parse().unwrap()));
+            // The mapper itself marks the end.
+            if text != "dm-log-writes-end" {
+                entries.push(Entry::Mark(text.parse().unwrap()));
+            }
         } else if flags & DISCARD != 0 {
             entries.push(Entry::Discard { at: place, len_bytes });
         } else {

@@ -34,7 +34,9 @@ impl LoopDevice {
                 std::fs::remove_dir_all(&directory).unwrap();
                 let why = refused.map_or_else(
                     |error| error.to_string(),
-                    |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                    |output| {
+                        String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned()
+                    },
                 );
                 println!("not tested on a block device: no loop device can be made ({why})");
                 None

@@ -89,12 +89,14 @@ impl UringDriver {
         if !ring.claim() {
             return Err(refused("the lane's ring has a disk already"));
         }
+        let mut is_polled = is_polled;
         if is_polled {
             match ring.set_polled() {
-                Ok(()) => {
-                    notes.push(format!("{place}: polled for completions; no write waits for an interrupt"))
+                Ok(()) => notes.push(format!("{place}: polled for the completions of short writes")),
+                Err(error) => {
+                    is_polled = false;
+                    notes.push(format!("{place}: no ring that polls can be had ({error})"));
                 }
-                Err(error) => notes.push(format!("{place}: no ring that polls can be had ({error})")),
             }
         }
         let has_buffers = register_buffers(&mut ring, pool, notes);
