@@ -81,6 +81,30 @@ pub const READS_WAITING_MAX: usize = 1024;
 /// How many linearizable reads of one shard wait for their round at once; beyond, they are refused.
 pub const READ_INDEXES_WAITING_MAX: usize = 4096;
 
+/// How many DPDK ports a node opens.
+pub const DPDK_PORTS_MAX: usize = 16;
+
+/// The frames that a DPDK port's queue holds, each way, at most.
+pub const DPDK_QUEUE_FRAMES_MAX: u16 = 4096;
+
+/// And at least: a burst each way and some.
+pub const DPDK_QUEUE_FRAMES_MIN: u16 = 64;
+
+/// The longest IP packet that a DPDK port is set up for.
+pub const DPDK_MTU_BYTES_MAX: u16 = 9000;
+
+/// And the shortest that it may be set up for: what every IPv4 host takes in.
+pub const DPDK_MTU_BYTES_MIN: u16 = 576;
+
+/// How many frames are taken from a DPDK port, or handed to it, at once; and how many wait for room in its ring.
+pub const DPDK_BURST_FRAMES: usize = 64;
+
+/// The frames that came on another lane's queue and wait for theirs; beyond, they are dropped.
+pub const DPDK_HANDOVER_FRAMES_MAX: u32 = 512;
+
+/// How many hosts a lane knows the Ethernet address of, on one port.
+pub const NEIGHBOURS_MAX: usize = 64;
+
 /// The highest term that is believed: no honest cluster gets there, and no sum with it overflows. A message that names
 /// a higher one is dropped.
 pub const TERM_MAX: u64 = 1 << 62;
@@ -113,3 +137,8 @@ const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link ho
 const _: () =
     assert!(PARTS_MAX * ENTRY_PAYLOAD_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record has parts enough");
 const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");
+const _: () = assert!(DPDK_QUEUE_FRAMES_MIN as usize >= DPDK_BURST_FRAMES, "a ring takes a burst");
+const _: () = assert!(
+    NEIGHBOURS_MAX >= 2 * VOTERS_MAX,
+    "every peer is somebody's neighbour, and some come back elsewhere"
+);

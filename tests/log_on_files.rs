@@ -1,16 +1,23 @@
-//! The log over real files, through every backend that this system has: what it told durable is there when it is
-//! opened again.
+//! The log over real files and a block device, through every backend that this system has: what it told durable is there
+//! when it is opened again.
 #![allow(clippy::unwrap_used)]
 
+#[path = "loop_device/mod.rs"]
+mod loop_device;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use loop_device::LoopDevice;
+
 use plimsoll::io::Park;
-use plimsoll::io::disk::{Backend, FileDisk, Options as DiskOptions};
+use plimsoll::io::disk::device::{Claim, Held, Owner};
+use plimsoll::io::disk::{Backend, FileDisk, Options as DiskOptions, Place};
 use plimsoll::io::pool::Pool;
 use plimsoll::io::reactor::{Kind, Reactor};
 use plimsoll::log::record::{self, Kind as RecordKind};
 use plimsoll::log::{Log, LogEvent, NewEntry, NoRoom, Options};
-use plimsoll::types::{ClusterId, EntryId, Epoch, Index, LaneId, NodeId, ShardId, Term, Timestamp};
+use plimsoll::types::{ClusterId, EntryId, Epoch, Index, LaneId, NodeId, ShardId, StoreId, Term, Timestamp};
 
 /// Of each life of the log.
 const ENTRIES: u64 = 1500;
@@ -81,23 +88,43 @@ fn append(log: &mut Log<FileDisk>, reactor: &mut Reactor, end: u64) {
     }
 }
 
-fn run(backend: Backend, kind: Kind) {
-    let directory =
-        std::env::temp_dir().join(format!("plimsoll-log-{}-{backend:?}-{kind:?}", std::process::id()));
-    let disk_options = DiskOptions { directory: directory.clone(), segment_bytes: 8 << 20 };
+/// Three lives of a log; `place` gives its place at the beginning of each.
+fn live(backend: Backend, kind: Kind, place: impl Fn() -> Place) {
     let pool = Pool::new(16);
     // The first write after a reopening failed once with "bad file descriptor": recovery had opened the segment, and
     // the ring had not been told of it. So each life of the log appends.
     for life in 1..=3 {
         let mut reactor = Reactor::new(kind).unwrap();
+        let disk_options = DiskOptions { place: place(), segment_bytes: 8 << 20, io_poll: false };
         let disk = FileDisk::open(backend, &disk_options, &reactor, &pool).unwrap();
+        drop(disk_options);
         let (mut log, shards) = Log::open(disk, pool.clone(), options()).unwrap();
         assert_eq!(shards.len(), 1);
         let held = ENTRIES * (life - 1);
         assert_eq!(shards[0].last.get().index, Index(held));
         append(&mut log, &mut reactor, ENTRIES * life);
     }
+}
+
+fn run(backend: Backend, kind: Kind) {
+    let directory =
+        std::env::temp_dir().join(format!("plimsoll-log-{}-{backend:?}-{kind:?}", std::process::id()));
+    live(backend, kind, || Place::Directory(directory.clone()));
     std::fs::remove_dir_all(directory).unwrap();
+    for block_bytes in [512, 4096] {
+        let Some(device) = LoopDevice::attach(80, block_bytes) else { continue };
+        live(backend, kind, || {
+            let claim = Claim::of(device.path()).unwrap();
+            let (cluster, node, store, lane) = (ClusterId(7), NodeId(1), StoreId(1), LaneId(0));
+            let formatted = match claim.held() {
+                Held::Nothing => {
+                    claim.format(Owner { cluster, node, store, first_lane: lane, lanes: 1 }, 8 << 20, 1)
+                }
+                _ => claim.open(),
+            };
+            Place::Device(Arc::new(formatted.unwrap()), lane)
+        });
+    }
 }
 
 #[test]

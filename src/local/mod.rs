@@ -1,6 +1,7 @@
 //! A cluster of node processes on this machine, for the demo, the benchmarks and the tests: started on free ports in a
 //! fresh directory, killed by process id, gone without a trace when dropped.
 
+mod memif;
 mod ports;
 
 use std::fs::{self, File};
@@ -107,10 +108,13 @@ impl Cluster {
             config.lanes = shape.lanes;
             config.shards = shape.shards;
             config.log.segment_mib = shape.segment_mib;
-            config.log.capacity_mib = shape.capacity_mib;
+            config.log.capacity_mib = Some(shape.capacity_mib);
             config.log.segments_ahead = shape.segments_ahead;
             config.memory.chunks = shape.chunks;
             config.links.clone_from(&shape.links);
+            if shape.links.contains(&LinkKind::Dpdk) {
+                config.dpdk = memif::between(&cluster, id, shape.nodes);
+            }
             // The nodes share the machine's cores with each other and with whoever loads them.
             config.cpu.shared = true;
             (shape.tune)(&mut config);

@@ -20,7 +20,13 @@
 //! [log]                        # of each lane
 //! segment_mib = 64             # 8..=1024
 //! capacity_mib = 4096          # a multiple of segment_mib; a log that is full refuses records
+//! device = "/dev/nvme0n1"      # not given: files below data_dir. Given: the log lies on this block device, raw; lanes
+//!                              # share it, or have one each: ["/dev/nvme0n1", "/dev/nvme1n1"]. What holds anything else
+//!                              # is refused but for `plimsoll node --format`. Without capacity_mib all of it is used.
+//!                              # data_dir still holds who this node is, and must be kept with the device
 //! segments_ahead = 1           # 1..=16, made ready before they are needed
+//! io_poll = false              # poll the device for completions: while a write is under way the lane does not block.
+//!                              # It takes queues for that (nvme.poll_queues=N on the kernel's command line)
 //!
 //! [cpu]
 //! cores = [2]                  # lane i runs on the i-th; fewer than lanes only if shared; empty: not pinned
@@ -41,11 +47,15 @@
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
-//! What is not given has the value shown, but for `rdma.device` and `rdma.gid_index`; `cluster`, `node`, `data_dir` and the members must be given. A key that is
-//! not listed here is an error.
+//! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
+//!
+//! What is not given has the value shown, but for `rdma.device` and `rdma.gid_index`; `cluster`, `node`, `data_dir` and the
+//! members must be given. A key that is not listed here is an error.
 
 mod cpu;
+pub mod dpdk;
 mod links;
+mod log;
 mod rdma;
 #[cfg(test)]
 mod tests;
@@ -59,11 +69,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::limits::{CHUNK_BYTES, LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARDS_MAX, VOTERS_MAX};
+use crate::limits::{CHUNK_BYTES, LANES_MAX, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
 
 pub use self::cpu::{Cpu, Spin};
 pub use self::links::{LinkKind, Udp};
+pub use self::log::{Devices, Log};
 pub use self::rdma::Rdma;
 
 const MIB: u64 = 1 << 20;
@@ -108,6 +119,9 @@ pub struct Config {
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
+    /// Ports that DPDK drives, if any.
+    #[serde(default)]
+    pub dpdk: dpdk::Dpdk,
 }
 
 /// One node of the cluster, as all nodes and clients know it.
@@ -130,18 +144,6 @@ pub struct Raft {
     pub election_timeout_ms: u32,
     /// How often an idle leader is heard from.
     pub heartbeat_ms: u32,
-}
-
-/// The size of each lane's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// One file's size in MiB.
-    pub segment_mib: u64,
-    /// All files' size in MiB, of one lane.
-    pub capacity_mib: u64,
-    /// Segments made ready before they are needed.
-    pub segments_ahead: u64,
 }
 
 /// What a lane reserves when it starts.
@@ -180,6 +182,7 @@ impl Config {
             udp: Udp::default(),
             rdma: Rdma::default(),
             memory: Memory::default(),
+            dpdk: dpdk::Dpdk::default(),
         }
     }
 
@@ -214,7 +217,7 @@ impl Config {
             let _ = write!(text, "\n[[member]]\nid = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\n");
         }
         let Raft { election_timeout_ms, heartbeat_ms } = self.raft;
-        let Log { segment_mib, capacity_mib, segments_ahead } = self.log;
+        let log = self.log.to_toml();
         let Cpu { cores, shared, spin_us, busy_poll } = &self.cpu;
         let spin = match spin_us {
             Spin::Auto => "\"auto\"".to_owned(),
@@ -223,13 +226,14 @@ impl Config {
         let _ = write!(
             text,
             "\n[raft]\nelection_timeout_ms = {election_timeout_ms}\nheartbeat_ms = {heartbeat_ms}\n\
-             \n[log]\nsegment_mib = {segment_mib}\ncapacity_mib = {capacity_mib}\nsegments_ahead = {segments_ahead}\n\
+             {log}\
              \n[cpu]\ncores = {cores:?}\nshared = {shared}\nspin_us = {spin}\nbusy_poll = {busy_poll}\n\
              \n[udp]\nmtu_bytes = {}\n{}\n[memory]\nchunks = {}\n",
             self.udp.mtu_bytes,
             self.rdma.to_toml(),
             self.memory.chunks
         );
+        text.push_str(&self.dpdk.to_toml());
         text
     }
 
@@ -272,8 +276,9 @@ impl Config {
         self.check_times_and_sizes()?;
         links::check(&self.links)?;
         self.udp.check()?;
+        self.cpu.check(self.lanes)?;
         self.rdma.check()?;
-        self.cpu.check(self.lanes)
+        self.dpdk.check(self)
     }
 
     fn check_identity(&self) -> Result<(), ConfigError> {
@@ -368,19 +373,7 @@ impl Config {
                 ConfigError { what: format!("{}; {rule} ({election_timeout_ms})", error.what), ..error }
             },
         )?;
-        let Log { segment_mib, capacity_mib, segments_ahead } = self.log;
-        within("log.segment_mib", segment_mib, SEGMENT_BYTES_MIN / MIB..=SEGMENT_BYTES_MAX / MIB)?;
-        within("log.segments_ahead", segments_ahead, 1..=16)?;
-        within("log.capacity_mib", capacity_mib, (segments_ahead + 1) * segment_mib..=1 << 30).map_err(
-            |error| {
-                let rule = "it holds at least the segment in use and those ahead";
-                ConfigError { what: format!("{}; {rule}", error.what), ..error }
-            },
-        )?;
-        if !capacity_mib.is_multiple_of(segment_mib) {
-            let what = format!("is {capacity_mib}, not a multiple of log.segment_mib ({segment_mib})");
-            return Err(wrong("log.capacity_mib", what));
-        }
+        self.log.check(self.lanes)?;
         within("memory.chunks", self.memory.chunks as u64, 4..=16_384)
     }
 
@@ -456,18 +449,6 @@ impl Raft {
     }
 }
 
-impl Log {
-    /// One segment's bytes.
-    pub fn segment_bytes(&self) -> u64 {
-        self.segment_mib * MIB
-    }
-
-    /// The most segments of one lane.
-    pub fn segments_max(&self) -> u64 {
-        self.capacity_mib / self.segment_mib
-    }
-}
-
 impl Memory {
     /// What one lane's chunks take.
     pub fn bytes(&self) -> usize {
@@ -478,12 +459,6 @@ impl Memory {
 impl Default for Raft {
     fn default() -> Raft {
         Raft { election_timeout_ms: 150, heartbeat_ms: 30 }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Log {
-        Log { segment_mib: 64, capacity_mib: 4096, segments_ahead: 1 }
     }
 }
 

@@ -4,7 +4,7 @@
 //! data_dir/lock            held (flock) while a node runs; holds its process id
 //! data_dir/identity.toml   cluster, node, lanes, shards, and the store id: the life of this directory
 //! data_dir/peers.toml      the store ids of the peers, as first met
-//! data_dir/lane-0000/      the segments of a lane's log
+//! data_dir/lane-0000/      the segments of a lane's log, unless it lies on a block device
 //! data_dir/complete        there once every lane has made its log: from then on a lane without one has lost it
 //! ```
 //! A directory of another cluster, node or shape is refused and nothing in it is touched. The store id is drawn when
@@ -37,6 +37,23 @@ pub(super) struct DataDir {
     pub(super) peers: Vec<(NodeId, StoreId)>,
     /// Held as long as the value lives.
     _lock: File,
+}
+
+/// What a data directory tells before it is held.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Its store, if it is formatted.
+    pub(super) store: Option<StoreId>,
+    /// Whether every lane has made its log.
+    pub(super) is_complete: bool,
+}
+
+/// Looks at the directory that `config` names.
+pub(super) fn known(config: &Config) -> Result<Known, StartError> {
+    let path = &config.data_dir;
+    let found = read_identity(path)?;
+    let store = found.map(|found| parse_store(path, &found.store)).transpose()?;
+    Ok(Known { store, is_complete: path.join(COMPLETE).exists() })
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +186,8 @@ impl Identity {
 /// A log that was there and is not any more held votes and records that this node had promised to keep. Begun anew, it
 /// would vote a second time in the same term, and commit with a quorum that does not hold what came before.
 fn refuse_lost_logs(config: &Config, path: &Path) -> Result<(), StartError> {
-    if !path.join(COMPLETE).exists() {
+    // What lies on devices was looked at when they were claimed.
+    if !path.join(COMPLETE).exists() || !config.log.device.0.is_empty() {
         return Ok(());
     }
     let lost = (0..config.lanes).map(LaneId).find(|&lane| {

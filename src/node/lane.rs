@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -11,6 +10,8 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::config::{Config, Spin};
+use super::devices::Devices;
+use super::identity::DataDir;
 use super::links::{self, Links, Sockets};
 use super::report::{Lines, line};
 use super::{StartError, identity};
@@ -38,12 +39,30 @@ const SPIN_SHARED_CORE: Duration = Duration::from_micros(50);
 pub(super) struct Seat {
     pub(super) config: Arc<Config>,
     pub(super) lane: LaneId,
-    pub(super) directory: PathBuf,
+    pub(super) log: Place,
     pub(super) store: StoreId,
     pub(super) peers: Vec<(NodeId, StoreId)>,
     /// Looked at by every lane in every turn, so nothing that is written often may share its line.
     pub(super) stopping: Arc<CachePadded<AtomicBool>>,
     pub(super) reporter: Sender<Report>,
+}
+
+/// Where a lane's log lies, and how many segments it may have.
+pub(super) struct Place {
+    disk: disk::Place,
+    segments_max: u64,
+}
+
+impl Place {
+    pub(super) fn of(config: &Config, lane: LaneId, devices: &Devices, data_dir: &DataDir) -> Place {
+        match devices.of(config, lane) {
+            Some((disk, segments_max)) => Place { disk, segments_max },
+            None => Place {
+                disk: disk::Place::Directory(data_dir.lane(lane)),
+                segments_max: config.log.segments_max().expect("without a device it is known"),
+            },
+        }
+    }
 }
 
 /// The listeners of a lane, bound before anything else is touched.
@@ -94,8 +113,9 @@ impl Seat {
         let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
         let options = disk::Options {
-            directory: self.directory.clone(),
+            place: self.log.disk.clone(),
             segment_bytes: self.config.log.segment_bytes(),
+            io_poll: self.config.log.io_poll,
         };
         let log_failed = |error| StartError::Log { lane: self.lane, error };
         let disk = disk::FileDisk::open(choice.backend, &options, &reactor, &pool)
@@ -159,7 +179,7 @@ impl Seat {
             node: self.config.node_id(),
             lane: self.lane,
             shards: self.config.shards_of(self.lane).collect(),
-            segments_max: self.config.log.segments_max(),
+            segments_max: self.log.segments_max,
             segments_ahead: self.config.log.segments_ahead,
         }
     }

@@ -14,6 +14,8 @@ use super::config::{Config, LinkKind};
 use super::report::line;
 use crate::io::datagram::{self, DatagramLink};
 use crate::io::link::choice::{Candidate, Choice};
+#[cfg(feature = "dpdk")]
+use crate::io::link::dpdk::DpdkCarrier;
 #[cfg(feature = "rdma")]
 use crate::io::link::rdma::{self, RdmaCarrier};
 use crate::io::link::tcp::{self, TcpLink};
@@ -49,6 +51,8 @@ pub(super) struct Seat<'a> {
 pub(super) enum Way {
     Tcp(SharedTcp),
     Udp(Box<DatagramLink<UdpCarrier>>),
+    #[cfg(feature = "dpdk")]
+    Dpdk(Box<DatagramLink<DpdkCarrier>>),
     #[cfg(feature = "rdma")]
     Rdma(Box<RdmaLink>),
 }
@@ -90,7 +94,7 @@ impl Seat<'_> {
                 LinkKind::Udp => self
                     .udp(datagrams.take().expect("a link's socket is bound before, and each is named once")),
                 LinkKind::Rdma => self.rdma(tcp()),
-                LinkKind::Dpdk => Err(io::Error::other("this build has no feature dpdk")),
+                LinkKind::Dpdk => self.dpdk(),
             };
             match made {
                 Ok(way) => ways.push(way),
@@ -151,18 +155,35 @@ impl Seat<'_> {
     }
 
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
-        let options = udp::Options {
-            socket,
-            peers: self.config.members.len() - 1,
-            mtu_bytes: self.config.udp.mtu_bytes as usize,
-            busy_poll: self.config.cpu.busy_poll,
-            backend: udp::Backend::Plain,
-        };
+        let peers = self.config.members.len() - 1;
+        let mut options = udp::Options::new(socket, peers, self.config.udp.mtu_bytes as usize);
+        options.busy_poll = self.config.cpu.busy_poll;
         let carrier = UdpCarrier::new(options, self.reactor)?;
         for note in carrier.notes() {
             line(format_args!("lane {}: udp: {note}", self.lane));
         }
         Ok(Way::Udp(Box::new(DatagramLink::new(self.datagrams(self.peers().collect()), carrier))))
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn dpdk(&self) -> io::Result<Way> {
+        let config = &self.config.dpdk;
+        if config.ports.is_empty() {
+            return Err(io::Error::other("the configuration has no [[dpdk.port]]"));
+        }
+        let carrier = DpdkCarrier::open(&config.link_options(self.config.lanes), self.lane.0)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        for note in carrier.notes() {
+            line(format_args!("lane {}: dpdk: {note}", self.lane));
+        }
+        let others = self.peers();
+        let peers = others.filter_map(|(id, _)| Some((id, config.address_of(id, self.lane)?))).collect();
+        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(peers), carrier))))
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    fn dpdk(&self) -> io::Result<Way> {
+        Err(io::Error::other("this build has no feature dpdk"))
     }
 
     fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
@@ -181,6 +202,8 @@ macro_rules! each {
         match $way {
             Way::Tcp($link) => $what,
             Way::Udp($link) => $what,
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk($link) => $what,
             #[cfg(feature = "rdma")]
             Way::Rdma($link) => $what,
         }
@@ -257,6 +280,8 @@ impl Candidate for Way {
         match self {
             Way::Tcp(_) => LinkKind::Tcp.name(),
             Way::Udp(_) => LinkKind::Udp.name(),
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk(_) => LinkKind::Dpdk.name(),
             #[cfg(feature = "rdma")]
             Way::Rdma(_) => LinkKind::Rdma.name(),
         }
@@ -277,6 +302,12 @@ impl Candidate for Way {
             Way::Udp(link) => {
                 while let Some(notice) = link.notice() {
                     tell(format_args!("udp: {notice}"));
+                }
+            }
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk(link) => {
+                while let Some(notice) = link.notice() {
+                    tell(format_args!("dpdk: {notice}"));
                 }
             }
             #[cfg(feature = "rdma")]

@@ -10,12 +10,14 @@
 //! node.wait().expect("the node stops in good order");
 //! ```
 //!
-//! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the data directory and
-//! whose it is. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
+//! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the devices, the data
+//! directory and whose they are. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
 //! has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what it promised stands, and
 //! it promises nothing more.
 
 pub mod config;
+mod devices;
+pub mod doctor;
 mod identity;
 mod lane;
 mod links;
@@ -35,6 +37,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 pub use self::config::{Config, ConfigError};
+use self::devices::Claims;
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
 use self::links::Sockets;
@@ -109,6 +112,18 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// A block device cannot be used.
+    Device {
+        /// Which, what was tried, and why not.
+        error: DiskError,
+    },
+    /// A block device holds something that is not this node's log.
+    DeviceHolds {
+        /// Which.
+        path: PathBuf,
+        /// What, and what to do.
+        what: String,
+    },
     /// A lane's log does not open.
     Log {
         /// Which lane's.
@@ -147,13 +162,25 @@ pub enum NodeError {
 impl Node {
     /// Starts a node, or says why not.
     pub fn start(config: Config) -> Result<Node, StartError> {
+        Node::start_on(config, false)
+    }
+
+    /// The same, and block devices for the log that hold something else are formatted: whatever is on them is lost. Not if
+    /// this node's log was made already, on these or others.
+    pub fn format_and_start(config: Config) -> Result<Node, StartError> {
+        Node::start_on(config, true)
+    }
+
+    fn start_on(config: Config, may_format: bool) -> Result<Node, StartError> {
         config.check().map_err(StartError::Config)?;
         let config = Arc::new(config);
         let mut ports = Vec::new();
         for lane in (0..config.lanes).map(LaneId) {
             ports.push(listen(&config, lane)?);
         }
+        let claims = Claims::of(&config, may_format)?;
         let data_dir = DataDir::open(&config)?;
+        let devices = claims.ready(&config, data_dir.store)?;
 
         let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
@@ -162,7 +189,7 @@ impl Node {
             let seat = Seat {
                 config: Arc::clone(&config),
                 lane,
-                directory: data_dir.lane(lane),
+                log: lane::Place::of(&config, lane, &devices, &data_dir),
                 store: data_dir.store,
                 peers: data_dir.peers.clone(),
                 stopping: Arc::clone(&stopping),
@@ -334,6 +361,10 @@ impl fmt::Display for StartError {
                 path.display()
             ),
             StartError::DataDir { path, what, error } => write!(f, "{}: {what}: {error}", path.display()),
+            StartError::Device { error } => error.fmt(f),
+            StartError::DeviceHolds { path, what } => {
+                write!(f, "device {} {what}; nothing was changed", path.display())
+            }
             StartError::Log { lane, error } => write!(f, "the log of lane {lane} does not open: {error}"),
             StartError::Lane { lane, what, error } => write!(f, "lane {lane}: cannot {what}: {error}"),
         }

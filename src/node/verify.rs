@@ -1,20 +1,22 @@
-//! Reads the logs of a data directory without changing anything in it.
+//! Reads the logs of a data directory or a block device without changing anything in it.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::config::{cluster_id, parse};
+use crate::io::disk::device::{Claim, Held, Region};
 use crate::io::pool::Pool;
 use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::log::Options;
 use crate::log::verify::{Report, verify};
-use crate::types::{Flushed, LaneId, NodeId, WriteSequence};
+use crate::types::{ClusterId, Flushed, LaneId, NodeId, WriteSequence};
 
 /// What the data directory says of itself, as far as it is needed here.
 #[derive(Deserialize)]
@@ -35,19 +37,42 @@ pub fn verify_directory(directory: &Path) -> Result<Vec<(LaneId, Report)>, Strin
     let mut reports = Vec::new();
     for lane in (0..identity.lanes).map(LaneId) {
         let path = directory.join(format!("lane-{:04}", lane.0));
-        let mut disk = ReadOnly { directory: path, segment_bytes: identity.segment_mib << 20 };
-        let options = Options {
-            cluster: cluster_id(&identity.cluster),
-            node: NodeId(identity.node),
-            lane,
-            shards: Vec::new(),
-            segments_max: u64::MAX,
-            segments_ahead: 0,
-        };
-        let report = verify(&mut disk, &Pool::new(1), &options).map_err(|error| error.to_string())?;
-        reports.push((lane, report));
+        if !path.exists() {
+            return Err(format!(
+                "{}: it is not there; if this node's log lies on a block device, give that instead",
+                path.display()
+            ));
+        }
+        let disk = ReadOnly::Files { directory: path, segment_bytes: identity.segment_mib << 20 };
+        let (cluster, node) = (cluster_id(&identity.cluster), NodeId(identity.node));
+        reports.push((lane, verify_lane(disk, cluster, node, lane)?));
     }
     Ok(reports)
+}
+
+/// The same for the logs on a block device.
+pub fn verify_device(path: &Path) -> Result<Vec<(LaneId, Report)>, String> {
+    let claim = Claim::for_reading(path).map_err(|error| error.to_string())?;
+    match claim.held() {
+        Held::Log(_) => {}
+        Held::Nothing => return Err(format!("{}: there is nothing on it", path.display())),
+        Held::Other(what) => return Err(format!("{}: it holds {what}", path.display())),
+    }
+    let device = Arc::new(claim.open().map_err(|error| error.to_string())?);
+    let owner = device.superblock().owner;
+    let mut reports = Vec::new();
+    for lane in (owner.first_lane.0..owner.first_lane.0 + owner.lanes).map(LaneId) {
+        let region = Region::open(Arc::clone(&device), lane, &mut Vec::new());
+        let disk = ReadOnly::Device(region.map_err(|error| error.to_string())?);
+        reports.push((lane, verify_lane(disk, owner.cluster, owner.node, lane)?));
+    }
+    Ok(reports)
+}
+
+fn verify_lane(mut disk: ReadOnly, cluster: ClusterId, node: NodeId, lane: LaneId) -> Result<Report, String> {
+    let options =
+        Options { cluster, node, lane, shards: Vec::new(), segments_max: u64::MAX, segments_ahead: 0 };
+    verify(&mut disk, &Pool::new(1), &options).map_err(|error| error.to_string())
 }
 
 fn hold(directory: &Path) -> Result<File, String> {
@@ -59,16 +84,14 @@ fn hold(directory: &Path) -> Result<File, String> {
 }
 
 /// Segments that are only read.
-struct ReadOnly {
-    directory: PathBuf,
-    segment_bytes: u64,
+enum ReadOnly {
+    Files { directory: PathBuf, segment_bytes: u64 },
+    Device(Region),
 }
 
-impl ReadOnly {
-    fn failed(&self, operation: &str, place: &Path, cause: impl ToString) -> DiskError {
-        let (operation, place) = (operation.to_owned(), place.display().to_string());
-        DiskError { operation, place, cause: cause.to_string(), no_space: false }
-    }
+fn failed(operation: &str, place: &Path, cause: impl ToString) -> DiskError {
+    let (operation, place) = (operation.to_owned(), place.display().to_string());
+    DiskError { operation, place, cause: cause.to_string(), no_space: false }
 }
 
 impl Disk for ReadOnly {
@@ -77,13 +100,20 @@ impl Disk for ReadOnly {
     }
 
     fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
+        match self {
+            ReadOnly::Files { segment_bytes, .. } => *segment_bytes,
+            ReadOnly::Device(region) => region.segment_bytes(),
+        }
     }
 
     fn segments(&self) -> Result<Vec<SegmentId>, DiskError> {
-        let failed = |error: io::Error| self.failed("list segments", &self.directory, error);
+        let directory = match self {
+            ReadOnly::Files { directory, .. } => directory,
+            ReadOnly::Device(region) => return Ok(region.segments()),
+        };
+        let failed = |error: io::Error| failed("list segments", directory, error);
         let mut segments = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+        for entry in fs::read_dir(directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             let number = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".log"));
             segments.extend(number.and_then(|number| number.parse().ok()).map(SegmentId));
@@ -93,13 +123,16 @@ impl Disk for ReadOnly {
     }
 
     fn read_now(&mut self, segment: SegmentId, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        let path = self.directory.join(format!("segment-{:08}.log", segment.0));
+        let path = match self {
+            ReadOnly::Files { directory, .. } => directory.join(format!("segment-{:08}.log", segment.0)),
+            ReadOnly::Device(region) => return region.read_at(segment, offset, into),
+        };
         let read = File::open(&path).and_then(|file| file.read_exact_at(into, offset));
-        read.map_err(|error| self.failed(&format!("read {} bytes at {offset}", into.len()), &path, error))
+        read.map_err(|error| failed(&format!("read {} bytes at {offset}", into.len()), &path, error))
     }
 
     fn sync_now(&mut self, _: WriteSequence) -> Result<Flushed, DiskError> {
-        Err(self.failed("flush", &self.directory, "it is open for reading alone"))
+        Err(failed("flush", Path::new("the log"), "it is open for reading alone"))
     }
 
     fn write(&mut self, write: Write) -> Result<(), Full<Write>> {

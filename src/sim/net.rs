@@ -186,13 +186,16 @@ pub(super) enum SimLink {
     /// The network moves frames.
     Frames(FrameLink),
     /// The network moves datagrams, and the production link makes frames of them.
-    Datagrams(Box<Watched>),
+    Datagrams(Box<Watched<false>>),
+    /// The same, and none is lost while a path is there.
+    Reliable(Box<Watched<true>>),
 }
 
 impl SimLink {
     pub(super) fn new(fabric: Shared, node: usize) -> SimLink {
         let plan = fabric.borrow().plan.net.datagrams;
         match plan {
+            Some(plan) if plan.reliable => SimLink::Reliable(Box::new(Watched::new(fabric, node, plan))),
             Some(plan) => SimLink::Datagrams(Box::new(Watched::new(fabric, node, plan))),
             None => SimLink::Frames(FrameLink { fabric, node, spare: Vec::new() }),
         }
@@ -204,6 +207,7 @@ impl Link for SimLink {
         match self {
             SimLink::Frames(link) => link.poll(now, sink),
             SimLink::Datagrams(link) => link.poll(now, sink),
+            SimLink::Reliable(link) => link.poll(now, sink),
         }
     }
 
@@ -211,12 +215,15 @@ impl Link for SimLink {
         match self {
             SimLink::Frames(link) => link.send(to, parts),
             SimLink::Datagrams(link) => link.send(to, parts),
+            SimLink::Reliable(link) => link.send(to, parts),
         }
     }
 
     fn flush(&mut self) {
-        if let SimLink::Datagrams(link) = self {
-            link.flush();
+        match self {
+            SimLink::Frames(_) => {}
+            SimLink::Datagrams(link) => link.flush(),
+            SimLink::Reliable(link) => link.flush(),
         }
     }
 
@@ -224,6 +231,7 @@ impl Link for SimLink {
         match self {
             SimLink::Frames(link) => link.next_wake(),
             SimLink::Datagrams(link) => link.next_wake(),
+            SimLink::Reliable(link) => link.next_wake(),
         }
     }
 }

@@ -172,6 +172,8 @@ pub struct DatagramPlan {
     pub unheard: Duration,
     /// The longest pause before dialling again.
     pub redial_max: Duration,
+    /// Nothing is lost, doubled or overtaken while a path is there.
+    pub reliable: bool,
 }
 
 /// How the disks are when nothing in particular is wrong.
@@ -259,7 +261,13 @@ impl Plan {
         let random = &mut Random::new(seed ^ 0x6461_7461);
         if random.chance(400_000) {
             let large = plan.load.large_ppm > 0;
-            plan.net.datagrams = Some(DatagramPlan::draw(random, election_ns, large));
+            let datagrams = DatagramPlan::draw(random, election_ns, large);
+            if datagrams.reliable {
+                let net = &mut plan.net;
+                (net.loss_ppm_max, net.duplicate_ppm, net.straggle_ppm, net.corrupt_ppm) = (0, 0, 0, 0);
+                net.ordered = true;
+            }
+            plan.net.datagrams = Some(datagrams);
         }
         plan.narrow(bounds);
         plan
@@ -347,6 +355,7 @@ impl DatagramPlan {
             window: *random.pick(&[32, 64, 256, 1024]),
             unheard: Duration::from_nanos(random.between(4, 20) * election_ns),
             redial_max: Duration::from_nanos(election_ns.min(200 * MS)),
+            reliable: !narrow && random.chance(250_000),
         }
     }
 }

@@ -17,6 +17,7 @@
 pub mod aside;
 pub mod client;
 pub mod datagram;
+pub mod ethernet;
 pub mod frame;
 pub mod hello;
 pub mod identity;

@@ -3,12 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod devices;
 mod elections;
 mod garbage;
 mod hostile;
 mod kills;
 mod ledger;
 mod links;
+#[path = "../loop_device/mod.rs"]
+mod loop_device;
+mod power_cut;
 mod proxy;
 mod records;
 mod start;

@@ -98,3 +98,24 @@ fn bench_tells_latency_throughput_and_the_floor() {
     // One submit at a time: what a second holds follows from what each takes.
     assert!(ops_per_s * result["commit_us"]["p50"].as_f64().unwrap() < 2.5e6, "{result}");
 }
+
+#[test]
+fn bench_link_tells_the_round_trip_beside_a_raw_sockets() {
+    let _turn = turn();
+    for link in ["udp", "tcp"] {
+        for (bytes, frame_bytes) in [("64", 160), ("20000", 20_096)] {
+            let result = json(&exits(
+                0,
+                &["bench", "link", "--link", link, "--bytes", bytes, "--json", "--seconds", "1"],
+            ));
+            for which in ["rtt_us", "raw_us"] {
+                let [p50, p99, p999] =
+                    ["p50", "p99", "p999"].map(|name| result[which][name].as_f64().unwrap());
+                assert!(0.1 < p50 && p50 <= p99 && p99 <= p999, "{result}");
+            }
+            assert_eq!((&result["link"], &result["frame_bytes"]), (&link.into(), &frame_bytes.into()));
+            assert!(result["round_trips"].as_u64().unwrap() > 10, "{result}");
+            assert!(result["frames_per_s"].as_f64().unwrap() > 10.0, "{result}");
+        }
+    }
+}

@@ -3,8 +3,12 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used)]
 
+mod device;
 mod disk;
+mod doctor;
 mod loads;
+#[path = "../loop_device/mod.rs"]
+mod loop_device;
 mod records;
 mod shards;
 

@@ -43,12 +43,13 @@ pub(crate) fn run(name: &str, time: Duration) -> bool {
     }
     let target = match name {
         "wire" => Target::Wire,
+        "ethernet" => Target::Ethernet,
         "log" => Target::Log,
         "raft" => Target::Raft,
         "datagram" => Target::Datagram,
         "datagram-link" => Target::DatagramLink,
         _ => {
-            eprintln!("{name} is none of wire, log, raft, datagram, datagram-link, config");
+            eprintln!("{name} is none of wire, ethernet, log, raft, datagram, datagram-link, config");
             return false;
         }
     };

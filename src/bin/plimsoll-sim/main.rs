@@ -49,7 +49,7 @@ struct Arguments {
     /// Explores every course of so many steps that a small cluster can take
     #[arg(long, value_name = "STEPS")]
     explore: Option<u32>,
-    /// Arbitrary input for: wire, log, raft, datagram, datagram-link, config; the corpus is in tests/corpus
+    /// Arbitrary input for: wire, ethernet, log, raft, datagram, datagram-link, config; the corpus is in tests/corpus
     #[arg(long, value_name = "TARGET")]
     fuzz: Option<String>,
     /// With --fuzz: for so long

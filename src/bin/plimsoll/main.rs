@@ -9,6 +9,7 @@ mod bench_catch_up;
 mod bench_link;
 mod common;
 mod demo;
+mod doctor;
 mod floor;
 mod node;
 mod read;
@@ -45,6 +46,8 @@ enum Command {
     Transfer(transfer::Arguments),
     /// Start a cluster of real processes, kill its leader under load, and check that nothing was lost.
     Demo(demo::Arguments),
+    /// Say what this machine can do for a node, and what to do about what it cannot. Changes nothing.
+    Doctor(doctor::Arguments),
     /// Look into a node's log.
     #[command(subcommand)]
     Log(Log),
@@ -65,7 +68,7 @@ enum Bench {
 
 #[derive(Debug, Subcommand)]
 enum Log {
-    /// Read the logs of a data directory and say what they hold and how they end.
+    /// Read the logs of a data directory or a block device and say what they hold and how they end.
     Verify(verify::Arguments),
 }
 
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
         Command::Bench(Bench::Link(arguments)) => bench_link::run(&arguments),

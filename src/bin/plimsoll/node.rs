@@ -18,6 +18,10 @@ pub(crate) struct Arguments {
     /// Never block: each lane polls its core without end
     #[arg(long)]
     busy_poll: bool,
+    /// Format the block devices of log.device that hold something else: whatever is on them is lost. Refused once this
+    /// node's log was made; without effect if it is there
+    #[arg(long)]
+    format: bool,
     /// End when the process that started it ends
     #[arg(long, hide = true)]
     with_parent: bool,
@@ -33,7 +37,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     // Signals are caught before the node starts, so that one that comes early still ends it in good order.
     let mut signals = signals()?;
     let name = format!("node {} of cluster {}", config.node, config.cluster);
-    let node = Node::start(config).map_err(Failure::of)?;
+    let start = if arguments.format { Node::format_and_start } else { Node::start };
+    let node = start(config).map_err(Failure::of)?;
     let stopper = node.stopper();
     std::thread::Builder::new()
         .name("signals".to_owned())

@@ -1,24 +1,28 @@
-//! `plimsoll log verify DIR`: reads the logs of a data directory from end to end and says what they hold and how they end.
-//! Nothing in the directory is changed.
+//! `plimsoll log verify PLACE`: reads the logs of a data directory or a block device from end to end and says what they hold
+//! and how they end. Nothing there is changed.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use plimsoll::log::verify::{End, Report};
-use plimsoll::node::verify::verify_directory;
+use plimsoll::node::verify::{verify_device, verify_directory};
 use plimsoll::types::LaneId;
 
 use crate::common::{Failure, Verdict, say};
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// A node's data directory; the node must not be running
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    /// A node's data directory, or the block device that its log lies on; the node must not be running
+    #[arg(value_name = "PLACE")]
+    place: PathBuf,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
-    let reports = verify_directory(&arguments.directory).map_err(Failure)?;
+    let place = &arguments.place;
+    let is_device = std::fs::metadata(place).is_ok_and(|found| found.file_type().is_block_device());
+    let verify = if is_device { verify_device } else { verify_directory };
+    let reports = verify(place).map_err(Failure)?;
     reports.iter().for_each(|(lane, report)| tell(*lane, report));
     let opens = |report: &Report| matches!(report.end, End::Clean | End::Torn { .. });
     Ok(if reports.iter().all(|(_, report)| opens(report)) { Verdict::Good } else { Verdict::Bad })

@@ -45,6 +45,8 @@ pub(super) struct Kept {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     cut: Cut,
+    /// How many fragments that makes.
+    count: usize,
     at: usize,
     /// Its fragments before this were sent.
     sent: usize,
@@ -138,7 +140,7 @@ impl Kept {
         assert_eq!(end - at, cut.frame_bytes as usize, "a frame is as long as its parts");
         self.head = end;
         self.skip();
-        self.frames.push_back(Frame { cut, at, sent, sent_at: Time(0) });
+        self.frames.push_back(Frame { cut, count: cut.fragments(), at, sent, sent_at: Time(0) });
         Ok(())
     }
 
@@ -251,8 +253,7 @@ impl Kept {
         let unsent = self.unsent_from..self.frames.len();
         let is_short = |place: &usize| {
             let frame = &self.frames[*place];
-            let count = frame.cut.fragments();
-            frame.sent < count && count <= SHORT_FRAGMENTS
+            frame.sent < frame.count && frame.count <= SHORT_FRAGMENTS
         };
         let longs_turn = self.chosen % 4 == 3;
         let short = if longs_turn { None } else { unsent.clone().find(is_short) };
@@ -278,7 +279,7 @@ impl Kept {
         let frame = &mut self.frames[piece.place];
         frame.sent += 1;
         frame.sent_at = now;
-        while self.frames.get(self.unsent_from).is_some_and(|frame| frame.sent == frame.cut.fragments()) {
+        while self.frames.get(self.unsent_from).is_some_and(|frame| frame.sent == frame.count) {
             self.unsent_from += 1;
         }
         while !keep && self.unsent_from > 0 {

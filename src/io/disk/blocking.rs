@@ -5,161 +5,66 @@
 //! takes to push or pop, never while a thread is with the device.
 
 use std::collections::VecDeque;
-use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use super::base::Base;
-use super::files::{Directory, OpenSegment, failure};
-use super::{Options, spawn};
-use crate::io::pool::Chunk;
+use super::medium::OpenSegment;
+use super::{Done, Request, spawn};
+use crate::io::DiskError;
 use crate::io::reactor::{Reactor, Waker};
-use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::limits::{READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_MAX};
-use crate::types::{Flushed, WriteSequence};
 
 /// How many writes are with the device at once.
 const WRITERS: usize = 3;
 
 /// See the module.
 #[derive(Debug)]
-pub struct BlockingDisk {
-    pub(super) base: Base,
-    writes: Arc<Queue<(Write, Arc<OpenSegment>)>>,
-    reads: Arc<Queue<(Read, Arc<OpenSegment>)>>,
+pub(super) struct BlockingDriver {
+    writes: Arc<Queue<Order>>,
+    reads: Arc<Queue<Order>>,
     done: Receiver<Done>,
-    writes_in_flight: usize,
-    reads_in_flight: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-enum Done {
-    Written(WriteSequence, Result<(), DiskError>),
-    Read(u64, Result<Chunk, DiskError>),
-}
+type Order = (Request, Arc<OpenSegment>);
 
-impl BlockingDisk {
-    /// Opens the directory and starts the threads. What they finish ends the reactor's block.
-    pub(super) fn open(
-        options: &Options,
-        reactor: &Reactor,
-        notes: &mut Vec<String>,
-    ) -> Result<BlockingDisk, DiskError> {
-        let directory = Directory::open(&options.directory, options.segment_bytes, notes)?;
+impl BlockingDriver {
+    /// Starts the threads. What they finish ends the reactor's block.
+    pub(super) fn new(place: &str, reactor: &Reactor) -> Result<BlockingDriver, DiskError> {
         let (finished, done) = channel();
-        let mut disk = BlockingDisk {
-            base: Base::new(directory, reactor.waker())?,
+        let mut driver = BlockingDriver {
             writes: Arc::new(Queue::new()),
             reads: Arc::new(Queue::new()),
             done,
-            writes_in_flight: 0,
-            reads_in_flight: 0,
             threads: Vec::new(),
         };
-        for _ in 0..WRITERS {
-            let worker = Worker::new(&disk, finished.clone(), reactor.waker());
-            let queue = Arc::clone(&disk.writes);
-            disk.threads.push(spawn("plimsoll-write", &options.directory, move || worker.write_all(&queue))?);
+        let writers = std::iter::repeat_n(("plimsoll-write", Arc::clone(&driver.writes)), WRITERS);
+        for (name, queue) in writers.chain([("plimsoll-read", Arc::clone(&driver.reads))]) {
+            let worker = Worker { done: finished.clone(), waker: reactor.waker() };
+            driver.threads.push(spawn(name, place, move || worker.serve(&queue))?);
         }
-        let worker = Worker::new(&disk, finished, reactor.waker());
-        let queue = Arc::clone(&disk.reads);
-        disk.threads.push(spawn("plimsoll-read", &options.directory, move || worker.read_all(&queue))?);
-        Ok(disk)
+        Ok(driver)
     }
 
-    fn take_in(&mut self, done: Done) {
-        match done {
-            Done::Written(sequence, outcome) => {
-                self.writes_in_flight -= 1;
-                match outcome {
-                    Ok(()) => self.base.tell(DiskEvent::Written(Flushed::by_disk(sequence))),
-                    Err(error) => self.base.fail(error),
-                }
-            }
-            Done::Read(token, outcome) => {
-                self.reads_in_flight -= 1;
-                match outcome {
-                    Ok(chunk) => self.base.tell(DiskEvent::Read { token, chunk }),
-                    Err(error) => self.base.fail(error),
-                }
-            }
-        }
-        if self.base.is_failed() {
-            // What has not begun shall not: a log with a hole is worse than one that ends.
-            self.writes_in_flight -= self.writes.clear();
-            self.reads_in_flight -= self.reads.clear();
+    pub(super) fn start(&mut self, request: Request, open: Arc<OpenSegment>) {
+        match request {
+            Request::Write(_) => self.writes.push((request, open)),
+            Request::Read(_) => self.reads.push((request, open)),
         }
     }
-}
 
-impl Disk for BlockingDisk {
-    fn block_bytes(&self) -> usize {
-        self.base.directory.block_bytes()
+    pub(super) fn next_done(&mut self) -> Option<Done> {
+        self.done.try_recv().ok()
     }
 
-    fn segment_bytes(&self) -> u64 {
-        self.base.directory.segment_bytes()
-    }
-
-    fn segments(&self) -> Result<Vec<SegmentId>, DiskError> {
-        self.base.directory.segments()
-    }
-
-    fn read_now(&mut self, segment: SegmentId, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
-        self.base.read_now(segment, offset, into)
-    }
-
-    fn sync_now(&mut self, sequence: WriteSequence) -> Result<Flushed, DiskError> {
-        self.base.sync_now(sequence)
-    }
-
-    fn write(&mut self, write: Write) -> Result<(), Full<Write>> {
-        self.base.check_write(&write);
-        if self.writes_in_flight == WRITES_IN_FLIGHT_MAX {
-            return Err(Full(write));
-        }
-        if !self.base.is_failed()
-            && let Some((open, _)) = self.base.segment(write.segment)
-        {
-            self.writes_in_flight += 1;
-            self.writes.push((write, open));
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, read: Read) -> Result<(), Full<Read>> {
-        self.base.check_read(&read);
-        if self.reads_in_flight == READS_IN_FLIGHT_MAX {
-            return Err(Full(read));
-        }
-        if !self.base.is_failed()
-            && let Some((open, _)) = self.base.segment(read.segment)
-        {
-            self.reads_in_flight += 1;
-            self.reads.push((read, open));
-        }
-        Ok(())
-    }
-
-    fn prepare(&mut self, segment: SegmentId) {
-        self.base.prepare(segment);
-    }
-
-    fn poll(&mut self, sink: &mut impl FnMut(DiskEvent)) -> usize {
-        if self.writes_in_flight + self.reads_in_flight > 0 {
-            while let Ok(done) = self.done.try_recv() {
-                self.take_in(done);
-            }
-        }
-        while self.base.next_prepared().is_some() {}
-        self.base.deliver(sink)
+    pub(super) fn give_up(&mut self) -> (usize, usize) {
+        (self.writes.clear(), self.reads.clear())
     }
 }
 
 /// What has not begun is given up, what has is waited for.
-impl Drop for BlockingDisk {
+impl Drop for BlockingDriver {
     fn drop(&mut self) {
         self.writes.close();
         self.reads.close();
@@ -172,52 +77,28 @@ impl Drop for BlockingDisk {
 
 /// What a thread needs.
 struct Worker {
-    directory: Arc<Directory>,
     done: Sender<Done>,
     waker: Waker,
 }
 
 impl Worker {
-    fn new(disk: &BlockingDisk, done: Sender<Done>, waker: Waker) -> Worker {
-        Worker { directory: Arc::clone(&disk.base.directory), done, waker }
-    }
-
-    fn write_all(&self, queue: &Queue<(Write, Arc<OpenSegment>)>) {
-        while let Some((write, open)) = queue.pop() {
-            // Writes whole, also when the system takes it in pieces or is interrupted by a signal. Any other error is
-            // final: a flush that failed once may "succeed" when it is asked again, and nothing was saved.
-            let outcome = open.file.write_all_at(&write.bytes, write.offset).map_err(|error| {
-                let operation = format!("write {} bytes at {}", write.bytes.len(), write.offset);
-                failure(operation, &self.directory.path_of(write.segment), &error)
-            });
-            let sequence = write.sequence;
-            // Gone before the lane hears of it, so that it finds the memory and the segment free.
-            drop((write, open));
-            self.finish(Done::Written(sequence, outcome));
-        }
-    }
-
-    fn read_all(&self, queue: &Queue<(Read, Arc<OpenSegment>)>) {
-        while let Some((read, open)) = queue.pop() {
-            let Read { token, segment, offset, len_bytes, mut into } = read;
-            let outcome = open.file.read_exact_at(&mut into.spare_mut()[..len_bytes], offset);
-            drop(open);
-            let outcome = match outcome {
-                Ok(()) => Ok(into),
-                Err(error) => {
-                    drop(into);
-                    let operation = format!("read {len_bytes} bytes at {offset}");
-                    Err(failure(operation, &self.directory.path_of(segment), &error))
+    fn serve(&self, queue: &Queue<Order>) {
+        while let Some((mut request, open)) = queue.pop() {
+            // An error of a write is final: a flush that failed once may "succeed" when it is asked again, and nothing
+            // was saved.
+            let outcome = match &mut request {
+                Request::Write(write) => open.extent.write_all_at(&write.bytes, write.offset),
+                Request::Read(read) => {
+                    let len_bytes = read.len_bytes;
+                    open.extent.read_exact_at(&mut read.into.spare_mut()[..len_bytes], read.offset)
                 }
             };
-            self.finish(Done::Read(token, outcome));
+            // Gone before the lane hears of it, so that it finds the segment free.
+            drop(open);
+            // The disk hears it, or is being dropped and does not care.
+            let _ = self.done.send(Done { request, outcome });
+            self.waker.wake();
         }
-    }
-
-    fn finish(&self, done: Done) {
-        // The disk hears it, or is being dropped and does not care.
-        let _ = self.done.send(done);
-        self.waker.wake();
     }
 }
 

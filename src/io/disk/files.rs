@@ -3,16 +3,15 @@
 //! `segment-00000007.log` is segment 7. A segment comes to be under another name, is filled with zeros to its end and
 //! flushed, and only then gets its own: a name that can be seen is a segment that is whole.
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 
+use super::medium::{Aligned, failure, in_pieces};
 use crate::io::{DiskError, SegmentId};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
 
@@ -24,13 +23,7 @@ const BLOCK_BYTES_MIN: usize = 512;
 
 /// Zeros are written in pieces of this size, with a pause after each. A record's flush waits for the piece before it:
 /// with pieces of 1 MiB the p99.9 of a commit of 1 KiB was 783 us, with these it is 387 us (medians of three).
-const ZERO_PIECE_BYTES: usize = 128 << 10;
-
-/// The longest pause after a piece.
-const ZERO_PAUSE_MAX: Duration = Duration::from_millis(20);
-
-/// How many segments are held open at most. Beyond, the oldest that nothing is under way on is closed.
-pub(super) const OPEN_MAX: usize = 256;
+pub(super) const ZERO_PIECE_BYTES: usize = 128 << 10;
 
 /// The directory. Locked: as long as this lives, no other process has it.
 #[derive(Debug)]
@@ -60,7 +53,7 @@ impl Directory {
                 && segment_bytes <= SEGMENT_BYTES_MAX,
             "a segment is whole blocks, and bounded"
         );
-        let failed = |operation: &str, error: &io::Error| failure(operation.into(), path, error);
+        let failed = |operation: &str, error: &io::Error| failure(operation, path.display(), error);
         std::fs::create_dir_all(path).map_err(|error| failed("create directory", &error))?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)
@@ -113,7 +106,7 @@ impl Directory {
     /// Opens a segment so that every write to it is durable when it returns.
     pub(super) fn open_segment(&self, segment: SegmentId) -> Result<File, DiskError> {
         let path = self.path_of(segment);
-        let failed = |error: &io::Error| failure("open segment".into(), &path, error);
+        let failed = |error: &io::Error| failure("open segment", path.display(), error);
         let file = self.options(libc::O_DSYNC).open(&path).map_err(|error| failed(&error))?;
         let len_bytes = file.metadata().map_err(|error| failed(&error))?.len();
         if len_bytes != self.segment_bytes {
@@ -144,9 +137,11 @@ impl Directory {
         match outcome {
             Ok(true) => self.open_segment(segment).map(Some),
             Ok(false) => Ok(None),
-            Err(error) => {
-                Err(failure(format!("create segment of {} bytes", self.segment_bytes), &path, &error))
-            }
+            Err(error) => Err(failure(
+                format!("create segment of {} bytes", self.segment_bytes),
+                path.display(),
+                &error,
+            )),
         }
     }
 
@@ -171,15 +166,11 @@ impl Directory {
             Err(error) => return Err(error.into()),
         }
         let mut zeros = Aligned::zeroed(ZERO_PIECE_BYTES);
-        let mut offset = 0;
-        while offset < self.segment_bytes {
-            let piece = (self.segment_bytes - offset).min(ZERO_PIECE_BYTES as u64);
-            let begun = Instant::now();
-            file.write_all_at(&zeros.bytes()[..piece as usize], offset)?;
-            offset += piece;
-            if !pause(begun.elapsed().min(ZERO_PAUSE_MAX)) {
-                return Ok(false);
-            }
+        let is_whole = in_pieces(self.segment_bytes, ZERO_PIECE_BYTES as u64, pause, |offset, piece| {
+            file.write_all_at(&zeros.bytes()[..piece as usize], offset)
+        })?;
+        if !is_whole {
+            return Ok(false);
         }
         file.sync_data()?;
         std::fs::rename(unfinished, path)?;
@@ -195,11 +186,11 @@ impl Directory {
 
     /// Makes the directory itself durable: the names in it.
     pub(super) fn sync(&self) -> Result<(), DiskError> {
-        self.directory.sync_all().map_err(|error| failure("flush directory".into(), &self.path, &error))
+        self.directory.sync_all().map_err(|error| failure("flush directory", self.path.display(), &error))
     }
 
     fn names(&self) -> Result<Vec<String>, DiskError> {
-        let failed = |error: &io::Error| failure("list directory".into(), &self.path, error);
+        let failed = |error: &io::Error| failure("list directory", self.path.display(), error);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(|error| failed(&error))? {
             let entry = entry.map_err(|error| failed(&error))?;
@@ -214,7 +205,7 @@ impl Directory {
             if name.strip_suffix(UNFINISHED).and_then(parse).is_some() {
                 let path = self.path.join(&name);
                 std::fs::remove_file(&path)
-                    .map_err(|error| failure("remove unfinished segment".into(), &path, &error))?;
+                    .map_err(|error| failure("remove unfinished segment", path.display(), &error))?;
             }
         }
         Ok(())
@@ -223,7 +214,7 @@ impl Directory {
     /// Finds out, with a file of its own, whether this filesystem takes direct writes, and of what alignment.
     fn probe(&mut self, notes: &mut Vec<String>) -> Result<(), DiskError> {
         let path = self.path.join(format!("segment-00000000.log{UNFINISHED}"));
-        let failed = |error: &io::Error| failure("probe directory".into(), &path, error);
+        let failed = |error: &io::Error| failure("probe directory", path.display(), error);
         let mut opened = self.options(0).create_new(true).open(&path);
         if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
             self.give_up_direct(notes);
@@ -276,76 +267,6 @@ fn parse(name: &str) -> Option<SegmentId> {
     let number = digits.parse().ok()?;
     // Exactly as it is written here: no sign, no other padding.
     (format!("{number:08}") == digits).then_some(SegmentId(number))
-}
-
-/// A system's refusal in words for the operator.
-pub(super) fn failure(operation: String, path: &Path, error: &io::Error) -> DiskError {
-    let no_space = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
-        || error.kind() == io::ErrorKind::StorageFull;
-    let cause = if no_space { format!("the filesystem is full: {error}") } else { error.to_string() };
-    DiskError { operation, place: path.display().to_string(), cause, no_space }
-}
-
-/// An open segment. Whoever has an operation under way on it holds a clone.
-#[derive(Debug)]
-pub(super) struct OpenSegment {
-    pub(super) file: File,
-    /// Its place among [`OPEN_MAX`].
-    pub(super) place: u32,
-}
-
-/// The open segments.
-#[derive(Debug)]
-pub(super) struct OpenSegments {
-    open: BTreeMap<SegmentId, Arc<OpenSegment>>,
-    free: Vec<u32>,
-}
-
-impl OpenSegments {
-    pub(super) fn new() -> OpenSegments {
-        OpenSegments { open: BTreeMap::new(), free: (0..OPEN_MAX as u32).rev().collect() }
-    }
-
-    /// The segment, if it is open.
-    pub(super) fn get(&self, segment: SegmentId) -> Option<Arc<OpenSegment>> {
-        self.open.get(&segment).cloned()
-    }
-
-    /// Takes in a file that was opened.
-    pub(super) fn insert(&mut self, segment: SegmentId, file: File) -> Arc<OpenSegment> {
-        if self.free.is_empty() {
-            let idle = self.open.iter().find(|(_, open)| Arc::strong_count(open) == 1).map(|(id, _)| *id);
-            let idle = idle.expect("fewer operations can be under way than segments can be open");
-            let closed = self.open.remove(&idle).expect("it was just found");
-            self.free.push(closed.place);
-        }
-        let place = self.free.pop().expect("one was freed if there was none");
-        let opened = Arc::new(OpenSegment { file, place });
-        if let Some(replaced) = self.open.insert(segment, Arc::clone(&opened)) {
-            self.free.push(replaced.place);
-        }
-        opened
-    }
-}
-
-/// Memory that direct reads and writes accept.
-#[derive(Debug)]
-pub(super) struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    len_bytes: usize,
-}
-
-impl Aligned {
-    pub(super) fn zeroed(len_bytes: usize) -> Aligned {
-        let memory = vec![0; len_bytes + BLOCK_BYTES_MAX];
-        let start = memory.as_ptr().addr().next_multiple_of(BLOCK_BYTES_MAX) - memory.as_ptr().addr();
-        Aligned { memory, start, len_bytes }
-    }
-
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.len_bytes]
-    }
 }
 
 #[cfg(test)]
@@ -402,21 +323,5 @@ mod tests {
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
         drop(directory);
         std::fs::remove_dir_all(&path).unwrap();
-    }
-
-    #[test]
-    fn aligned_memory_is_aligned() {
-        let mut memory = Aligned::zeroed(8192);
-        assert_eq!(memory.bytes().len(), 8192);
-        assert!(memory.bytes().as_ptr().addr().is_multiple_of(BLOCK_BYTES_MAX));
-    }
-
-    #[test]
-    fn a_full_filesystem_is_told_apart() {
-        let full = failure("write".into(), Path::new("/x"), &io::Error::from_raw_os_error(libc::ENOSPC));
-        assert!(full.no_space);
-        assert!(full.cause.contains("full"), "{}", full.cause);
-        let other = failure("write".into(), Path::new("/x"), &io::Error::from_raw_os_error(libc::EIO));
-        assert!(!other.no_space);
     }
 }

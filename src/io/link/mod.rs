@@ -1,6 +1,8 @@
 //! Backends of [`crate::io::Link`] and [`crate::io::Port`].
 
 pub mod choice;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 #[cfg(feature = "rdma")]
 pub mod rdma;
 mod report;

@@ -5,6 +5,8 @@
 //! comes first with one system call; over epoll the disk's helper thread wakes it through an eventfd.
 
 mod epoll;
+mod polled;
+pub mod probe;
 mod table;
 #[cfg(test)]
 mod tests;

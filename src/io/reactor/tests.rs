@@ -367,3 +367,65 @@ fn more_events_than_the_kernel_has_room_for_lose_none() {
         }
     });
 }
+
+/// What its owner looks at in every turn costs no telling while the lane is awake, and ends a block.
+#[test]
+fn what_is_watched_only_while_blocked_is_told_then_and_only_then() {
+    over_each(|open| {
+        let mut reactor = open();
+        let (mut ours, mut theirs) = pair();
+        reactor.register_for_park(ours.as_fd(), Owner::Udp, 9).unwrap();
+        for round in 0..3 {
+            theirs.write_all(b"x").unwrap();
+            let told = wait_for(&mut reactor, Owner::Udp, |ready| ready.readable);
+            assert_eq!(told, Ready { key: 9, readable: true, writable: false, closed: false });
+            // Awake: nothing more is told, whatever comes.
+            theirs.write_all(b"y").unwrap();
+            for _ in 0..10 {
+                reactor.poll();
+                assert_eq!(reactor.ready(Owner::Udp), None, "round {round}");
+            }
+            // What is left unread ends the next block too: nothing was missed between.
+            let begun = Instant::now();
+            reactor.park(Duration::from_secs(20));
+            assert!(begun.elapsed() < Duration::from_secs(10));
+            assert!(reactor.ready(Owner::Udp).is_some_and(|ready| ready.readable));
+            assert_eq!(ours.read(&mut [0; 16]).unwrap(), 2);
+        }
+        // And nothing ends it when there is nothing.
+        settle(&mut reactor, Owner::Udp);
+        let begun = Instant::now();
+        reactor.park(Duration::from_millis(30));
+        assert!(begun.elapsed() >= Duration::from_millis(29) && reactor.ready(Owner::Udp).is_none());
+    });
+}
+
+#[test]
+fn room_to_write_is_told_to_who_asked_for_it() {
+    over_each(|open| {
+        let mut reactor = open();
+        let (mut ours, mut theirs) = pair();
+        reactor.register_for_park(ours.as_fd(), Owner::Link, 4).unwrap();
+        let block = [1u8; 65_536];
+        let mut sent = 0;
+        while let Ok(bytes) = ours.write(&block) {
+            sent += bytes;
+        }
+        // In a block already when it asks: what is watched anew is watched at the next one.
+        assert!(settle(&mut reactor, Owner::Link).is_empty());
+        reactor.watch_writes(ours.as_fd(), true);
+        assert!(settle(&mut reactor, Owner::Link).is_empty());
+        theirs.read_exact(&mut vec![0; sent]).unwrap();
+        wait_for(&mut reactor, Owner::Link, |ready| ready.writable);
+        reactor.watch_writes(ours.as_fd(), false);
+        settle(&mut reactor, Owner::Link);
+        assert!(settle(&mut reactor, Owner::Link).is_empty(), "it has asked no more");
+        // With both watched, closing closes at once.
+        reactor.watch_writes(ours.as_fd(), true);
+        reactor.park(Duration::from_millis(1));
+        reactor.deregister(ours.as_fd(), Owner::Link, 4);
+        drop(ours);
+        theirs.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    });
+}

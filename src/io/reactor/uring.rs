@@ -13,6 +13,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 pub(crate) use self::datagrams::{Datagram, RECEIVE};
+use super::polled::Polled;
 use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
@@ -74,6 +75,8 @@ pub(crate) struct Uring {
     urgent: bool,
     /// A disk has the ring's buffer and file tables.
     claimed: bool,
+    /// The ring of a disk that is polled for completions.
+    polled: Option<Box<Polled>>,
 }
 
 impl fmt::Debug for Uring {
@@ -106,6 +109,7 @@ impl Uring {
             parked: Vec::new(),
             urgent: false,
             claimed: false,
+            polled: None,
         };
         uring.arm(event, KIND_WAKER);
         uring.submit();
@@ -177,6 +181,7 @@ impl Uring {
 
     /// Collects without blocking. Enters the kernel only if it says that it has something aside.
     pub(crate) fn poll(&mut self) {
+        self.poll_disk();
         self.take_up_refused();
         if self.urgent {
             self.submit();
@@ -186,6 +191,11 @@ impl Uring {
     }
 
     pub(super) fn park(&mut self, timeout: Duration) {
+        // A disk that is polled wakes nobody: the lane comes back at once, and asks it.
+        if self.poll_disk() {
+            self.submit();
+            return self.poll();
+        }
         self.take_up_refused();
         self.collect();
         let told = !self.completions.is_empty() || !self.came.is_empty() || !self.sent.is_empty();
@@ -215,6 +225,7 @@ impl Uring {
 
     /// Hands what is queued to the kernel. What it cannot take now is handed over by the next poll.
     pub(crate) fn submit(&mut self) {
+        self.poll_disk();
         loop {
             if self.ring.submission().is_empty() {
                 self.urgent = false;
@@ -230,6 +241,13 @@ impl Uring {
                 Err(error) => panic!("the lane's ring is its own and open, yet: {error}"),
             }
         }
+    }
+
+    /// Turns the disk's own ring, if it has one; whether something is under way on it.
+    fn poll_disk(&mut self) -> bool {
+        let Some(polled) = &mut self.polled else { return false };
+        polled.turn(&mut self.completions);
+        polled.is_busy()
     }
 
     /// Lets the kernel post what it holds back until the lane enters it.
@@ -341,8 +359,24 @@ impl Uring {
         !std::mem::replace(&mut self.claimed, true)
     }
 
+    /// Gives the disk a ring of its own, whose completions are polled from the device. To be called before anything is
+    /// registered or started.
+    pub(crate) fn set_polled(&mut self) -> io::Result<()> {
+        self.polled = Some(Box::new(Polled::new()?));
+        Ok(())
+    }
+
+    /// The ring that has the disk's operations and tables.
+    fn disk_ring(&mut self) -> &mut IoUring {
+        match &mut self.polled {
+            Some(polled) => &mut polled.ring,
+            None => &mut self.ring,
+        }
+    }
+
     /// Ends [`Uring::claim`] and empties the tables.
     pub(crate) fn release(&mut self) {
+        self.polled = None;
         // Errors say that a table was never made.
         let _ = self.ring.submitter().unregister_buffers();
         let _ = self.ring.submitter().unregister_files();
@@ -355,31 +389,52 @@ impl Uring {
     /// The regions stay allocated until [`Uring::release`].
     pub(crate) unsafe fn register_buffers(&mut self, regions: &[libc::iovec]) -> io::Result<()> {
         // SAFETY: by this function's own contract.
-        unsafe { self.ring.submitter().register_buffers(regions) }
+        unsafe { self.disk_ring().submitter().register_buffers(regions) }
+    }
+
+    /// Registers a little memory and a few files, and takes them back: whether the system allows it.
+    pub(super) fn try_registrations(&mut self) -> (io::Result<()>, io::Result<()>) {
+        let memory = vec![0u8; 1 << 20];
+        let region = libc::iovec { iov_base: memory.as_ptr().cast_mut().cast(), iov_len: memory.len() };
+        // SAFETY: nothing is read into the memory or written from it, and it outlives the `release` below.
+        let buffers = unsafe { self.register_buffers(&[region]) };
+        let files = self.register_files(4);
+        self.release();
+        drop(memory);
+        (buffers, files)
     }
 
     /// Makes an empty table of files.
     pub(crate) fn register_files(&mut self, files: u32) -> io::Result<()> {
-        self.ring.submitter().register_files_sparse(files)
+        self.disk_ring().submitter().register_files_sparse(files)
     }
 
     /// Puts a file into the table. What was queued against the place before keeps the file that it meant.
     pub(crate) fn set_file(&mut self, place: u32, file: BorrowedFd<'_>) -> io::Result<()> {
         self.submit();
-        if !self.ring.submission().is_empty() {
+        let ring = self.disk_ring();
+        if !ring.submission().is_empty() {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
-        self.ring.submitter().register_files_update(place, &[file.as_raw_fd()]).map(drop)
+        ring.submitter().register_files_update(place, &[file.as_raw_fd()]).map(drop)
     }
 
-    /// Queues a disk operation; [`Uring::next_completion`] gives the number back once.
+    /// Queues a disk operation, on the disk's own ring if `is_polled` and it has one; [`Uring::next_completion`] gives the
+    /// number back once. What is registered is known to the disk's own ring alone.
     ///
     /// # Safety
     /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
     /// stays open, until then.
-    pub(crate) unsafe fn start(&mut self, entry: squeue::Entry, operation: u32) {
+    pub(crate) unsafe fn start(&mut self, entry: squeue::Entry, operation: u32, is_polled: bool) {
+        let entry = entry.user_data(KIND_DISK | u64::from(operation));
+        let Some(polled) = self.polled.as_mut().filter(|_| is_polled) else {
+            // SAFETY: by this function's own contract.
+            return unsafe { self.push(&entry) };
+        };
         // SAFETY: by this function's own contract.
-        unsafe { self.push(&entry.user_data(KIND_DISK | u64::from(operation))) }
+        while !unsafe { polled.push(&entry) } {
+            polled.turn(&mut self.completions);
+        }
     }
 
     /// The next disk operation that finished, as of the last poll.
@@ -390,7 +445,7 @@ impl Uring {
     /// Submits, and blocks until something has happened or the time is over.
     pub(crate) fn wait(&mut self, timeout: Duration) {
         self.poll();
-        if self.completions.is_empty() {
+        if self.completions.is_empty() && !self.poll_disk() {
             self.submit_and_wait(timeout.min(PARK_MAX));
             self.collect();
         }
@@ -462,6 +517,15 @@ pub(super) enum Flavour {
 impl Flavour {
     /// From the best on.
     pub(super) const ALL: [Flavour; 3] = [Flavour::Deferred, Flavour::Cooperative, Flavour::Plain];
+
+    /// As the kernel calls it.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Flavour::Deferred => "SINGLE_ISSUER and DEFER_TASKRUN",
+            Flavour::Cooperative => "COOP_TASKRUN",
+            Flavour::Plain => "no flags",
+        }
+    }
 
     fn set_up(self) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();

@@ -29,12 +29,21 @@ fn what_is_written_is_read_back() {
     config.lanes = 2;
     config.cpu = Cpu { cores: vec![0, 1], shared: true, spin_us: Spin::Micros(50), busy_poll: false };
     config.raft = Raft { election_timeout_ms: 900, heartbeat_ms: 300 };
-    config.log = Log { segment_mib: 8, capacity_mib: 64, segments_ahead: 2 };
+    config.log = Log {
+        device: Devices::default(),
+        segment_mib: 8,
+        capacity_mib: Some(64),
+        segments_ahead: 2,
+        io_poll: false,
+    };
     config.memory = Memory { chunks: 32 };
     config.links = vec![LinkKind::Rdma, LinkKind::Udp, LinkKind::Tcp];
     config.udp = Udp { mtu_bytes: 9000 };
     config.rdma =
         Rdma { device: Some("mlx5_0".to_owned()), port: 2, gid_index: Some(3), slots: 256, slot_bytes: 8192 };
+    assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    config.log.device = Devices(vec!["/dev/a \"b\"".into(), "/dev/c".into()]);
+    (config.log.capacity_mib, config.log.io_poll) = (None, true);
     assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
 }
 
@@ -45,7 +54,7 @@ fn a_short_file_has_defaults() {
     let config = Config::from_toml(text).unwrap();
     config.check().unwrap();
     assert_eq!((config.lanes, config.shards), (1, 1));
-    assert_eq!(config.log.segments_max(), 64);
+    assert_eq!(config.log.segments_max(), Some(64));
     assert_eq!(config.log.segment_bytes(), 64 << 20);
     assert_eq!(config.raft.heartbeat(), Duration::from_millis(30));
     assert_eq!(config.memory.bytes(), 64 << 20);
@@ -149,8 +158,8 @@ fn times_and_sizes_are_checked() {
     refused(|config| config.raft.heartbeat_ms = 0, "raft.heartbeat_ms", "1 to 50");
     refused(|config| config.raft.election_timeout_ms = 9, "raft.election_timeout_ms", "10 to 60000");
     refused(|config| config.log.segment_mib = 7, "log.segment_mib", "8 to 1024");
-    refused(|config| config.log.capacity_mib = 64, "log.capacity_mib", "128 to");
-    refused(|config| config.log.capacity_mib = 200, "log.capacity_mib", "multiple");
+    refused(|config| config.log.capacity_mib = Some(64), "log.capacity_mib", "128 to");
+    refused(|config| config.log.capacity_mib = Some(200), "log.capacity_mib", "multiple");
     refused(|config| config.log.segments_ahead = 0, "log.segments_ahead", "1 to 16");
     refused(|config| config.memory.chunks = 3, "memory.chunks", "4 to");
 }
@@ -191,4 +200,43 @@ fn memory_that_the_machine_does_not_have_is_refused() {
     assert_eq!(error.key, "memory.chunks");
     assert!(error.to_string().contains("1024 MiB for 2 lanes, of 1023 MiB"), "{error}");
     config.check_memory(0).unwrap();
+}
+
+#[test]
+fn devices_are_one_that_lanes_share_or_one_for_each() {
+    let with = |device: &str| three().to_toml().replace("[log]\n", &format!("[log]\ndevice = {device}\n"));
+    let one = Config::from_toml(&with("\"/dev/nvme0n1\"")).unwrap();
+    assert_eq!(one.log.device, Devices(vec!["/dev/nvme0n1".into()]));
+    assert_eq!(one.log.device.of(LaneId(3)), Some(Path::new("/dev/nvme0n1")));
+    assert_eq!(one.log.segments_max(), None, "the device says");
+    let room = Path::new("/dev/nvme0n1");
+    assert_eq!(one.log.segments_on(room, 100), Ok(100));
+    assert_eq!(one.log.segments_on(room, 1).unwrap_err().key, "log.segments_ahead");
+    let bounded = Log { capacity_mib: Some(640), ..one.log };
+    assert_eq!(bounded.segments_on(room, 100), Ok(10));
+    let error = bounded.segments_on(room, 9).unwrap_err();
+    assert_eq!(error.key, "log.capacity_mib");
+    assert!(error.what.contains("is 640, but /dev/nvme0n1 has room for 576 in each lane"), "{error}");
+
+    let mut two = Config::from_toml(&with("\"/dev/nvme0n1\"")).unwrap();
+    (two.lanes, two.shards) = (2, 2);
+    two.log.device = Devices(vec!["/dev/a".into(), "/dev/b".into()]);
+    two.check_shape().unwrap();
+    assert_eq!(two.log.device.of(LaneId(1)), Some(Path::new("/dev/b")));
+    assert_eq!(Devices::default().of(LaneId(0)), None);
+
+    let set = |paths: &[&str]| Devices(paths.iter().map(Into::into).collect());
+    refused(|config| config.log.device = set(&["/dev/a", "/dev/b"]), "log.device", "2 devices for 1 lanes");
+    refused(|config| config.log.device = set(&["sda"]), "log.device", "whole path");
+    refused(|config| config.log.io_poll = true, "log.io_poll", "only a device can be polled");
+    refused(
+        |config| {
+            (config.lanes, config.shards) = (2, 2);
+            config.log.device = set(&["/dev/a", "/dev/a"]);
+        },
+        "log.device",
+        "twice",
+    );
+    let error = Config::from_toml(&with("7")).unwrap_err();
+    assert!(error.what.contains("the path of a block device, or a list of them"), "{error}");
 }

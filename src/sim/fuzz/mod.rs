@@ -5,6 +5,7 @@
 //! so that what lies behind them is reached.
 
 mod datagram;
+mod ethernet;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ use crate::wire::{self, frame};
 pub enum Target {
     /// Frames of every kind.
     Wire,
+    /// Ethernet frames.
+    Ethernet,
     /// A log as it lies on a disk.
     Log,
     /// Any sequence of messages, timeouts, crashes and finished writes.
@@ -54,6 +57,7 @@ impl Fuzzer {
         let mut corpus = corpus;
         match target {
             Target::Wire => corpus.extend(sample_frames()),
+            Target::Ethernet => corpus.extend(ethernet::samples()),
             Target::Log => corpus.push(sample_log(&pool)),
             Target::Raft => corpus.push(vec![0; 64]),
             Target::Datagram => corpus.extend(datagram::samples()),
@@ -80,6 +84,9 @@ impl Fuzzer {
         if self.target == Target::Datagram && random.chance(700_000) {
             datagram::reseal(&mut bytes);
         }
+        if self.target == Target::Ethernet && random.chance(700_000) {
+            ethernet::reseal(&mut bytes);
+        }
         bytes
     }
 
@@ -90,6 +97,7 @@ impl Fuzzer {
     pub fn attempt(&mut self, input: &[u8]) {
         let accepted = match self.target {
             Target::Wire => try_wire(input),
+            Target::Ethernet => ethernet::attempt(input),
             Target::Log => try_log(&self.pool, input),
             Target::Raft => try_raft(input),
             Target::Datagram => datagram::try_decoder(input),

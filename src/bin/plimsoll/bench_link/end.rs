@@ -1,6 +1,5 @@
 //! One end of a link that is measured: turns as a lane makes them, without log and clients.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -11,6 +10,7 @@ use plimsoll::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use plimsoll::types::NodeId;
 use plimsoll::wire::frame::{Builder, Kind, ROW_BYTES};
 
+use super::phase::Phase;
 use super::raw::Raw;
 use super::{DONE, GREET, LINK, RAW, STREAM};
 use crate::common::{Failure, Interrupt, record};
@@ -101,7 +101,7 @@ impl<L: Link> End<L> {
     /// Until the link is up at both ends and a frame has come back.
     pub(super) fn greet(
         &mut self,
-        phase: &AtomicU32,
+        phase: &Phase,
         within: Duration,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
@@ -118,7 +118,7 @@ impl<L: Link> End<L> {
             }
             self.flush();
             interrupt.check()?;
-            if Instant::now() >= until || phase.load(Ordering::Acquire) == DONE {
+            if Instant::now() >= until || phase.get() == DONE {
                 return Err(Failure(format!("the link did not come up within {within:?}")));
             }
         }
@@ -196,10 +196,10 @@ impl<L: Link> End<L> {
     }
 
     /// The other end: sends back what comes, as the phase says.
-    pub(super) fn echo(mut self, phase: &AtomicU32, mut raw: Raw, bytes: usize) -> Result<(), Failure> {
+    pub(super) fn echo(mut self, phase: &Phase, mut raw: Raw, bytes: usize) -> Result<(), Failure> {
         let (mut have, mut told) = (0, 0);
         loop {
-            match phase.load(Ordering::Acquire) {
+            match phase.get() {
                 GREET | LINK => {
                     self.turn();
                     if self.fresh > 0 {

@@ -1,14 +1,16 @@
 //! `plimsoll bench link`: the round trip of a frame through a whole link, beside a raw socket's with the same bytes.
 //!
 //! Two threads, each on a core of its own where there are two, both spinning: one sends a frame and waits for it to come
-//! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike; what
-//! is reported is the median over the rounds. At the end frames go one way, as fast as they can.
+//! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike. At the
+//! end frames go one way, as fast as they can.
 
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod end;
+mod phase;
 mod raw;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -22,6 +24,7 @@ use plimsoll::types::{ClusterId, LaneId, NodeId, StoreId};
 use serde_json::{Value, json};
 
 use self::end::End;
+use self::phase::Phase;
 use self::raw::Raw;
 use crate::common::{Failure, Interrupt, Verdict, figures_head, histogram, say};
 
@@ -54,9 +57,16 @@ pub(crate) struct Arguments {
     /// The longest packet of a link of datagrams
     #[arg(long, default_value_t = LOOPBACK_MTU_BYTES)]
     mtu: usize,
+    /// Every datagram by itself, although the kernel could take several as one
+    #[arg(long)]
+    apart: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// What the other process of a bench over DPDK is started with
+    #[cfg(feature = "dpdk")]
+    #[arg(long, hide = true)]
+    echo: Option<SocketAddr>,
 }
 
 /// The links that can be measured.
@@ -64,6 +74,9 @@ pub(crate) struct Arguments {
 enum Kind {
     Udp,
     Tcp,
+    /// Over shared memory, between two processes
+    #[cfg(feature = "dpdk")]
+    Dpdk,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,6 +143,7 @@ impl Way for Udp {
     fn open(arguments: &Arguments, seat: Seat<UdpSocket>, reactor: &Reactor) -> std::io::Result<Self::Link> {
         let mut options = udp::Options::new(seat.socket, 1, arguments.mtu);
         options.busy_poll = true;
+        options.joins = !arguments.apart;
         options.backend = match arguments.socket {
             None => udp::Backend::default(),
             Some(Socket::Plain) => udp::Backend::Plain,
@@ -181,19 +195,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     match arguments.link {
         Kind::Udp => measure::<Udp>(arguments),
         Kind::Tcp => measure::<Tcp>(arguments),
+        #[cfg(feature = "dpdk")]
+        Kind::Dpdk => dpdk::run(arguments),
     }
 }
 
 /// What was measured.
-#[derive(Default)]
 pub(crate) struct Measured {
-    /// One of each per round.
-    link: Vec<Histogram<u64>>,
-    raw: Vec<Histogram<u64>>,
+    /// Of all rounds: one in which the machine was busy with something else has few round trips, and so little weight.
+    link: Histogram<u64>,
+    raw: Histogram<u64>,
+    rounds: u64,
     frames_per_s: f64,
     lost: u64,
     words: Vec<String>,
     frame_bytes: usize,
+    raw_bytes: usize,
 }
 
 fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -202,7 +219,7 @@ fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
     let ((here, here_at), (there, there_at)) =
         (W::bind().map_err(on_loopback())?, W::bind().map_err(on_loopback())?);
     let (ping, pong) = W::raw().map_err(on_loopback())?;
-    let phase = AtomicU32::new(GREET);
+    let phase = Phase::new(GREET);
     let (one, two) = (NodeId(1), NodeId(2));
     let here = Seat { identity: identity(one), socket: here, peer: two, peer_at: there_at };
     let there = Seat { identity: identity(two), socket: there, peer: one, peer_at: here_at };
@@ -212,13 +229,13 @@ fn measure<W: Way>(arguments: &Arguments) -> Result<Verdict, Failure> {
             let outcome =
                 open::<W>(arguments, there).and_then(|end| end.echo(&phase, pong, arguments.bytes as usize));
             // The other end must not wait for an echo that is not there.
-            phase.store(DONE, Ordering::Release);
+            phase.set(DONE);
             outcome
         });
         pin(0);
-        let measured =
-            open::<W>(arguments, here).and_then(|end| rounds::<W>(end, arguments, &phase, ping, &interrupt));
-        phase.store(DONE, Ordering::Release);
+        let measured = open::<W>(arguments, here)
+            .and_then(|end| rounds(end, W::words, arguments, &phase, ping, &interrupt));
+        phase.set(DONE);
         echo.join().map_err(|_| Failure("the echo has ended".into()))??;
         measured
     })?;
@@ -238,35 +255,42 @@ fn open<W: Way>(arguments: &Arguments, seat: Seat<W::Socket>) -> Result<End<W::L
     Ok(End::new(link, reactor, peer))
 }
 
-fn rounds<W: Way>(
-    mut end: End<W::Link>,
+fn rounds<L: Link>(
+    mut end: End<L>,
+    words: impl Fn(&L) -> Vec<String>,
     arguments: &Arguments,
-    phase: &AtomicU32,
+    phase: &Phase,
     mut raw: Raw,
     interrupt: &Interrupt,
 ) -> Result<Measured, Failure> {
     let bytes = arguments.bytes as usize;
     end.greet(phase, UP_WITHIN, interrupt)?;
-    let mut measured = Measured { words: W::words(&end.link), ..Measured::default() };
+    let mut measured = Measured {
+        link: histogram(),
+        raw: histogram(),
+        rounds: 0,
+        frames_per_s: 0.0,
+        lost: 0,
+        words: words(&end.link),
+        frame_bytes: end.frame_bytes(bytes),
+        raw_bytes: raw.message_bytes(bytes),
+    };
     let lasting = Duration::from_secs(arguments.seconds);
     let until = Instant::now() + lasting.mul_f64(0.8);
-    // The first round of each only warms up.
-    let mut warm = false;
-    while (Instant::now() < until || measured.link.is_empty()) && !interrupt.has_come() {
-        phase.store(LINK, Ordering::Release);
-        let mut latencies = histogram();
-        measured.lost += end.ping(bytes, ROUND, &mut latencies)?;
-        phase.store(RAW, Ordering::Release);
-        let mut beside = histogram();
-        raw.ping(bytes, ROUND, &mut beside).map_err(Failure::on("a raw socket"))?;
-        if std::mem::replace(&mut warm, true) {
-            measured.link.push(latencies);
-            measured.raw.push(beside);
+    while (Instant::now() < until || measured.rounds == 0) && !interrupt.has_come() {
+        if measured.rounds == 1 {
+            // The first round of each only warmed up.
+            measured.link.reset();
+            measured.raw.reset();
         }
+        phase.set(LINK);
+        measured.lost += end.ping(bytes, ROUND, &mut measured.link)?;
+        phase.set(RAW);
+        raw.ping(bytes, ROUND, &mut measured.raw).map_err(Failure::on("a raw socket"))?;
+        measured.rounds += 1;
     }
-    phase.store(STREAM, Ordering::Release);
+    phase.set(STREAM);
     measured.frames_per_s = end.stream(bytes, lasting.mul_f64(0.2))?;
-    measured.frame_bytes = end.frame_bytes(bytes);
     interrupt.check()?;
     Ok(measured)
 }
@@ -291,39 +315,36 @@ fn pin(which: usize) {
     }
 }
 
-const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
-
-/// The median over the rounds, in microseconds.
-fn median(rounds: &[Histogram<u64>], quantile: f64) -> f64 {
-    let mut figures: Vec<u64> = rounds.iter().map(|round| round.value_at_quantile(quantile)).collect();
-    figures.sort_unstable();
-    figures.get(figures.len() / 2).map_or(0.0, |nanos| (*nanos as f64 / 10.0).round() / 100.0)
+/// In microseconds, to the hundredth.
+fn figure(latencies: &Histogram<u64>, quantile: f64) -> f64 {
+    (latencies.value_at_quantile(quantile) as f64 / 10.0).round() / 100.0
 }
 
-fn medians(rounds: &[Histogram<u64>]) -> Value {
-    QUANTILES
-        .iter()
-        .map(|(name, quantile)| ((*name).to_owned(), json!(median(rounds, *quantile))))
-        .collect::<serde_json::Map<String, Value>>()
-        .into()
+fn figures(latencies: &Histogram<u64>) -> Value {
+    json!({
+        "p50": figure(latencies, 0.5),
+        "p99": figure(latencies, 0.99),
+        "p999": figure(latencies, 0.999),
+    })
 }
 
 fn report(arguments: &Arguments, measured: &Measured) {
-    let Measured { link, raw, frames_per_s, lost, words, frame_bytes } = measured;
+    let Measured { link, raw, rounds, frames_per_s, lost, words, frame_bytes, raw_bytes } = measured;
     let mb_per_s = (frames_per_s * *frame_bytes as f64 / 1e4).round() / 100.0;
-    let samples: u64 = link.iter().map(Histogram::len).sum();
-    let ratio = median(link, 0.5) / median(raw, 0.5).max(0.001);
+    let samples = link.len();
+    let ratio = figure(link, 0.5) / figure(raw, 0.5).max(0.001);
     let ratio = (ratio * 1000.0).round() / 1000.0;
     if arguments.json {
         say(&json!({
             "link": format!("{:?}", arguments.link).to_lowercase(),
             "bytes": arguments.bytes,
             "frame_bytes": frame_bytes,
-            "rtt_us": medians(link),
-            "raw_us": medians(raw),
+            "raw_bytes": raw_bytes,
+            "rtt_us": figures(link),
+            "raw_us": figures(raw),
             "ratio_p50": ratio,
             "round_trips": samples,
-            "rounds": link.len(),
+            "rounds": rounds,
             "lost": lost,
             "frames_per_s": frames_per_s.round(),
             "mb_per_s": mb_per_s,
@@ -332,10 +353,12 @@ fn report(arguments: &Arguments, measured: &Measured) {
         .to_string());
         return;
     }
-    say(&format!("{samples} round trips of {frame_bytes} bytes in {} rounds, {lost} lost", link.len()));
+    say(&format!(
+        "{samples} round trips of {frame_bytes} bytes (raw: {raw_bytes}) in {rounds} rounds, {lost} lost"
+    ));
     say(&figures_head("microseconds"));
-    for (name, rounds) in [("link", link), ("raw socket", raw)] {
-        let figures = [0.5, 0.9, 0.99, 0.999, 1.0].map(|quantile| median(rounds, quantile));
+    for (name, latencies) in [("link", link), ("raw socket", raw)] {
+        let figures = [0.5, 0.9, 0.99, 0.999, 1.0].map(|quantile| figure(latencies, quantile));
         let columns: String = figures.iter().map(|value| format!("{value:>12.2}")).collect();
         say(&format!("{name:<22}{columns}"));
     }

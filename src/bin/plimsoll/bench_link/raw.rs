@@ -1,6 +1,8 @@
 //! The raw sockets beside which a link is measured: connected, not blocking, both ends spinning.
 
 use std::io::{self, ErrorKind, Read, Write};
+#[cfg(feature = "dpdk")]
+use std::net::SocketAddr;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,14 @@ impl Raw {
         one.set_nonblocking(true)?;
         other.set_nonblocking(true)?;
         Ok((Raw::over(Socket::Datagrams(one)), Raw::over(Socket::Datagrams(other))))
+    }
+
+    /// One end whose other end is another process.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn to_other_process(socket: UdpSocket, other: SocketAddr) -> io::Result<Raw> {
+        socket.connect(other)?;
+        socket.set_nonblocking(true)?;
+        Ok(Raw::over(Socket::Datagrams(socket)))
     }
 
     pub(super) fn stream() -> io::Result<(Raw, Raw)> {
@@ -91,7 +101,8 @@ impl Raw {
         Ok(())
     }
 
-    fn message_bytes(&self, bytes: usize) -> usize {
+    /// How long a message is for which so many bytes were asked: at most a datagram's.
+    pub(super) fn message_bytes(&self, bytes: usize) -> usize {
         let most = if matches!(self.socket, Socket::Datagrams(_)) { DATAGRAM_BYTES_MAX } else { usize::MAX };
         bytes.clamp(8, most)
     }

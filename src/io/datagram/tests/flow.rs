@@ -185,6 +185,8 @@ fn two_ends_that_used_up_all_credits_at_once_go_on() {
     }
 }
 
+/// The frames of a follower's catch-up filled all the memory in which frames wait for credits, and a commit of a few
+/// fragments was refused as long as it went on. Short frames had a way around long ones, and no room to wait in.
 #[test]
 fn short_frames_pass_between_the_fragments_of_long_ones() {
     let mut world = World::<false>::with(2, 16, CALM, 1024, 1472);

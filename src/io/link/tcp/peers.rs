@@ -27,8 +27,8 @@ use crate::wire::hello::{Greeting, Hello, Refusal, Welcome};
 const FRAMES_PER_POLL: usize = 64;
 const BYTES_PER_POLL: usize = 1 << 20;
 
-/// A link with so many peers at most reads from all of them in every poll: a call that finds nothing costs less than to be
-/// told, by a factor of some four, and what is looked for is what a commit waits for. With more peers they would add up.
+/// A link with so many peers at most reads from all of them in every poll: what comes is what a commit waits for, and to be
+/// told of it first costs another entry to the kernel. With more peers the calls that find nothing would add up.
 const EAGER_PEERS_MAX: usize = 4;
 
 /// The first pause before dialling again is between this and twice this; it doubles up to half [`REDIAL_MAX`].

@@ -88,7 +88,7 @@ pub(super) enum Refused {
 
 impl Base {
     pub(super) fn new(options: Options) -> io::Result<Base> {
-        let Options { socket, peers, mtu_bytes, busy_poll, backend: _ } = options;
+        let Options { socket, peers, mtu_bytes, busy_poll, joins, backend: _ } = options;
         if !MTU_BYTES.contains(&mtu_bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -107,9 +107,9 @@ impl Base {
                  CAP_NET_ADMIN or sysctl net.core.busy_read=50 allows it"
             ));
         }
-        let segments = socket::can_segment(&socket);
-        let joins_received = segments && socket::join_received(&socket, true).is_ok();
-        if !segments || !joins_received {
+        let segments = joins && socket::can_segment(&socket);
+        let joins_received = joins && socket::join_received(&socket, true).is_ok();
+        if joins && !(segments && joins_received) {
             notes.push("udp: this kernel does not join datagrams (UDP_SEGMENT, UDP_GRO: Linux 5.0)".into());
         }
         let (datagram_bytes_max, window) =

@@ -10,8 +10,22 @@
 //! queue, with the address that it is about: a hint, for ICMP can be forged. No error of one peer, nor an interface that
 //! goes down, ends anything: what cannot be sent is lost, as any datagram may be.
 //!
+//! **Receive buffer.** The socket holds a window of datagrams of every peer until they are polled, as the kernel counts
+//! memory; where the system gives less the window is smaller, and [`UdpCarrier::notes`] says what to set.
+//!
 //! **Joined datagrams.** Consecutive datagrams of one length to one address go to the kernel as one (UDP_SEGMENT), and the
-//! kernel hands such runs over as one (UDP_GRO), where it can.
+//! kernel hands such runs over as one (UDP_GRO), where it can. Over loopback with packets of 1500 bytes that made frames of
+//! 1 MiB 3.5 times as fast as datagrams sent one by one (0.8 ms there and back instead of 2.8 ms), and short ones in a
+//! stream 7 times; a single datagram is neither faster nor slower for it.
+
+//!
+//! **Two ways to the kernel.** recvmmsg and sendmmsg ([`Backend::Plain`]), or the lane's io_uring ([`Backend::Uring`]). The
+//! plain one is the default because it was measured to be faster for a lane that spins: over loopback, both ends spinning,
+//! a frame of 64 bytes came back after 4.5 us over it, after 5.9 us over io_uring, and after 3.7 us over a raw socket with
+//! a single call each way (`plimsoll bench link`). A spinning lane that asks the socket itself gets what has come with
+//! that one call. Over the ring the arrival queues work for the lane, which has to enter the kernel to have it done, and a
+//! send is a second entry with more bookkeeping than a call. The ring's way costs nothing while nothing comes, which
+//! pays with very many sockets and idle lanes, and a lane has one.
 
 mod base;
 #[cfg(test)]
@@ -47,6 +61,8 @@ pub struct Options {
     pub mtu_bytes: usize,
     /// The lane spins: the kernel may look at the device's queue for it.
     pub busy_poll: bool,
+    /// Runs of datagrams of one length may go to the kernel, and come from it, as one. Off, if a device does it wrong.
+    pub joins: bool,
     /// How it speaks to the kernel.
     pub backend: Backend,
 }
@@ -54,7 +70,7 @@ pub struct Options {
 impl Options {
     /// With what fits most lanes.
     pub fn new(socket: UdpSocket, peers: usize, mtu_bytes: usize) -> Options {
-        Options { socket, peers, mtu_bytes, busy_poll: false, backend: Backend::default() }
+        Options { socket, peers, mtu_bytes, busy_poll: false, joins: true, backend: Backend::default() }
     }
 }
 

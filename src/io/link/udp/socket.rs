@@ -1,9 +1,6 @@
 //! The socket: its options, its addresses, its errors, and the calls that move several datagrams at once. Those go to the
 //! kernel without the C library, whose wrappers are points of cancellation and cost a lane that spins.
-#![allow(
-    unsafe_code,
-    reason = "options and calls that no safe interface has; the kernel reads and writes buffers"
-)]
+#![allow(unsafe_code, reason = "options and calls that no safe interface has")]
 
 use std::io;
 use std::mem::{size_of, zeroed};

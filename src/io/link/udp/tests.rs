@@ -29,7 +29,7 @@ impl End {
     fn new(kind: ReactorKind, backend: Backend, ip: &str, mtu_bytes: usize) -> End {
         let reactor = Reactor::new(kind).unwrap();
         let socket = UdpSocket::bind((ip, 0)).unwrap();
-        let options = Options { socket, peers: 2, mtu_bytes, busy_poll: false, backend };
+        let options = Options { backend, ..Options::new(socket, 2, mtu_bytes) };
         let carrier = UdpCarrier::new(options, &reactor).unwrap();
         End { carrier, reactor, start: Instant::now(), told: Vec::new() }
     }
@@ -367,7 +367,7 @@ fn an_mtu_that_no_path_has_is_refused() {
     let reactor = Reactor::new(ReactorKind::Epoll).unwrap();
     for mtu_bytes in [0, 1279, 65_537, usize::MAX] {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let options = Options { socket, peers: 1, mtu_bytes, busy_poll: true, backend: Backend::Plain };
+        let options = Options { busy_poll: true, ..Options::new(socket, 1, mtu_bytes) };
         let refused = UdpCarrier::new(options, &reactor).unwrap_err();
         assert!(refused.to_string().contains("an MTU of"), "{refused}");
     }

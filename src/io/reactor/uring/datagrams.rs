@@ -1,8 +1,5 @@
 //! What a carrier of datagrams does with the ring.
-#![allow(
-    unsafe_code,
-    reason = "the ring takes raw descriptors and raw memory; who owns them is said at each block"
-)]
+#![allow(unsafe_code, reason = "the ring takes raw descriptors and raw memory")]
 
 use std::io;
 use std::os::fd::RawFd;

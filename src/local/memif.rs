@@ -1,0 +1,32 @@
+//! Ports of shared memory between the nodes of a local cluster, for the link over DPDK: one for each pair, without a NIC.
+
+use std::net::Ipv4Addr;
+
+use crate::node::config::dpdk::{Dpdk, Network, Peer, Port};
+
+/// What node `id` of so many says of its ports. `cluster` tells clusters apart that run at the same time.
+pub(super) fn between(cluster: &str, id: u32, nodes: u32) -> Dpdk {
+    let mut dpdk = Dpdk { eal: vec!["--no-huge".to_owned(), "--no-pci".to_owned()], ..Dpdk::default() };
+    for (number, other) in (1..=nodes).filter(|&other| other != id).enumerate() {
+        let (low, high) = (id.min(other), id.max(other));
+        let role = if id == low { "server" } else { "client" };
+        // Sockets without a file: they are gone with the processes that hold them.
+        let vdev =
+            format!("--vdev=net_memif{number},role={role},id=0,socket=/plimsoll-{cluster}-{low}-{high}");
+        dpdk.eal.push(vdev);
+        dpdk.ports.push(Port {
+            name: Some(format!("net_memif{number}")),
+            id: None,
+            address: Network { address: address(low, high, id), prefix_bits: 24 },
+            mtu: 1500,
+            queue_frames: 512,
+        });
+        dpdk.peers.push(Peer { id: other, address: address(low, high, other) });
+    }
+    dpdk
+}
+
+/// Every pair has a network of its own; nodes are numbered from 1 to 15.
+fn address(low: u32, high: u32, node: u32) -> Ipv4Addr {
+    Ipv4Addr::new(10, 99, (low * 16 + high) as u8, node as u8)
+}
