@@ -440,7 +440,7 @@ fn a_header_is_refused_for_what_it_is() {
         reseal(&mut frame);
         open(&frame).err()
     };
-    assert_eq!(resealed(&|frame| frame[8] = 7), Some(Malformed::Field("kind")));
+    assert_eq!(resealed(&|frame| frame[8] = 8), Some(Malformed::Field("kind")));
     assert_eq!(resealed(&|frame| frame[10] = 0), Some(Malformed::Field("count")));
     assert_eq!(resealed(&|frame| frame[10] = 2), Some(Malformed::Truncated));
     assert_eq!(resealed(&|frame| frame[11] = 5), Some(Malformed::Field("count")));
