@@ -41,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ffi",         &["types", "limits", "client", "node"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin::plimsoll-sim", &["sim", "node::config"]),
-    ("bin::plimsoll::bench_link", &["types", "limits", "io", "wire",
+    ("bin::plimsoll::bench::link", &["types", "limits", "io", "wire",
                       "io::link", "io::clock", "io::reactor"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];

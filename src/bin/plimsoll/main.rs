@@ -5,12 +5,9 @@
 
 mod append;
 mod bench;
-mod bench_catch_up;
-mod bench_link;
 mod common;
 mod demo;
 mod doctor;
-mod floor;
 mod node;
 mod read;
 mod source;
@@ -53,17 +50,7 @@ enum Command {
     Log(Log),
     /// Measure.
     #[command(subcommand)]
-    Bench(Bench),
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Commit latency and throughput of a cluster on this machine, beside what its disk and network allow.
-    Commit(bench::Arguments),
-    /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
-    Link(bench_link::Arguments),
-    /// Commits while a follower that is far behind is brought up
-    CatchUp(bench_catch_up::Arguments),
+    Bench(bench::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,9 +69,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
-        Command::Bench(Bench::Commit(arguments)) => bench::run(&arguments),
-        Command::Bench(Bench::Link(arguments)) => bench_link::run(&arguments),
-        Command::Bench(Bench::CatchUp(arguments)) => bench_catch_up::run(&arguments),
+        Command::Bench(command) => bench::run(&command),
     };
     match outcome {
         Ok(Verdict::Good) => ExitCode::SUCCESS,

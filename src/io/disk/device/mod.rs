@@ -15,7 +15,7 @@
 //! becomes Write Zeroes) if it has one; then its cache is flushed, and only then is the segment entered in the table.
 //! Discarding is no way to zero: what a device returns for discarded blocks is up to it. So it is used where nothing need
 //! be read again: on the whole device when it is formatted. A log does not give segments back yet; when it does, those
-//! are what [`discard`] is for.
+//! are what `discard.rs` is for.
 //!
 //! *Blocks.* Writes are multiples of the device's logical block. A device that comes back with another one is served: the
 //! log's own format bears that, and everything here lies at multiples of 4 KiB.

@@ -1,7 +1,7 @@
 //! Datagrams over UDP, the system's own.
 //!
 //! One socket per lane, bound where the lane's TCP link listens. Nothing is allocated after start: what is sent waits in
-//! one bounded [`queue`], what comes is received into memory that the carrier has.
+//! one bounded queue, what comes is received into memory that the carrier has.
 //!
 //! **Path.** Nothing is cut into IP fragments on the way (don't-fragment is set): a datagram is at most as long as the
 //! configured MTU allows, and one that a path does not carry is lost, counted and told to the operator.

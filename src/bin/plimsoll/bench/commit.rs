@@ -11,10 +11,10 @@ use plimsoll::types::ShardId;
 use rustix::event::{Timespec, epoll};
 use serde_json::json;
 
+use super::floor;
 use crate::common::{
     Failure, Interrupt, Own, Verdict, figures_head, figures_json, figures_row, histogram, record, say,
 };
-use crate::floor;
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const SPIN: Duration = Duration::from_micros(50);

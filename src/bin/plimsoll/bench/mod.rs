@@ -1,0 +1,28 @@
+//! `plimsoll bench`: each measures beside what this machine allows, in the same run.
+
+mod catch_up;
+mod commit;
+mod floor;
+mod link;
+
+use clap::Subcommand;
+
+use crate::common::{Failure, Verdict};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Commit latency and throughput of a cluster on this machine, beside what its disk and network allow.
+    Commit(commit::Arguments),
+    /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
+    Link(link::Arguments),
+    /// Commits while a follower that is far behind is brought up.
+    CatchUp(catch_up::Arguments),
+}
+
+pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
+    match command {
+        Command::Commit(arguments) => commit::run(arguments),
+        Command::Link(arguments) => link::run(arguments),
+        Command::CatchUp(arguments) => catch_up::run(arguments),
+    }
+}
