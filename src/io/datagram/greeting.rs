@@ -9,7 +9,7 @@ use crate::io::LinkEvent;
 use crate::types::{NodeId, StoreId};
 use crate::wire::datagram::{Offer, Place};
 use crate::wire::hello::{Greeting, Hello, Refusal, Welcome};
-use crate::wire::identity::Identity;
+use crate::wire::identity::check_store;
 
 /// The smallest window that an end may tell.
 const LIMIT_MIN: u64 = WINDOW_MIN as u64 - PROBES_HELD;
@@ -90,7 +90,7 @@ impl<A: Copy + Eq> State<A> {
         let pending = self.peers[at].pending[place];
         // What was welcomed before this one is of the past.
         self.peers[at].pending.retain(|other| other.welcomed > pending.welcomed);
-        if self.check_store(at, pending.store).is_err() {
+        if check_store(self.peers[at].store, pending.store).is_err() {
             return None;
         }
         Some((at, self.establish(at, &pending, sink)))
@@ -203,37 +203,17 @@ impl<A: Copy + Eq> State<A> {
 
     /// Whose hello it is, if it belongs here.
     fn admit(&self, hello: &Hello) -> Result<usize, Refusal> {
-        self.identity.check(hello)?;
-        let found = hello.node.unwrap_or_default();
-        if let Some(to) = hello.to.filter(|&to| to != self.identity.node) {
-            return Err(Refusal::Meant { expected: self.identity.node, found: to });
-        }
+        let found = self.identity.check_peer(hello)?;
         // Only a lower id dials: another one would be a second session beside the one that this end makes.
         let place = self.peers.iter().position(|peer| peer.id == found && !peer.dials);
         let place = place.ok_or(Refusal::Node { found })?;
-        self.check_store(place, hello.store)?;
+        check_store(self.peers[place].store, hello.store)?;
         Ok(place)
     }
 
     fn check_welcome(&self, at: usize, welcome: &Welcome) -> Result<(), Refusal> {
-        let Identity { lane, lanes, .. } = self.identity;
-        if welcome.node != self.peers[at].id {
-            return Err(Refusal::Node { found: welcome.node });
-        }
-        if welcome.lanes != lanes {
-            return Err(Refusal::Lanes { expected: lanes, found: welcome.lanes });
-        }
-        if welcome.lane != lane {
-            return Err(Refusal::Lane { expected: lane, found: welcome.lane });
-        }
-        self.check_store(at, welcome.store)
-    }
-
-    fn check_store(&self, at: usize, found: StoreId) -> Result<(), Refusal> {
-        match self.peers[at].store {
-            Some(expected) if expected != found => Err(Refusal::Store { expected, found }),
-            _ => Ok(()),
-        }
+        self.identity.check_welcome(self.peers[at].id, welcome)?;
+        check_store(self.peers[at].store, welcome.store)
     }
 
     /// Who this end is, to the peer at `at`.

@@ -22,6 +22,7 @@ use crate::types::{NodeId, StoreId, Time};
 use crate::wire::Malformed;
 use crate::wire::frame::Kind;
 use crate::wire::hello::{Greeting, Hello, Refusal, Welcome};
+use crate::wire::identity::check_store;
 
 /// The frames and bytes that one poll takes from one peer; the rest waits for the next.
 const FRAMES_PER_POLL: usize = 64;
@@ -363,37 +364,17 @@ impl TcpLink {
 
     /// Whose hello it is, if it belongs here.
     fn admit(&self, hello: &Hello) -> Result<usize, Refusal> {
-        self.identity.check(hello)?;
-        let found = hello.node.unwrap_or_default();
-        if let Some(to) = hello.to.filter(|&to| to != self.identity.node) {
-            return Err(Refusal::Meant { expected: self.identity.node, found: to });
-        }
+        let found = self.identity.check_peer(hello)?;
         // Only a lower id dials: another one would be a second connection beside the one that this end makes.
         let place = self.peers.iter().position(|peer| peer.id == found && !peer.dials);
         let place = place.ok_or(Refusal::Node { found })?;
-        self.check_store(place, hello.store)?;
+        check_store(self.peers[place].store, hello.store)?;
         Ok(place)
     }
 
     fn check_welcome(&self, peer: usize, welcome: &Welcome) -> Result<(), Refusal> {
-        let Identity { lane, lanes, .. } = self.identity;
-        if welcome.node != self.peers[peer].id {
-            return Err(Refusal::Node { found: welcome.node });
-        }
-        if welcome.lanes != lanes {
-            return Err(Refusal::Lanes { expected: lanes, found: welcome.lanes });
-        }
-        if welcome.lane != lane {
-            return Err(Refusal::Lane { expected: lane, found: welcome.lane });
-        }
-        self.check_store(peer, welcome.store)
-    }
-
-    fn check_store(&self, peer: usize, found: StoreId) -> Result<(), Refusal> {
-        match self.peers[peer].store {
-            Some(expected) if expected != found => Err(Refusal::Store { expected, found }),
-            _ => Ok(()),
-        }
+        self.identity.check_welcome(self.peers[peer].id, welcome)?;
+        check_store(self.peers[peer].store, welcome.store)
     }
 
     fn establish(
