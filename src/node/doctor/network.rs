@@ -21,7 +21,6 @@ pub(super) fn examine(machine: &Machine, config: Option<&Config>, report: &mut R
 }
 
 /// Whether this build has the link.
-#[allow(unexpected_cfgs, reason = "a build without these features is a build without these links")]
 const fn built_with(link: LinkKind) -> bool {
     match link {
         LinkKind::Rdma => cfg!(feature = "rdma"),
