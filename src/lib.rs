@@ -26,9 +26,9 @@
 //! # What it is made of
 //! Dependencies point down only, and a test keeps that:
 //! ```text
-//! local → client → node → shard → { raft, log, wire } → { types, limits }
+//! local → client → node → shard → { raft, log, wire, engine } → { types, limits }
 //! ```
-//! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire` and `shard`
+//! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire`, `engine` and `shard`
 //! know no operating system: without the feature `node` the crate is `no_std`, and that is all of it that is left.
 #![cfg_attr(not(any(feature = "node", feature = "sim")), no_std)]
 
@@ -36,6 +36,7 @@ extern crate alloc;
 
 #[cfg(feature = "node")]
 pub mod client;
+pub mod engine;
 pub mod io;
 pub mod limits;
 #[cfg(feature = "node")]

@@ -11,13 +11,13 @@
 //! 40  session       u64  who submitted it; 0: nobody that cares about duplicates
 //! 48  serial        u64  the submit's number in the session
 //! 56  epoch         u32  the engine's
-//! 60  kind          u8   1 data, 2 no-op, 3 vote
+//! 60  kind          u8   1 data, 2 no-op, 3 vote, 4 mark
 //! 61  flags         u8   bit 0: more parts of the same record follow; bit 1: not the first part of its record
 //! 62  reserved      u16  0
 //! 64  payload, then zeros to a multiple of 8
 //! ```
 //! Little-endian. A vote is a record without a place in the shard's order: `term` and `serial` hold the term and the
-//! candidate (0: none), `index` is 0.
+//! candidate (0: none), `index` is 0. A mark tells of an engine's stream; what it says is drawn in `engine/mark.rs`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -53,10 +53,12 @@ const _: () = assert!(cfg!(target_endian = "little"), "the formats are little-en
 pub enum Kind {
     /// Bytes that a client submitted.
     Data = 1,
-    /// Carries nothing; a leader's first entry, or one that moves an idle shard's watermark.
+    /// Carries nothing; a leader's first entry.
     Noop = 2,
     /// A term and a vote.
     Vote = 3,
+    /// Tells of an engine's stream, without a payload.
+    Mark = 4,
 }
 
 /// Flag: more parts of the same record follow, in the next entries of the shard.
@@ -232,6 +234,7 @@ impl Header {
             1 => Some(Kind::Data),
             2 => Some(Kind::Noop),
             3 => Some(Kind::Vote),
+            4 => Some(Kind::Mark),
             _ => None,
         }
     }
@@ -266,10 +269,10 @@ impl Header {
         let Some(kind) = self.kind() else { return Err(fault("kind")) };
         match kind {
             Kind::Data if self.flags & !(FLAG_MORE | FLAG_CONTINUES) != 0 => Err(fault("flags")),
-            Kind::Noop | Kind::Vote if self.flags != 0 => Err(fault("flags")),
-            Kind::Noop | Kind::Vote if self.len_bytes != 0 => Err(fault("len_bytes")),
-            Kind::Data | Kind::Noop if self.index == 0 => Err(fault("index")),
-            Kind::Data | Kind::Noop if self.term == 0 => Err(fault("term")),
+            Kind::Noop | Kind::Vote | Kind::Mark if self.flags != 0 => Err(fault("flags")),
+            Kind::Noop | Kind::Vote | Kind::Mark if self.len_bytes != 0 => Err(fault("len_bytes")),
+            Kind::Data | Kind::Noop | Kind::Mark if self.index == 0 => Err(fault("index")),
+            Kind::Data | Kind::Noop | Kind::Mark if self.term == 0 => Err(fault("term")),
             Kind::Vote if self.index != 0 => Err(fault("index")),
             Kind::Vote if self.serial > u64::from(u32::MAX) => Err(fault("serial")),
             _ => Ok(()),

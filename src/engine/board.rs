@@ -1,0 +1,161 @@
+//! Where all streams of a node stand, for all its lanes and whoever asks on this host: the only thing that crosses lanes.
+//!
+//! One padded cell for each stream, written by the lane in which it lives, and what the registrar has told, written by the
+//! registrar's lane. Readers take no lock and make no system call; a cell that is being written is read again.
+//!
+//! A watermark is made of cells that were written at different times, so the order matters: the registrar's lane makes a
+//! registration visible before the registrar's own position moves beyond it, and a reader reads that position first. What it
+//! reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use crossbeam_utils::CachePadded;
+
+use super::fold::{self, Position, Standing};
+use super::{REGISTRAR, Stamp};
+use crate::types::{Epoch, ShardId, Timestamp};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Board {
+    streams: Box<[CachePadded<Stream>]>,
+    /// The open epoch.
+    open: CachePadded<AtomicU32>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    position: Cell,
+    floor: Cell,
+}
+
+/// A stamp and a flag that are read as they were written, together: a sequence lock (Boehm, "Can seqlocks get along with
+/// programming language memory models?", 2012). One writer.
+#[derive(Debug, Default)]
+struct Cell {
+    /// Odd while it is being written.
+    sequence: AtomicU64,
+    timestamp: AtomicU64,
+    /// The epoch, and above it what `flag` says.
+    rest: AtomicU64,
+}
+
+/// Of a position: how many epochs, from 0 on, the stream has ended. Of a floor: whether there is one.
+type Flag = u32;
+
+impl Cell {
+    fn store(&self, stamp: Stamp, flag: Flag) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.timestamp.store(stamp.timestamp.0, Ordering::Relaxed);
+        self.rest.store(u64::from(flag) << 32 | u64::from(stamp.epoch.0), Ordering::Relaxed);
+        self.sequence.store(sequence + 2, Ordering::Release);
+    }
+
+    fn load(&self) -> (Stamp, Flag) {
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            let timestamp = self.timestamp.load(Ordering::Relaxed);
+            let rest = self.rest.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
+                return (Stamp::new(Epoch(rest as u32), Timestamp(timestamp)), (rest >> 32) as u32);
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+impl Board {
+    /// For so many shards, none registered.
+    pub fn new(shards: u32) -> Board {
+        Board {
+            streams: (0..shards).map(|_| CachePadded::default()).collect(),
+            open: CachePadded::new(AtomicU32::new(0)),
+        }
+    }
+
+    /// The stream's lane: how far the stream has come.
+    pub fn publish(&self, stream: ShardId, position: &Position) {
+        let closed = position.closed_through().map_or(0, |epoch| epoch.0 + 1);
+        self.of(stream).position.store(position.stands_at(), closed);
+    }
+
+    /// The registrar's lane: a stream is registered. Before the registrar's position is published.
+    pub fn register(&self, stream: ShardId, floor: Stamp) {
+        self.of(stream).floor.store(floor, 1);
+    }
+
+    /// The registrar's lane: this epoch takes records now. Before the registrar's position is published.
+    pub fn open(&self, epoch: Epoch) {
+        self.open.store(epoch.0, Ordering::Release);
+    }
+
+    /// The epoch that takes records.
+    pub fn open_epoch(&self) -> Epoch {
+        Epoch(self.open.load(Ordering::Acquire))
+    }
+
+    /// The floor of a stream's registration; `None`: it is not registered, as far as this node knows.
+    pub fn floor(&self, stream: ShardId) -> Option<Stamp> {
+        match self.streams.get(stream.0 as usize)?.floor.load() {
+            (floor, 1) => Some(floor),
+            _ => None,
+        }
+    }
+
+    /// Up to where everything is committed in every registered stream: the scalar form. Of two calls, one after the other,
+    /// the second may tell less only if they are made of cells read by different threads; whoever publishes it keeps the
+    /// largest.
+    pub fn watermark(&self) -> Stamp {
+        let (open, registrar) = self.begin();
+        fold::watermark(self.standings(open, registrar))
+    }
+
+    /// How far each registered stream has come: the vector form.
+    pub fn vector(&self) -> impl Iterator<Item = (ShardId, Stamp)> + '_ {
+        let (open, registrar) = self.begin();
+        self.registered(open, registrar).map(|(stream, standing)| (stream, standing.at))
+    }
+
+    /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is.
+    pub fn closing(&self) -> Option<Epoch> {
+        let (open, registrar) = self.begin();
+        self.standings(open, registrar).any(|standing| standing.closed).then_some(open)
+    }
+
+    /// The open epoch and the last timestamp of it that lives, when every registered stream has ended it.
+    pub fn settled(&self) -> Option<(Epoch, Timestamp)> {
+        let (open, registrar) = self.begin();
+        Some((open, fold::last_that_lives(open, self.standings(open, registrar))?))
+    }
+
+    /// What must be read before everything else: see the module.
+    fn begin(&self) -> (Epoch, (Stamp, Flag)) {
+        let registrar = self.of(REGISTRAR).position.load();
+        (self.open_epoch(), registrar)
+    }
+
+    fn standings(&self, open: Epoch, registrar: (Stamp, Flag)) -> impl Iterator<Item = Standing> + '_ {
+        self.registered(open, registrar).map(|(_, standing)| standing)
+    }
+
+    fn registered(
+        &self,
+        open: Epoch,
+        registrar: (Stamp, Flag),
+    ) -> impl Iterator<Item = (ShardId, Standing)> + '_ {
+        (0..).map(ShardId).zip(&self.streams).filter_map(move |(stream, cells)| {
+            let (floor, 1) = cells.floor.load() else { return None };
+            let (at, closed) = if stream == REGISTRAR { registrar } else { cells.position.load() };
+            let at = at.max(floor).max(Stamp::begin_of(open));
+            Some((stream, Standing { at, closed: closed > open.0 }))
+        })
+    }
+
+    fn of(&self, stream: ShardId) -> &Stream {
+        &self.streams[stream.0 as usize]
+    }
+}

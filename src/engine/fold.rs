@@ -1,0 +1,264 @@
+//! Where streams stand, who is registered, and what follows from it: folds over committed marks.
+
+use alloc::collections::BTreeMap;
+
+use super::{Mark, REGISTRAR, Stamp};
+use crate::types::{Epoch, ShardId, Timestamp};
+
+/// How far one stream has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    last: Stamp,
+    open: bool,
+    ended: bool,
+    closed: Option<Closed>,
+}
+
+/// A stream that has ended an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Closed {
+    epoch: Epoch,
+    complete: bool,
+}
+
+impl Position {
+    /// Takes in the stream's next committed mark. Whether it counts: a record that comes after the end of its epoch, or is
+    /// not beyond the one before it, is one that no leader lays, and nobody replays it.
+    pub fn take(&mut self, mark: &Mark) -> bool {
+        match *mark {
+            Mark::Data(stamp) | Mark::Advance(stamp) => return self.move_to(stamp),
+            Mark::Open { floor } => {
+                self.open = true;
+                self.last = self.last.max(floor);
+            }
+            Mark::EndOfStream => self.ended = true,
+            Mark::EndOfEpoch { epoch, complete } => {
+                // The first mark of an epoch counts: what others have concluded from it stands.
+                if self.closed.is_none_or(|closed| closed.epoch < epoch) {
+                    self.closed = Some(Closed { epoch, complete });
+                }
+            }
+            Mark::Register { .. } | Mark::EpochClosed { .. } => {}
+        }
+        true
+    }
+
+    fn move_to(&mut self, stamp: Stamp) -> bool {
+        let counts = !self.has_closed(stamp.epoch) && stamp > self.last;
+        if counts {
+            self.last = stamp;
+        }
+        counts
+    }
+
+    /// The last stamp of the stream.
+    pub fn last(&self) -> Stamp {
+        self.last
+    }
+
+    /// Whether it takes records: [`Mark::Open`] is behind it, and no end.
+    pub fn is_open(&self) -> bool {
+        self.open && !self.ended
+    }
+
+    /// Whether it has ended for good.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether nothing of this epoch will follow.
+    pub fn has_closed(&self, epoch: Epoch) -> bool {
+        self.ended || self.closed.is_some_and(|closed| closed.epoch >= epoch)
+    }
+
+    /// The last epoch that it has ended, if any; of a stream that has ended for good, the last of all.
+    pub fn closed_through(&self) -> Option<Epoch> {
+        if self.ended { Some(Epoch(u32::MAX - 1)) } else { self.closed.map(|closed| closed.epoch) }
+    }
+
+    /// The stamp up to which the stream is known: nothing at or before it will follow.
+    pub fn stands_at(&self) -> Stamp {
+        match self.closed {
+            _ if self.ended => Stamp::NEVER,
+            Some(Closed { epoch, complete: true }) => self.last.max(Stamp::end_of(epoch)),
+            Some(Closed { epoch, complete: false }) => self.last.max(Stamp::begin_of(epoch)),
+            None => self.last,
+        }
+    }
+}
+
+/// What the registrar's log has told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    open: Epoch,
+    floors: BTreeMap<ShardId, Stamp>,
+    /// Of every closed epoch the last timestamp that lives: one for each change of a leader, 12 bytes.
+    finals: BTreeMap<Epoch, Timestamp>,
+}
+
+impl Registry {
+    /// Takes in the registrar's next committed mark; `registrar` is how far its own stream had come before it.
+    pub fn take(&mut self, mark: &Mark, registrar: &Position) {
+        match *mark {
+            Mark::Register { stream } => {
+                let floor = registrar.stands_at().max(Stamp::begin_of(self.open));
+                self.floors.entry(stream).or_insert(floor);
+            }
+            Mark::EpochClosed { epoch, last } if epoch == self.open => {
+                self.finals.insert(epoch, last);
+                self.open = Epoch(epoch.0 + 1);
+            }
+            // Closed already: two leaders may have written the same one after another.
+            _ => {}
+        }
+    }
+
+    /// The epoch that takes records.
+    pub fn open_epoch(&self) -> Epoch {
+        self.open
+    }
+
+    /// Beyond which stamp a stream may submit; `None`: it is not registered.
+    pub fn floor(&self, stream: ShardId) -> Option<Stamp> {
+        self.floors.get(&stream).copied()
+    }
+
+    /// The registered streams, ascending.
+    pub fn streams(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.floors.keys().copied()
+    }
+
+    /// The last timestamp of a closed epoch that lives; `None`: it is not closed.
+    pub fn last_of(&self, epoch: Epoch) -> Option<Timestamp> {
+        self.finals.get(&epoch).copied()
+    }
+}
+
+/// One registered stream, as the watermark and the end of an epoch see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Nothing at or before this will follow in it.
+    pub at: Stamp,
+    /// Nothing of the open epoch will follow in it.
+    pub closed: bool,
+}
+
+impl Standing {
+    /// Of a stream with this floor, in this open epoch.
+    pub fn of(position: &Position, floor: Stamp, open: Epoch) -> Standing {
+        Standing {
+            at: position.stands_at().max(floor).max(Stamp::begin_of(open)),
+            closed: position.has_closed(open),
+        }
+    }
+}
+
+/// Up to where everything is committed in every registered stream. Nobody registered: nothing is.
+pub fn watermark(standings: impl Iterator<Item = Standing>) -> Stamp {
+    standings.map(|standing| standing.at).min().unwrap_or(Stamp::ZERO)
+}
+
+/// Beyond what everything of the open epoch is dead already, whatever else comes: where the streams stand that have ended it.
+/// `None`: none has.
+pub fn ceiling(standings: impl Iterator<Item = Standing>) -> Option<Stamp> {
+    standings.filter(|standing| standing.closed).map(|standing| standing.at).min()
+}
+
+/// The last timestamp of the open epoch that lives, when every registered stream has ended it.
+pub fn last_that_lives(open: Epoch, standings: impl Iterator<Item = Standing>) -> Option<Timestamp> {
+    let mut least = None;
+    for standing in standings {
+        if !standing.closed {
+            return None;
+        }
+        least = Some(least.map_or(standing.at, |least: Stamp| least.min(standing.at)));
+    }
+    // Streams that all stand beyond the epoch have lost nothing of it.
+    let least = least?;
+    Some(if least.epoch == open { least.timestamp } else { Timestamp(u64::MAX) })
+}
+
+/// What is to become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is to be replayed, and who waits for it may be told.
+    Live,
+    /// It is never to be replayed, anywhere.
+    Dead,
+    /// That is not settled yet.
+    Undecided,
+}
+
+/// All streams together, as one replica sees them that reads their committed logs.
+#[derive(Clone, Debug, Default)]
+pub struct Fold {
+    registry: Registry,
+    positions: BTreeMap<ShardId, Position>,
+    watermark: Stamp,
+    ceiling: Option<Stamp>,
+}
+
+impl Fold {
+    /// Takes in the next committed mark of a stream; whether it counts, see [`Position::take`].
+    pub fn take(&mut self, stream: ShardId, mark: &Mark) -> bool {
+        let position = self.positions.entry(stream).or_default();
+        let was_at = position.stands_at();
+        if stream == REGISTRAR {
+            self.registry.take(mark, position);
+        }
+        let counts = position.take(mark);
+        if matches!(mark, Mark::Data(_)) && was_at > self.watermark {
+            // It was not the one that holds the others back.
+            return counts;
+        }
+        let watermark = watermark(self.standings());
+        assert!(
+            watermark >= self.watermark,
+            "the watermark would go back from {} to {watermark}: {mark:?} in stream {stream}",
+            self.watermark
+        );
+        self.watermark = watermark;
+        self.ceiling = ceiling(self.standings());
+        counts
+    }
+
+    /// Where the registered streams stand.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> + '_ {
+        let open = self.registry.open_epoch();
+        self.registry.floors.iter().map(move |(stream, &floor)| {
+            let position = self.positions.get(stream).copied().unwrap_or_default();
+            Standing::of(&position, floor, open)
+        })
+    }
+
+    /// Up to where everything is committed in every registered stream. Never goes back.
+    pub fn watermark(&self) -> Stamp {
+        self.watermark
+    }
+
+    /// What the registrar's log has told.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// How far one stream has come.
+    pub fn position(&self, stream: ShardId) -> Position {
+        self.positions.get(&stream).copied().unwrap_or_default()
+    }
+
+    /// What is to become of an entry that counts.
+    pub fn fate(&self, stamp: Stamp) -> Fate {
+        let open = self.registry.open_epoch();
+        if stamp.epoch < open {
+            let last = self.registry.last_of(stamp.epoch);
+            return if last.is_some_and(|last| stamp.timestamp <= last) { Fate::Live } else { Fate::Dead };
+        }
+        if stamp <= self.watermark {
+            Fate::Live
+        } else if stamp.epoch == open && self.ceiling.is_some_and(|ceiling| stamp > ceiling) {
+            Fate::Dead
+        } else {
+            Fate::Undecided
+        }
+    }
+}

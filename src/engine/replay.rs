@@ -1,0 +1,111 @@
+//! Deferred replay: what a replica may not replay yet, in queues bounded in bytes that own their memory.
+//!
+//! A replica gives in the committed entries of every stream, each in the order of its log, and takes out what is to be
+//! replayed: of every stream in order, and of no stream anything beyond the watermark or of the dead. What is drained for one
+//! stream says nothing of the order between streams: per key the last writer by stamp wins.
+//!
+//! # Full queues cannot wait for each other
+//! Each stream has a bound of its own, and one entry always fits an empty queue. A full queue means "give this stream no more
+//! until it is drained", and the log keeps what is not given. That never stops all: the stream that holds the watermark back
+//! stands, with the last entry given in, at the watermark itself, so all that it has queued is covered and can be drained.
+//! Where an epoch ends, what is queued beyond a stream that was cut short is dead at once
+//! ([`super::fold::ceiling`]), and so the registrar's queue does not wait for an end of the epoch that lies behind it.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+
+use super::{Fate, Fold, Mark, Stamp};
+use crate::types::ShardId;
+
+/// An entry whose stream's queue is full; nothing of it was taken. Drain and give it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// What has become of what was given in, in numbers since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Entries replayed.
+    pub replayed: u64,
+    /// Entries that are dead: of an epoch that was cut short before them.
+    pub dead: u64,
+}
+
+/// Deferred entries of all streams.
+#[derive(Debug)]
+pub struct Replay {
+    fold: Fold,
+    queues: BTreeMap<ShardId, Queue>,
+    bytes_max: usize,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<(Stamp, Box<[u8]>)>,
+    bytes: usize,
+}
+
+impl Replay {
+    /// With room for so many bytes of payload in each stream.
+    pub fn new(bytes_max: usize) -> Replay {
+        Replay { fold: Fold::default(), queues: BTreeMap::new(), bytes_max, counters: Counters::default() }
+    }
+
+    /// Takes in the stream's next committed entry: what it means, and of a record of the engine its bytes, put together if it
+    /// came in parts. A record without a stamp is not deferred, and not for here.
+    pub fn push(&mut self, stream: ShardId, mark: &Mark, payload: &[u8]) -> Result<(), Full> {
+        let Mark::Data(stamp) = *mark else {
+            self.fold.take(stream, mark);
+            return Ok(());
+        };
+        let queue = self.queues.entry(stream).or_default();
+        if !queue.entries.is_empty() && queue.bytes + payload.len() > self.bytes_max {
+            return Err(Full);
+        }
+        if self.fold.take(stream, mark) {
+            queue.bytes += payload.len();
+            queue.entries.push_back((stamp, payload.into()));
+        } else {
+            self.counters.dead += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives to `replay` what may be replayed by now, each stream in the order of its log, and returns how many entries that
+    /// were.
+    pub fn drain(&mut self, mut replay: impl FnMut(ShardId, Stamp, &[u8])) -> usize {
+        let Replay { fold, queues, counters, .. } = self;
+        let mut count = 0;
+        for (&stream, queue) in queues {
+            while let Some((stamp, payload)) = queue.entries.front() {
+                match fold.fate(*stamp) {
+                    Fate::Undecided => break,
+                    Fate::Dead => counters.dead += 1,
+                    Fate::Live => {
+                        replay(stream, *stamp, payload);
+                        count += 1;
+                    }
+                }
+                queue.bytes -= payload.len();
+                queue.entries.pop_front();
+            }
+        }
+        counters.replayed += count as u64;
+        count
+    }
+
+    /// Where all streams stand.
+    pub fn fold(&self) -> &Fold {
+        &self.fold
+    }
+
+    /// What has become of what was given in.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The bytes of payload that wait, over all streams.
+    pub fn deferred_bytes(&self) -> usize {
+        self.queues.values().map(|queue| queue.bytes).sum()
+    }
+}
