@@ -78,6 +78,9 @@ pub const PARTS_MAX: usize = 1024;
 /// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
 pub const READS_WAITING_MAX: usize = 1024;
 
+/// How many clients one stream tells of every change.
+pub const SUBSCRIBERS_MAX: usize = 64;
+
 /// How many linearizable reads of one shard wait for their round at once; beyond, they are refused.
 pub const READ_INDEXES_WAITING_MAX: usize = 4096;
 

@@ -348,6 +348,9 @@ impl Client {
             }
             wire::Outcome::LogFull => Outcome::LogFull,
             wire::Outcome::Unknown => Outcome::Unknown,
+            wire::Outcome::Behind { last } => Outcome::Behind { last },
+            wire::Outcome::Unregistered => Outcome::Unregistered,
+            wire::Outcome::EpochClosed { open } => Outcome::EpochClosed { open },
             wire::Outcome::Invalid | wire::Outcome::Accepted => Outcome::Invalid,
         };
         self.end_in_flight(id, outcome, now);

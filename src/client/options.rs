@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use crate::limits::RECORD_BYTES_MAX;
 use crate::node::config::{Config, lane_address};
-use crate::types::{Acks, ClusterId, EntryId, Epoch, LaneId, NodeId, ShardId, Timestamp};
+use crate::types::{Acks, ClusterId, EntryId, Epoch, LaneId, NodeId, ShardId, Stamp, Timestamp};
 
 /// What a client is told. Made by [`Options::new`] or [`Options::from_config`]; every field may be changed.
 #[derive(Clone, Debug)]
@@ -96,6 +96,18 @@ pub enum Outcome {
     Invalid,
     /// Not taken: the node is stopping. A submit is offered to another node instead.
     Stopping,
+    /// Not taken: the stream has come to this stamp already.
+    Behind {
+        /// To which.
+        last: Stamp,
+    },
+    /// Not taken: the stream is not registered, or has ended.
+    Unregistered,
+    /// Not taken: the stamp's epoch takes no records.
+    EpochClosed {
+        /// The one that does, or will when the end of the one before it is settled.
+        open: Epoch,
+    },
     /// Not sent: an earlier submit of its shard failed ([`Options::strict_order`]).
     Withdrawn,
 }
@@ -228,6 +240,13 @@ impl fmt::Display for Outcome {
             Outcome::Deadline => write!(f, "unknown: not answered before the deadline, read the log to see"),
             Outcome::Invalid => write!(f, "not taken: the node does not know the shard or the request"),
             Outcome::Stopping => write!(f, "not taken: the node is stopping"),
+            Outcome::Behind { last } => {
+                write!(f, "not taken: the stream has come to {last} already, and stamps grow along a stream")
+            }
+            Outcome::Unregistered => write!(f, "not taken: the stream is not registered, or has ended"),
+            Outcome::EpochClosed { open } => {
+                write!(f, "not taken: the epoch takes no records; the open one is {open}, or will be")
+            }
             Outcome::Withdrawn => write!(f, "not sent: an earlier submit failed"),
         }
     }

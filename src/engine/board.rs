@@ -5,16 +5,18 @@
 //!
 //! A watermark is made of cells that were written at different times, so the order matters: the registrar's lane makes a
 //! registration visible before the registrar's own position moves beyond it, and a reader reads that position first. What it
-//! reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen.
+//! reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen. A cell tells
+//! where the stream stands in the open epoch; one that speaks of a later epoch than the reader knows sends it back to the start.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 
 use super::fold::{self, Position, Standing};
-use super::{REGISTRAR, Stamp};
-use crate::types::{Epoch, ShardId, Timestamp};
+use super::REGISTRAR;
+use crate::types::{Epoch, ShardId, Stamp, Timestamp};
 
 /// See the module.
 #[derive(Debug)]
@@ -77,10 +79,15 @@ impl Board {
         }
     }
 
+    /// How many streams there can be.
+    pub fn shards(&self) -> u32 {
+        self.streams.len() as u32
+    }
+
     /// The stream's lane: how far the stream has come.
     pub fn publish(&self, stream: ShardId, position: &Position) {
         let closed = position.closed_through().map_or(0, |epoch| epoch.0 + 1);
-        self.of(stream).position.store(position.stands_at(), closed);
+        self.of(stream).position.store(position.stands_at(self.open_epoch()), closed);
     }
 
     /// The registrar's lane: a stream is registered. Before the registrar's position is published.
@@ -107,52 +114,51 @@ impl Board {
     }
 
     /// Up to where everything is committed in every registered stream: the scalar form. Of two calls, one after the other,
-    /// the second may tell less only if they are made of cells read by different threads; whoever publishes it keeps the
-    /// largest.
+    /// the second may tell less if a lane has not published yet where its streams stand in an epoch that has just begun;
+    /// whoever keeps it keeps the largest.
     pub fn watermark(&self) -> Stamp {
-        let (open, registrar) = self.begin();
-        fold::watermark(self.standings(open, registrar))
+        self.read(|_, standings| fold::watermark(standings.map(|(_, standing)| standing)))
     }
 
-    /// How far each registered stream has come: the vector form.
-    pub fn vector(&self) -> impl Iterator<Item = (ShardId, Stamp)> + '_ {
-        let (open, registrar) = self.begin();
-        self.registered(open, registrar).map(|(stream, standing)| (stream, standing.at))
+    /// How far each registered stream has come, ascending: the vector form. Its minimum is the watermark.
+    pub fn vector(&self) -> Vec<(ShardId, Stamp)> {
+        self.read(|_, standings| standings.map(|(stream, standing)| (stream, standing.at)).collect())
     }
 
     /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is.
     pub fn closing(&self) -> Option<Epoch> {
-        let (open, registrar) = self.begin();
-        self.standings(open, registrar).any(|standing| standing.closed).then_some(open)
+        self.read(|open, standings| {
+            let mut standings = standings;
+            Iterator::any(&mut standings, |(_, standing)| standing.closed).then_some(open)
+        })
     }
 
     /// The open epoch and the last timestamp of it that lives, when every registered stream has ended it.
     pub fn settled(&self) -> Option<(Epoch, Timestamp)> {
-        let (open, registrar) = self.begin();
-        Some((open, fold::last_that_lives(open, self.standings(open, registrar))?))
-    }
-
-    /// What must be read before everything else: see the module.
-    fn begin(&self) -> (Epoch, (Stamp, Flag)) {
-        let registrar = self.of(REGISTRAR).position.load();
-        (self.open_epoch(), registrar)
-    }
-
-    fn standings(&self, open: Epoch, registrar: (Stamp, Flag)) -> impl Iterator<Item = Standing> + '_ {
-        self.registered(open, registrar).map(|(_, standing)| standing)
-    }
-
-    fn registered(
-        &self,
-        open: Epoch,
-        registrar: (Stamp, Flag),
-    ) -> impl Iterator<Item = (ShardId, Standing)> + '_ {
-        (0..).map(ShardId).zip(&self.streams).filter_map(move |(stream, cells)| {
-            let (floor, 1) = cells.floor.load() else { return None };
-            let (at, closed) = if stream == REGISTRAR { registrar } else { cells.position.load() };
-            let at = at.max(floor).max(Stamp::begin_of(open));
-            Some((stream, Standing { at, closed: closed > open.0 }))
+        self.read(|open, standings| {
+            Some((open, fold::last_that_lives(open, standings.map(|(_, standing)| standing))?))
         })
+    }
+
+    /// Makes something of the registered streams: see the module for the order.
+    fn read<T>(&self, make: impl Fn(Epoch, &mut dyn Iterator<Item = (ShardId, Standing)>) -> T) -> T {
+        loop {
+            let registrar = self.of(REGISTRAR).position.load();
+            let open = self.open_epoch();
+            let mut is_stale = false;
+            let mut standings = (0..).map(ShardId).zip(&self.streams).filter_map(|(stream, cells)| {
+                let (floor, 1) = cells.floor.load() else { return None };
+                let (at, closed) = if stream == REGISTRAR { registrar } else { cells.position.load() };
+                is_stale |= at.epoch > open && at != Stamp::NEVER;
+                let at = at.max(floor).max(Stamp::begin_of(open));
+                Some((stream, Standing { at, closed: closed > open.0 }))
+            });
+            let made = make(open, &mut standings);
+            if !is_stale {
+                return made;
+            }
+            core::hint::spin_loop();
+        }
     }
 
     fn of(&self, stream: ShardId) -> &Stream {

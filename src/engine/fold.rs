@@ -1,24 +1,29 @@
 //! Where streams stand, who is registered, and what follows from it: folds over committed marks.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 
-use super::{Mark, REGISTRAR, Stamp};
-use crate::types::{Epoch, ShardId, Timestamp};
+use super::{Mark, REGISTRAR};
+use crate::types::{Epoch, ShardId, Stamp, Timestamp};
 
 /// How far one stream has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     last: Stamp,
     open: bool,
     ended: bool,
-    closed: Option<Closed>,
+    /// The last epoch that it has ended.
+    closed_through: Option<Epoch>,
+    /// Where it stood at the ends of epochs that the registrar is not known to have closed. A stream may be read far into
+    /// later epochs while the registrar's log is read behind: of the open epoch it counts where it stood there, not where it
+    /// stands now.
+    ends: VecDeque<End>,
 }
 
-/// A stream that has ended an epoch.
+/// Where a stream stood at the end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Closed {
+struct End {
     epoch: Epoch,
-    complete: bool,
+    at: Stamp,
 }
 
 impl Position {
@@ -32,12 +37,7 @@ impl Position {
                 self.last = self.last.max(floor);
             }
             Mark::EndOfStream => self.ended = true,
-            Mark::EndOfEpoch { epoch, complete } => {
-                // The first mark of an epoch counts: what others have concluded from it stands.
-                if self.closed.is_none_or(|closed| closed.epoch < epoch) {
-                    self.closed = Some(Closed { epoch, complete });
-                }
-            }
+            Mark::EndOfEpoch { epoch, complete } => self.end(epoch, complete),
             Mark::Register { .. } | Mark::EpochClosed { .. } => {}
         }
         true
@@ -49,6 +49,23 @@ impl Position {
             self.last = stamp;
         }
         counts
+    }
+
+    /// The first mark of an epoch counts: what others have concluded from it stands.
+    fn end(&mut self, epoch: Epoch, complete: bool) {
+        if self.closed_through.is_none_or(|closed| closed < epoch) {
+            let at = if complete { Stamp::end_of(epoch) } else { self.last.max(Stamp::begin_of(epoch)) };
+            self.ends.push_back(End { epoch, at });
+            self.closed_through = Some(epoch);
+        }
+    }
+
+    /// The registrar is known to have closed all epochs before this one: where the stream stood at their ends is of no use
+    /// any more.
+    pub fn forget_before(&mut self, open: Epoch) {
+        while self.ends.front().is_some_and(|end| end.epoch < open) {
+            self.ends.pop_front();
+        }
     }
 
     /// The last stamp of the stream.
@@ -68,20 +85,19 @@ impl Position {
 
     /// Whether nothing of this epoch will follow.
     pub fn has_closed(&self, epoch: Epoch) -> bool {
-        self.ended || self.closed.is_some_and(|closed| closed.epoch >= epoch)
+        self.closed_through().is_some_and(|closed| closed >= epoch)
     }
 
     /// The last epoch that it has ended, if any; of a stream that has ended for good, the last of all.
     pub fn closed_through(&self) -> Option<Epoch> {
-        if self.ended { Some(Epoch(u32::MAX - 1)) } else { self.closed.map(|closed| closed.epoch) }
+        if self.ended { Some(Epoch(u32::MAX - 1)) } else { self.closed_through }
     }
 
-    /// The stamp up to which the stream is known: nothing at or before it will follow.
-    pub fn stands_at(&self) -> Stamp {
-        match self.closed {
-            _ if self.ended => Stamp::NEVER,
-            Some(Closed { epoch, complete: true }) => self.last.max(Stamp::end_of(epoch)),
-            Some(Closed { epoch, complete: false }) => self.last.max(Stamp::begin_of(epoch)),
+    /// The stamp up to which the stream is known, as long as `open` is the open epoch: nothing at or before it will follow.
+    pub fn stands_at(&self, open: Epoch) -> Stamp {
+        match self.ends.iter().find(|end| end.epoch >= open) {
+            Some(end) => end.at,
+            None if self.ended => Stamp::NEVER,
             None => self.last,
         }
     }
@@ -101,7 +117,7 @@ impl Registry {
     pub fn take(&mut self, mark: &Mark, registrar: &Position) {
         match *mark {
             Mark::Register { stream } => {
-                let floor = registrar.stands_at().max(Stamp::begin_of(self.open));
+                let floor = registrar.stands_at(self.open).max(Stamp::begin_of(self.open));
                 self.floors.entry(stream).or_insert(floor);
             }
             Mark::EpochClosed { epoch, last } if epoch == self.open => {
@@ -147,7 +163,7 @@ impl Standing {
     /// Of a stream with this floor, in this open epoch.
     pub fn of(position: &Position, floor: Stamp, open: Epoch) -> Standing {
         Standing {
-            at: position.stands_at().max(floor).max(Stamp::begin_of(open)),
+            at: position.stands_at(open).max(floor).max(Stamp::begin_of(open)),
             closed: position.has_closed(open),
         }
     }
@@ -189,6 +205,15 @@ pub enum Fate {
     Undecided,
 }
 
+/// Of a stream of which nothing was read yet.
+static NOWHERE: Position = Position {
+    last: Stamp::ZERO,
+    open: false,
+    ended: false,
+    closed_through: None,
+    ends: VecDeque::new(),
+};
+
 /// All streams together, as one replica sees them that reads their committed logs.
 #[derive(Clone, Debug, Default)]
 pub struct Fold {
@@ -202,11 +227,15 @@ impl Fold {
     /// Takes in the next committed mark of a stream; whether it counts, see [`Position::take`].
     pub fn take(&mut self, stream: ShardId, mark: &Mark) -> bool {
         let position = self.positions.entry(stream).or_default();
-        let was_at = position.stands_at();
+        let was_at = position.stands_at(self.registry.open_epoch());
         if stream == REGISTRAR {
             self.registry.take(mark, position);
         }
         let counts = position.take(mark);
+        if matches!(mark, Mark::EpochClosed { .. }) {
+            let open = self.registry.open_epoch();
+            self.positions.values_mut().for_each(|position| position.forget_before(open));
+        }
         if matches!(mark, Mark::Data(_)) && was_at > self.watermark {
             // It was not the one that holds the others back.
             return counts;
@@ -226,8 +255,8 @@ impl Fold {
     pub fn standings(&self) -> impl Iterator<Item = Standing> + '_ {
         let open = self.registry.open_epoch();
         self.registry.floors.iter().map(move |(stream, &floor)| {
-            let position = self.positions.get(stream).copied().unwrap_or_default();
-            Standing::of(&position, floor, open)
+            let position = self.positions.get(stream).unwrap_or(&NOWHERE);
+            Standing::of(position, floor, open)
         })
     }
 
@@ -242,8 +271,8 @@ impl Fold {
     }
 
     /// How far one stream has come.
-    pub fn position(&self, stream: ShardId) -> Position {
-        self.positions.get(&stream).copied().unwrap_or_default()
+    pub fn position(&self, stream: ShardId) -> &Position {
+        self.positions.get(&stream).unwrap_or(&NOWHERE)
     }
 
     /// What is to become of an entry that counts.

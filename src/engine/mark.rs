@@ -12,10 +12,9 @@
 //! ```
 //! A mark has no payload.
 
-use super::Stamp;
 use crate::limits::SHARDS_MAX;
 use crate::log::record::{FLAG_MORE, Header, Kind, Malformed};
-use crate::types::{Epoch, ShardId, Timestamp};
+use crate::types::{Epoch, ShardId, Stamp, Timestamp};
 
 /// What one committed entry means for the engine's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a transaction engine needs on top of a log: up to which stamp everything is safe, which entries of an epoch that was
 //! cut short live and which are dead, and a place for what may not be replayed yet.
 //!
-//! An engine's worker threads each have a *stream*: the log of one shard. Every record of a stream carries a [`Stamp`], the
+//! An engine's worker threads each have a *stream*: the log of one shard. Every record of a stream carries a [`Stamp`](crate::types::Stamp), the
 //! engine's epoch and commit timestamp, and stamps grow strictly along a stream. A transaction that reads what others wrote
 //! may be told to its client, and replayed by a follower, only when everything up to its stamp is committed in *every*
 //! stream: when the **watermark** covers it.
@@ -42,55 +42,10 @@ pub mod replay;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
-
-use crate::types::{Epoch, ShardId, Timestamp};
+use crate::types::ShardId;
 
 pub use self::fold::{Fate, Fold, Position};
 pub use self::mark::Mark;
 
 /// The stream in whose log registrations and the ends of epochs are written.
 pub const REGISTRAR: ShardId = ShardId(0);
-
-/// A point in an engine's time: its epoch, and in it the commit timestamp.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stamp {
-    /// First, so that the order is that of the engine's time.
-    pub epoch: Epoch,
-    /// 1 to `u64::MAX - 1` in a record; 0 is the epoch's beginning, and a record that carries it has no stamp.
-    pub timestamp: Timestamp,
-}
-
-impl Stamp {
-    /// Before everything.
-    pub const ZERO: Stamp = Stamp { epoch: Epoch(0), timestamp: Timestamp(0) };
-
-    /// After everything: where a stream stands that has ended.
-    pub const NEVER: Stamp = Stamp { epoch: Epoch(u32::MAX), timestamp: Timestamp(u64::MAX) };
-
-    /// Both numbers.
-    pub const fn new(epoch: Epoch, timestamp: Timestamp) -> Stamp {
-        Stamp { epoch, timestamp }
-    }
-
-    /// Before everything of this epoch, and after everything of those before it.
-    pub const fn begin_of(epoch: Epoch) -> Stamp {
-        Stamp { epoch, timestamp: Timestamp(0) }
-    }
-
-    /// After everything of this epoch.
-    pub const fn end_of(epoch: Epoch) -> Stamp {
-        Stamp { epoch, timestamp: Timestamp(u64::MAX) }
-    }
-
-    /// Whether a record may carry it: neither of the two ends of an epoch, nor the epoch of what has ended.
-    pub fn is_submittable(self) -> bool {
-        (1..u64::MAX).contains(&self.timestamp.0) && self.epoch.0 < u32::MAX
-    }
-}
-
-impl fmt::Display for Stamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.epoch, self.timestamp)
-    }
-}

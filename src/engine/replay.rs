@@ -14,8 +14,8 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 
-use super::{Fate, Fold, Mark, Stamp};
-use crate::types::ShardId;
+use super::{Fate, Fold, Mark};
+use crate::types::{ShardId, Stamp};
 
 /// An entry whose stream's queue is full; nothing of it was taken. Drain and give it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +58,10 @@ impl Replay {
             self.fold.take(stream, mark);
             return Ok(());
         };
-        let queue = self.queues.entry(stream).or_default();
-        if !queue.entries.is_empty() && queue.bytes + payload.len() > self.bytes_max {
+        if !self.has_room(stream, payload.len()) {
             return Err(Full);
         }
+        let queue = self.queues.entry(stream).or_default();
         if self.fold.take(stream, mark) {
             queue.bytes += payload.len();
             queue.entries.push_back((stamp, payload.into()));
@@ -69,6 +69,12 @@ impl Replay {
             self.counters.dead += 1;
         }
         Ok(())
+    }
+
+    /// Whether a record of so many bytes would be taken.
+    pub fn has_room(&self, stream: ShardId, len_bytes: usize) -> bool {
+        let queue = self.queues.get(&stream);
+        queue.is_none_or(|queue| queue.entries.is_empty() || queue.bytes + len_bytes <= self.bytes_max)
     }
 
     /// Gives to `replay` what may be replayed by now, each stream in the order of its log, and returns how many entries that

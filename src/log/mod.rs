@@ -453,6 +453,21 @@ impl<D: Disk> Log<D> {
         self.each_piece(shard, from, count, |piece| pieces.push(piece));
     }
 
+    /// The headers of `count` entries from `from` on, of which [`Log::span`] has said in this turn that they can be read.
+    ///
+    /// # Panics
+    /// If they cannot.
+    pub fn each_header(&self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&record::Header)) {
+        self.each_piece(shard, from, count, |piece| {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let (header, span_bytes) = record::peek(rest).expect("what is in memory was checked");
+                give(&header);
+                rest = &rest[span_bytes..];
+            }
+        });
+    }
+
     /// How many bytes that are.
     ///
     /// # Panics

@@ -34,6 +34,10 @@
 //! spin_us = "auto"             # or 0..=1000000: how long an idle lane polls before it blocks
 //! busy_poll = false            # never block
 //!
+//! [engine]
+//! streams = false              # shards are an engine's streams, with stamps and a watermark; the same on every node
+//! epoch_grace_ms = 100         # 0..=60000: how long the engine is given to end an epoch that is cut short elsewhere
+//!
 //! [udp]
 //! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
 //!
@@ -54,6 +58,7 @@
 
 mod cpu;
 pub mod dpdk;
+mod engine;
 mod links;
 mod log;
 mod rdma;
@@ -73,6 +78,7 @@ use crate::limits::{CHUNK_BYTES, LANES_MAX, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
 
 pub use self::cpu::{Cpu, Spin};
+pub use self::engine::Engine;
 pub use self::links::{LinkKind, Udp};
 pub use self::log::{Devices, Log};
 pub use self::rdma::Rdma;
@@ -110,6 +116,9 @@ pub struct Config {
     /// Where and how lanes run.
     #[serde(default)]
     pub cpu: Cpu,
+    /// What it does for a transaction engine.
+    #[serde(default)]
+    pub engine: Engine,
     /// The link over UDP.
     #[serde(default)]
     pub udp: Udp,
@@ -179,6 +188,7 @@ impl Config {
             raft: Raft::default(),
             log: Log::default(),
             cpu: Cpu::default(),
+            engine: Engine::default(),
             udp: Udp::default(),
             rdma: Rdma::default(),
             memory: Memory::default(),
@@ -233,6 +243,7 @@ impl Config {
             self.rdma.to_toml(),
             self.memory.chunks
         );
+        text.push_str(&self.engine.to_toml());
         text.push_str(&self.dpdk.to_toml());
         text
     }
@@ -277,6 +288,7 @@ impl Config {
         links::check(&self.links)?;
         self.udp.check()?;
         self.cpu.check(self.lanes)?;
+        self.engine.check()?;
         self.rdma.check()?;
         self.dpdk.check(self)
     }

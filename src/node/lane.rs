@@ -15,6 +15,7 @@ use super::identity::DataDir;
 use super::links::{self, Links, Sockets};
 use super::report::{Lines, line};
 use super::{StartError, identity};
+use crate::engine::board::Board;
 use crate::io::DiskError;
 use crate::io::clock::LaneClock;
 use crate::io::disk;
@@ -45,6 +46,8 @@ pub(super) struct Seat {
     /// Looked at by every lane in every turn, so nothing that is written often may share its line.
     pub(super) stopping: Arc<CachePadded<AtomicBool>>,
     pub(super) reporter: Sender<Report>,
+    /// Where the engine's streams stand, if there is an engine.
+    pub(super) board: Option<Arc<Board>>,
 }
 
 /// Where a lane's log lies, and how many segments it may have.
@@ -142,6 +145,9 @@ impl Seat {
         let lines = Lines { node: self.config.node_id(), lane: self.lane, malformed: 0 };
         let mut lane: Lane<Production> =
             Lane::new(self.lane_options(), log, link, port, clock, reactor, lines);
+        if let Some(board) = &self.board {
+            lane.serve_engine(Arc::clone(board));
+        }
         let _ = self.reporter.send(Report::Ready(waker));
         let stopped = lane.run(|link| {
             let met = link.learned();
@@ -215,6 +221,7 @@ impl Seat {
                 Spin::Auto => SPIN_SHARED_CORE,
             },
             busy_poll: cpu.busy_poll,
+            epoch_grace: self.config.engine.epoch_grace(),
             shares_core: !own_core,
         }
     }

@@ -41,6 +41,7 @@ use self::devices::Claims;
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
 use self::links::Sockets;
+use crate::engine::board::Board;
 use crate::io::DiskError;
 use crate::io::reactor::Waker;
 use crate::types::{LaneId, NodeId, StoreId};
@@ -59,6 +60,7 @@ pub struct Node {
     lanes: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
     data_dir: DataDir,
+    board: Option<Arc<Board>>,
 }
 
 /// Stops a node from any thread. Cheap to clone.
@@ -182,6 +184,7 @@ impl Node {
         let data_dir = DataDir::open(&config)?;
         let devices = claims.ready(&config, data_dir.store)?;
 
+        let board = config.engine.streams.then(|| Arc::new(Board::new(config.shards)));
         let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
         let mut lanes = Vec::new();
@@ -194,6 +197,7 @@ impl Node {
                 peers: data_dir.peers.clone(),
                 stopping: Arc::clone(&stopping),
                 reporter: reporter.clone(),
+                board: board.clone(),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("lane-{lane}"))
@@ -203,7 +207,7 @@ impl Node {
         }
         drop(reporter);
         let mut node =
-            Node { stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) }, lanes, reports, data_dir };
+            Node { stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) }, lanes, reports, data_dir, board };
         node.await_lanes()?;
         Ok(node)
     }
@@ -238,6 +242,12 @@ impl Node {
     /// The life of this node's data directory.
     pub fn store(&self) -> StoreId {
         self.data_dir.store
+    }
+
+    /// Where the engine's streams stand on this node, the watermark among it; `None` without `engine.streams`. Reading it takes
+    /// no lock and no system call, from any thread.
+    pub fn board(&self) -> Option<Arc<Board>> {
+        self.board.clone()
     }
 
     /// Waits until the node has stopped: because it was asked to, or because a disk failed.

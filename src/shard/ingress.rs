@@ -13,10 +13,10 @@ use super::reads::WaitingRead;
 use super::{Groups, World};
 use crate::io::{ClientId, Flow, Port, PortEvent};
 use crate::limits::{SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX};
-use crate::log::record::{self, Kind};
+use crate::log::record::{self, FLAG_CONTINUES, Kind};
 use crate::log::{NewEntry, NoRoom};
 use crate::raft::{Input, Refused, Role};
-use crate::types::{Acks, EntryId, NodeId, Time};
+use crate::types::{Acks, EntryId, NodeId, Stamp, Time};
 use crate::wire::client::{Outcome, Reply, Request, ShardStatus, Submit};
 use crate::wire::{self};
 
@@ -140,7 +140,9 @@ impl<W: World> Groups<W> {
             Request::Read { request, shard, .. }
             | Request::Status { request, shard }
             | Request::Transfer { request, shard, .. }
-            | Request::ReadIndex { request, shard } => (*request, *shard),
+            | Request::ReadIndex { request, shard }
+            | Request::Stream { request, shard, .. }
+            | Request::Subscribe { request, shard } => (*request, *shard),
         };
         let Some(at) = self.position(shard) else {
             self.clients.answer(client, number, Outcome::Invalid);
@@ -161,6 +163,8 @@ impl<W: World> Groups<W> {
                 self.clients.answer(client, request, outcome);
             }
             Request::ReadIndex { request, .. } => self.ask_read_index(now, at, client, request),
+            Request::Stream { request, asked, .. } => self.take_stream_request(at, client, request, asked),
+            Request::Subscribe { request, .. } => self.subscribe(at, client, request),
         }
         Taken::Done
     }
@@ -223,6 +227,15 @@ impl<W: World> Groups<W> {
 
     /// Why a submit is not taken, apart from room in the log.
     pub(super) fn refusal(&self, at: usize, submit: &Submit<'_>) -> Option<Outcome> {
+        if let Some(refusal) = self.refusal_to_lay(at) {
+            return Some(refusal);
+        }
+        // Laid all the same, it would be refused by every follower, and with it all that comes after.
+        (record::payload_crc(submit.payload) != submit.payload_crc).then_some(Outcome::Invalid)
+    }
+
+    /// Why nothing new is laid for a client at all.
+    pub(super) fn refusal_to_lay(&self, at: usize) -> Option<Outcome> {
         let shard = &self.shards[at];
         if self.drain.has_begun() {
             Some(Outcome::Stopping)
@@ -230,9 +243,6 @@ impl<W: World> Groups<W> {
             Some(Outcome::NotLeader { leader: shard.raft.leader() })
         } else if shard.pending() >= SUBMITS_PENDING_MAX {
             Some(Outcome::Busy)
-        } else if record::payload_crc(submit.payload) != submit.payload_crc {
-            // Laid all the same, it would be refused by every follower, and with it all that comes after.
-            Some(Outcome::Invalid)
         } else {
             None
         }
@@ -240,6 +250,11 @@ impl<W: World> Groups<W> {
 
     /// Claims the next entry of the shard and lays it. There is room.
     pub(super) fn lay(&mut self, at: usize, entry: NewEntry, payload: &[u8]) -> Result<EntryId, Outcome> {
+        let stamp = Stamp::new(entry.epoch, entry.timestamp);
+        // The parts of a record share its stamp.
+        if entry.flags & FLAG_CONTINUES == 0 {
+            self.check_stamp(at, stamp)?;
+        }
         let shard = &mut self.shards[at];
         let id = shard.raft.propose().map_err(|refused| match refused {
             Refused::NotLeader { leader } => Outcome::NotLeader { leader },
@@ -247,6 +262,7 @@ impl<W: World> Groups<W> {
         })?;
         shard.touched = true;
         self.log.lay(NewEntry { id, ..entry }, payload);
+        self.claim_stamp(at, stamp);
         Ok(id)
     }
 

@@ -3,7 +3,7 @@
 //! Read [`turn`] first: it is the way that data takes, one step after another. The other files are those steps:
 //! `ingress` takes requests in, `parts` puts long records together, `peers` takes Raft messages in and carries out what the protocol
 //! wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what goes to each
-//! client, `reads` serves the committed log, `drain` stops in good order.
+//! client, `reads` serves the committed log, `streams` follows what an engine needs to know of it, `drain` stops in good order.
 //!
 //! The lane knows the world only through [`World`], so the simulator runs the very same code.
 
@@ -16,6 +16,7 @@ mod parts;
 mod peers;
 mod pending;
 mod reads;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod turn;
@@ -91,6 +92,8 @@ pub struct Options {
     pub spin: core::time::Duration,
     /// Never block.
     pub busy_poll: bool,
+    /// How long a stream's engine is given to end an epoch that is cut short elsewhere.
+    pub epoch_grace: core::time::Duration,
     /// Others run on this core: a lane that spins offers it to them between two turns.
     pub shares_core: bool,
 }
@@ -113,6 +116,8 @@ struct Shard {
     reads: Vec<WaitingRead>,
     /// Questions for an index to read at.
     asked_index: VecDeque<AskedIndex>,
+    /// What the log tells of the engine's stream.
+    stream: streams::Stream,
     /// Leaders that were elected here or learnt of.
     elections: u32,
     /// Something happened in this turn, so there may be something to replicate or to apply.
@@ -144,6 +149,7 @@ impl Shard {
             large: None,
             reads: Vec::new(),
             asked_index: VecDeque::new(),
+            stream: streams::Stream::default(),
             elections: 0,
             touched: true,
         }
@@ -165,6 +171,8 @@ struct Groups<W: World> {
     clients: clients::Clients,
     ingress: ingress::Ingress,
     drain: drain::Drain,
+    /// `None`: the cluster serves no engine.
+    streams: Option<streams::Streams>,
     /// Reused by every step.
     effects: Effects,
     /// Reused by every turn.

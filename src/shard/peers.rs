@@ -86,6 +86,7 @@ impl<W: World> Groups<W> {
     fn on_change(&mut self, now: Time, at: usize, change: Change) {
         let shard = &mut self.shards[at];
         self.observer.changed(shard.id, change);
+        shard.stream.changed(change.role, shard.raft.last().index);
         if change.leader.is_some() {
             shard.elections = shard.elections.saturating_add(1);
         }

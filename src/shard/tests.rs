@@ -163,6 +163,7 @@ impl Bench {
             seed: 1,
             spin: Duration::ZERO,
             busy_poll: true,
+            epoch_grace: Duration::from_millis(50),
             shares_core: false,
         };
         let (port, clock) = (MockPort::default(), MockClock::default());

@@ -5,6 +5,7 @@
 //! link.poll      frames from peers    → wire::decode → Input::Peer → records laid in the log as they came
 //! clock          due timers           → Input::Tick
 //! port.poll      requests of clients  → propose → records laid in the log
+//! streams        commit moved         → where the engine's streams stand, the watermark
 //! replicate      room at followers    → appends, by reference to what lies in the log
 //! link.send      one frame per peer, all shards coalesced
 //! log.submit     one write for all that this lane's shards laid in this turn, votes included
@@ -69,6 +70,11 @@ impl<W: World> Lane<W> {
         Lane { groups, link, port, clock, park, busy_at: now }
     }
 
+    /// The lane serves an engine: where its streams stand goes to this board, which all lanes of the node share.
+    pub fn serve_engine(&mut self, board: alloc::sync::Arc<crate::engine::board::Board>) {
+        self.groups.streams = Some(super::streams::Streams::new(board));
+    }
+
     /// Runs turns until the lane has drained or its disk has failed. `attend` is called once per turn, with the link:
     /// for what the lane's maker does on this thread. It says whether the lane is to drain.
     pub fn run(&mut self, mut attend: impl FnMut(&mut W::Link) -> bool) -> Stopped {
@@ -106,6 +112,7 @@ impl<W: World> Lane<W> {
         work += groups.take_requests(now, port);
         let drained = groups.drained(now);
 
+        groups.follow_streams(now);
         groups.replicate(now);
         groups.send_frames(link);
         groups.log.submit();
@@ -188,6 +195,7 @@ impl<W: World> Groups<W> {
             clients: super::clients::Clients::default(),
             ingress: super::ingress::Ingress::default(),
             drain: super::drain::Drain::default(),
+            streams: None,
             effects: crate::raft::Effects::default(),
             log_events: alloc::vec::Vec::with_capacity(64),
             next_tick: Time(0),
@@ -241,6 +249,7 @@ impl<W: World> Groups<W> {
 
     /// When the lane has something to do although nothing comes in. A step moves it, so it is never too late.
     fn next_wake(&self) -> Time {
-        self.next_tick.min(self.unknown_at).min(self.drain.next_wake())
+        let look = self.streams.as_ref().map_or(Time::NEVER, super::streams::Streams::next_wake);
+        self.next_tick.min(self.unknown_at).min(self.drain.next_wake()).min(look)
     }
 }

@@ -182,7 +182,8 @@ impl Clients {
                 request,
                 shard,
                 acks,
-                timestamp: Timestamp(serial << 8 | client as u64),
+                // Among an engine's streams a record without a stamp is nobody's transaction.
+                timestamp: Timestamp(if fabric.plan.engine { 0 } else { serial << 8 | client as u64 }),
                 epoch: Epoch(key as u32),
                 session: client as u64 + 1,
                 serial,
@@ -368,7 +369,8 @@ impl Clients {
             Reply::Outcome { request, .. }
             | Reply::Records { request, .. }
             | Reply::Status { request, .. }
-            | Reply::ReadIndex { request, .. } => request,
+            | Reply::ReadIndex { request, .. }
+            | Reply::Stream { request, .. } => request,
             Reply::Farewell => return self.on_farewell(fabric, client, connection),
         };
         let waiting =
@@ -435,7 +437,14 @@ impl Clients {
             (Outcome::Committed { id, .. }, _) => Told::Weakly(id),
             (Outcome::NotLeader { .. } | Outcome::Busy | Outcome::LogFull, _) => Told::Rejected,
             (Outcome::Unknown | Outcome::Stopping, _) => Told::Unknown,
-            (Outcome::Invalid | Outcome::Accepted, _) => {
+            (
+                Outcome::Invalid
+                | Outcome::Accepted
+                | Outcome::Behind { .. }
+                | Outcome::Unregistered
+                | Outcome::EpochClosed { .. },
+                _,
+            ) => {
                 return fabric.oracle.fail(format!("a good submit is answered with {outcome:?}"));
             }
         };

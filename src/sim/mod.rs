@@ -17,6 +17,7 @@ mod clients;
 mod clock;
 mod datagrams;
 mod disk;
+mod engine;
 mod fabric;
 mod faults;
 mod history;

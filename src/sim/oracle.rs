@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::io::ClientId;
 use crate::log::record::{FLAG_MORE, Header, Kind};
 use crate::raft::{Message, Role};
-use crate::types::{EntryId, Index, ShardId, Term};
+use crate::types::{EntryId, Index, ShardId, Stamp, Term};
 use crate::wire;
 use crate::wire::client::ShardStatus;
 
@@ -21,14 +21,21 @@ pub(super) struct Content {
     pub(super) session: u64,
     pub(super) serial: u64,
     pub(super) timestamp: u64,
+    pub(super) epoch: u32,
     pub(super) kind: u8,
     pub(super) flags: u8,
 }
 
 impl Content {
     pub(super) fn of(header: &Header) -> Content {
-        let Header { payload_crc, len_bytes, session, serial, timestamp, kind, flags, .. } = *header;
-        Content { payload_crc, len_bytes, session, serial, timestamp, kind, flags }
+        let Header { payload_crc, len_bytes, session, serial, timestamp, epoch, kind, flags, .. } = *header;
+        Content { payload_crc, len_bytes, session, serial, timestamp, epoch, kind, flags }
+    }
+
+    /// A header that tells the same.
+    pub(super) fn header(&self) -> Header {
+        let Content { payload_crc, len_bytes, session, serial, timestamp, epoch, kind, flags } = *self;
+        Header { payload_crc, len_bytes, session, serial, timestamp, epoch, kind, flags, ..Header::default() }
     }
 }
 
@@ -38,6 +45,8 @@ pub(super) struct Committed {
     pub(super) term: Term,
     /// The term of the node that first called it committed.
     in_term: Term,
+    /// The largest watermark that any node had told before.
+    pub(super) published: Stamp,
     pub(super) content: Option<Content>,
 }
 
@@ -111,6 +120,10 @@ pub struct Counts {
     pub repaired: u64,
     /// Sessions that came up again.
     pub sessions: u64,
+    /// Entries of engines that were replayed, in the runs that have an engine.
+    pub replayed: u64,
+    /// Epochs that were closed there.
+    pub epochs: u64,
 }
 
 /// The books.
@@ -123,6 +136,8 @@ pub(super) struct Oracle {
     pub(super) index_reads: Vec<IndexRead>,
     /// Per connection and shard: the last acknowledged request and where it is.
     in_order: BTreeMap<(ClientId, ShardId), (u64, Index)>,
+    /// The largest watermark that any node has told.
+    pub(super) published: Stamp,
     pub(super) counts: Counts,
     pub(super) violation: Option<String>,
 }
@@ -138,6 +153,7 @@ impl Oracle {
             submits: Vec::new(),
             index_reads: Vec::new(),
             in_order: BTreeMap::new(),
+            published: Stamp::ZERO,
             counts: Counts::default(),
             violation: None,
         }
@@ -291,7 +307,8 @@ impl Oracle {
         }
         if at == book.len() {
             let in_term = self.seen[node][shard.0 as usize].term;
-            book.push(Committed { term: id.term, in_term, content: None });
+            let published = self.published;
+            book.push(Committed { term: id.term, in_term, published, content: None });
             self.counts.commits += 1;
         }
         let entry = &mut book[at];

@@ -1,7 +1,7 @@
 //! One run from beginning to end: faults, then liveness, then peace, then the books are closed.
 
 use super::clients::Mode;
-use super::fabric::{Event, Trouble};
+use super::fabric::{Event, Fabric, Trouble};
 use super::history;
 use super::plan::{Fault, SECOND};
 use super::trace::Note;
@@ -33,6 +33,9 @@ impl World {
         if fabric.oracle.violation.is_none()
             && let Err(why) = history::check(&fabric.oracle)
         {
+            fabric.oracle.fail(why);
+        }
+        if let Err(why) = self.engine.check(fabric) {
             fabric.oracle.fail(why);
         }
     }
@@ -185,6 +188,7 @@ impl World {
     /// Nothing is wrong any more at all: every replica has everything and every request its answer.
     fn make_peace(&mut self) {
         self.clients.mode = Mode::Quiet;
+        self.engine.quiet = true;
         let all: Vec<usize> = (0..self.plan.nodes).collect();
         self.heal(&all);
         let now_ns = self.fabric.borrow().now_ns;
@@ -221,7 +225,27 @@ impl World {
                 }
             }
         }
+        self.streams_are_settled(&fabric)?;
         self.clients.unanswered().map_or(Ok(()), Err)
+    }
+
+    /// No epoch is coming to its end any more, and every node tells the same watermark.
+    fn streams_are_settled(&self, fabric: &Fabric) -> Result<(), String> {
+        let sound = |node: &usize| fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten;
+        let nodes = (0..self.plan.nodes).filter(sound);
+        let boards: Vec<_> =
+            nodes.filter_map(|node| Some((node + 1, self.boards[node].as_ref()?))).collect();
+        let Some((_, first)) = boards.first() else { return Ok(()) };
+        for (node, board) in &boards {
+            if let Some(epoch) = board.closing() {
+                return Err(format!("node {node}: epoch {epoch} does not come to its end"));
+            }
+            if board.watermark() != first.watermark() {
+                let (all, has) = (first.watermark(), board.watermark());
+                return Err(format!("node {node} tells the watermark {has}, others {all}"));
+            }
+        }
+        Ok(())
     }
 
     /// Reads every replica back to the last byte.

@@ -126,6 +126,8 @@ pub struct Plan {
     pub disk: DiskPlan,
     /// The clients.
     pub load: LoadPlan,
+    /// An engine's threads submit beside the clients.
+    pub engine: bool,
     /// Bits by [`Fault`].
     pub faults: u32,
     /// The mean time between two faults.
@@ -249,6 +251,7 @@ impl Plan {
             net: NetPlan::draw(random, election_ns),
             disk: DiskPlan::draw(random, nodes),
             load: LoadPlan::draw(random, election_ns),
+            engine: false,
             faults: draw_faults(random),
             fault_gap_ns: random.between(1, 12) * election_ns / 2,
             hunt_ppm: if random.chance(250_000) { random.between(100_000, 700_000) as u32 } else { 0 },
@@ -269,6 +272,7 @@ impl Plan {
             }
             plan.net.datagrams = Some(datagrams);
         }
+        plan.engine = bounds.graph.is_none() && Random::new(seed ^ 0x656e_6769).chance(300_000);
         plan.narrow(bounds);
         plan
     }

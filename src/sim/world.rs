@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::Clients;
 use super::clock::SimClock;
 use super::disk::SimDisk;
+use super::engine::Engine;
 use super::fabric::{Event, Fabric, Shared, Trouble};
 use super::net::{NetEvent, SimLink, node_id, node_of};
 use super::oracle::Content;
@@ -15,6 +17,7 @@ use super::plan::Plan;
 use super::port::SimPort;
 use super::random::mix;
 use super::trace::Note;
+use crate::engine::board::Board;
 use crate::io::Park;
 use crate::io::pool::Pool;
 use crate::log::{self, Log, OpenError};
@@ -95,6 +98,8 @@ pub(super) struct World {
     pub(super) plan: Rc<Plan>,
     pub(super) fabric: Shared,
     pub(super) clients: Clients,
+    pub(super) engine: Engine,
+    pub(super) boards: Vec<Option<Arc<Board>>>,
     pub(super) lanes: Vec<Option<Lane<SimWorld>>>,
     pools: Vec<Pool>,
 }
@@ -104,6 +109,7 @@ impl World {
         let plan = Rc::new(plan);
         let mut fabric = Fabric::new(plan.clone(), verbose);
         let clients = Clients::new(&mut fabric);
+        let engine = Engine::new(&mut fabric, clients.count() + 1);
         for (node, &at_ns) in plan.start_ns.iter().enumerate() {
             fabric.schedule(at_ns, Event::Start { node });
         }
@@ -114,7 +120,8 @@ impl World {
             pools.drain(..plan.nodes).collect()
         });
         let lanes = plan.start_ns.iter().map(|_| None).collect();
-        World { fabric: Rc::new(RefCell::new(fabric)), clients, lanes, pools, plan }
+        let boards = vec![None; plan.nodes];
+        World { fabric: Rc::new(RefCell::new(fabric)), clients, engine, boards, lanes, pools, plan }
     }
 
     /// Lets everything happen that happens up to `until_ns`, or until something is wrong, or `done` says so.
@@ -154,7 +161,7 @@ impl World {
             Event::Start { node } => self.start(node),
             event => {
                 let mut fabric = self.fabric.borrow_mut();
-                pass(&mut fabric, &mut self.clients, event);
+                pass(&mut fabric, &mut self.clients, &mut self.engine, event);
             }
         }
     }
@@ -202,6 +209,9 @@ impl World {
                 let content = lane.peek(shard, index).map(|header| Content::of(&header));
                 fabric.oracle.on_committed(node, shard, EntryId { term, index }, content);
             }
+        }
+        if let Some(board) = &self.boards[node] {
+            self.engine.observe(fabric, node, Some(board.watermark()));
         }
         if lane.waiting() > WAITING_MAX {
             fabric.oracle.fail(format!("node {} holds {} requests", node + 1, lane.waiting()));
@@ -285,10 +295,11 @@ impl World {
             seed: mix(plan.seed ^ (node as u64) << 40 ^ u64::from(life) << 8),
             spin: Duration::ZERO,
             busy_poll: false,
+            epoch_grace: Duration::from_nanos(plan.election_ns),
             shares_core: false,
         };
         let fabric = || self.fabric.clone();
-        let lane = Lane::new(
+        let mut lane = Lane::new(
             options,
             opened,
             SimLink::new(fabric(), node),
@@ -298,6 +309,12 @@ impl World {
             SimObserver { fabric: fabric(), node },
         );
         let fabric = &mut *self.fabric.borrow_mut();
+        if plan.engine {
+            let board = Arc::new(Board::new(plan.shards));
+            lane.serve_engine(Arc::clone(&board));
+            self.boards[node] = Some(board);
+            self.engine.observe(fabric, node, None);
+        }
         for shard in (0..plan.shards).map(ShardId) {
             let status = lane.status(shard).expect("the shard lives in the lane");
             fabric.oracle.on_started(node, &status, |index| lane.term_at(shard, index));
@@ -319,7 +336,7 @@ impl Drop for World {
 }
 
 /// What reaches a node or a client.
-fn pass(fabric: &mut Fabric, clients: &mut Clients, event: Event) {
+fn pass(fabric: &mut Fabric, clients: &mut Clients, engine: &mut Engine, event: Event) {
     match event {
         Event::Net { to, event } => {
             if let NetEvent::Frame { from, .. } | NetEvent::Datagram { from, .. } = &event {
@@ -341,8 +358,14 @@ fn pass(fabric: &mut Fabric, clients: &mut Clients, event: Event) {
                 fabric.wake(node, fabric.now_ns);
             }
         }
-        Event::ToClient { client, event } => clients.on_input(fabric, client, event),
-        Event::Client { client } => clients.on_due(fabric, client),
+        Event::ToClient { client, event } => match engine.thread_of(client) {
+            Some(thread) => engine.on_input(fabric, thread, event),
+            None => clients.on_input(fabric, client, event),
+        },
+        Event::Client { client } => match engine.thread_of(client) {
+            Some(thread) => engine.on_due(fabric, thread),
+            None => clients.on_due(fabric, client),
+        },
         Event::Recover { node, what } => fabric.recover(node, what),
         Event::Wake { .. } | Event::Fault | Event::Hunt { .. } | Event::Start { .. } => {
             unreachable!("these are the world's own")

@@ -2,44 +2,50 @@
 //! as many as fit.
 //!
 //! ```text
-//! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer, 5 read index
-//!          1 flag         u8   1: acks: 0 none, 1 leader, 2 quorum; 2: wait; else 0
+//! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer, 5 read index, 6 stream, 7 subscribe
+//!          1 flag         u8   1: acks: 0 none, 1 leader, 2 quorum; 2: wait;
+//!                              6: 1 register, 2 advance, 3 end of stream, 4 end of epoch; else 0
 //!          2 reserved     u16  0
 //!          4 shard        u32
 //!          8 request      u64
-//!         16 place        u64  1: timestamp; 2: from
+//!         16 place        u64  1, advance: timestamp; 2: from
 //!         24 session      u64  1
 //!         32 serial       u64  1
-//!         40 number       u32  1: epoch; 2: bytes_max; 4: the node to lead
+//!         40 number       u32  1, advance, end of epoch: epoch; 2: bytes_max; 4: the node to lead; register: the stream
 //!         44 payload_crc  u32  1: CRC32C of the bytes in the body
 //!         48 more_bytes   u32  1: of the same record, still to come
 //!         52 body_bytes   u32  1: of the payload, in the body
 //!         56 reserved     u64  0
 //!
-//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index, 5 farewell
+//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index, 5 farewell, 6 stream
 //!          1 code         u8   1: 1 committed, 2 not leader, 3 busy, 4 log full, 5 unknown, 6 invalid, 7 stopping,
-//!                              8 accepted; 3: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
+//!                              8 accepted, 9 behind, 10 unregistered, 11 epoch closed;
+//!                              3, 6: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
 //!          2 reserved     u16  0
-//!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections
+//!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections; behind: the epoch;
+//!                              epoch closed, 6: the open epoch
 //!          8 request      u64  5: 0
-//!         16 term         u64  committed: the entry's; 3: the node's
-//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at
-//!         32 stamp        u64  committed: the timestamp; 3: the last entry's term
-//!         40 commit       u64  2, 3
-//!         48 durable      u64  3
-//!         56 shard        u32  3
-//!         60 leader       u32  not leader, 3: who leads; 0: nobody known
+//!         16 term         u64  committed: the entry's; 3, 6: the node's
+//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at; 6: 1 if the open epoch ends
+//!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's timestamp
+//!         40 commit       u64  2, 3; 6: the watermark's epoch
+//!         48 durable      u64  3; 6: up to which timestamp of the open epoch the stream stands
+//!         56 shard        u32  3, 6
+//!         60 leader       u32  not leader, 3, 6: who leads; 0: nobody known
 //! ```
 //! What a kind does not use is zero; the parts of the body add up to it exactly. A submit's `payload_crc` is carried,
 //! not checked here: the shard's ingress checks it when it takes the record, so that each byte is summed once.
 
+mod stream;
+
 use bytemuck::{Pod, Zeroable};
 
+pub use self::stream::{StreamRequest, StreamStatus};
 use super::Malformed;
 use super::frame::{self, Kind, check_place};
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, FRAME_BYTES_MAX, RECORD_ALIGN_BYTES, RECORD_BYTES_MAX};
 use crate::raft::Role;
-use crate::types::{Acks, EntryId, Epoch, Index, NodeId, ShardId, Term, Timestamp};
+use crate::types::{Acks, EntryId, Epoch, Index, NodeId, ShardId, Stamp, Term, Timestamp};
 
 /// A record, or a part of one that is longer than an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,22 @@ pub enum Request<'a> {
         /// Of which shard.
         shard: ShardId,
     },
+    /// Of an engine's stream something is to be written down: answered when that is committed.
+    Stream {
+        /// Names it in the answer.
+        request: u64,
+        /// Which; a registration goes to the registrar's.
+        shard: ShardId,
+        /// What.
+        asked: StreamRequest,
+    },
+    /// Tell how this stream is, and tell again whenever that changes.
+    Subscribe {
+        /// Names it in the answers.
+        request: u64,
+        /// Which.
+        shard: ShardId,
+    },
 }
 
 /// How a submit, or a request that cannot be answered otherwise, ended.
@@ -136,6 +158,18 @@ pub enum Outcome {
     Stopping,
     /// A transfer has begun.
     Accepted,
+    /// Not taken: the stream has come to this stamp already, and stamps grow along a stream.
+    Behind {
+        /// To which.
+        last: Stamp,
+    },
+    /// Not taken: no such stream is registered, as far as this node knows yet.
+    Unregistered,
+    /// Not taken: the stamp's epoch takes no records.
+    EpochClosed {
+        /// The one that does, or will when the end of the one before it is settled.
+        open: Epoch,
+    },
 }
 
 /// One shard on one node.
@@ -194,6 +228,13 @@ pub enum Reply<'a> {
         /// All that was acknowledged before the question is at or before this index.
         index: Index,
     },
+    /// How a stream is, to who has subscribed.
+    Stream {
+        /// What is answered.
+        request: u64,
+        /// How it is.
+        status: StreamStatus,
+    },
     /// The node stops, and this is the last that it says on the connection. What the client has sent here and was not
     /// answered before this was not taken, nor will anything be that comes after it.
     Farewell,
@@ -239,12 +280,15 @@ const READ: u8 = 2;
 const STATUS: u8 = 3;
 const TRANSFER: u8 = 4;
 const READ_INDEX: u8 = 5;
+const STREAM: u8 = 6;
+const SUBSCRIBE: u8 = 7;
 
 const OUTCOME: u8 = 1;
 const RECORDS: u8 = 2;
 const SHARD_STATUS: u8 = 3;
 const CONFIRMED: u8 = 4;
 const FAREWELL: u8 = 5;
+const STREAM_STATUS: u8 = 6;
 
 impl Request<'_> {
     /// The row that says it; its payload is the row's body.
@@ -279,6 +323,12 @@ impl Request<'_> {
             }
             Request::ReadIndex { request, shard } => {
                 RequestRow { kind: READ_INDEX, shard: shard.0, request, ..RequestRow::default() }
+            }
+            Request::Stream { request, shard, asked } => {
+                RequestRow { kind: STREAM, shard: shard.0, request, ..asked.row() }
+            }
+            Request::Subscribe { request, shard } => {
+                RequestRow { kind: SUBSCRIBE, shard: shard.0, request, ..RequestRow::default() }
             }
         }
     }
@@ -375,6 +425,8 @@ fn read_request<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Request<'a>
         STATUS => Request::Status { request, shard },
         TRANSFER => Request::Transfer { request, shard, to: node(row.number).ok_or(Malformed::Field("to"))? },
         READ_INDEX => Request::ReadIndex { request, shard },
+        STREAM => Request::Stream { request, shard, asked: StreamRequest::read(&row)? },
+        SUBSCRIBE => Request::Subscribe { request, shard },
         _ => return Err(Malformed::Field("request kind")),
     };
     // What the kind does not use must be zero, and so a second writing gives the same bytes.
@@ -415,6 +467,7 @@ impl Reply<'_> {
             Reply::ReadIndex { request, index } => {
                 ReplyRow { kind: CONFIRMED, request, index: index.0, ..ReplyRow::default() }
             }
+            Reply::Stream { request, status } => ReplyRow { kind: STREAM_STATUS, request, ..status.row() },
             Reply::Farewell => ReplyRow { kind: FAREWELL, ..ReplyRow::default() },
         }
     }
@@ -434,6 +487,11 @@ impl Outcome {
             Outcome::Invalid => ReplyRow { code: 6, ..row },
             Outcome::Stopping => ReplyRow { code: 7, ..row },
             Outcome::Accepted => ReplyRow { code: 8, ..row },
+            Outcome::Behind { last } => {
+                ReplyRow { code: 9, stamp: last.timestamp.0, extent: last.epoch.0, ..row }
+            }
+            Outcome::Unregistered => ReplyRow { code: 10, ..row },
+            Outcome::EpochClosed { open } => ReplyRow { code: 11, extent: open.0, ..row },
         }
     }
 
@@ -447,6 +505,9 @@ impl Outcome {
             6 => Outcome::Invalid,
             7 => Outcome::Stopping,
             8 => Outcome::Accepted,
+            9 => Outcome::Behind { last: Stamp::new(Epoch(row.extent), Timestamp(row.stamp)) },
+            10 => Outcome::Unregistered,
+            11 => Outcome::EpochClosed { open: Epoch(row.extent) },
             _ => return Err(Malformed::Field("outcome")),
         })
     }
@@ -455,12 +516,7 @@ impl Outcome {
 impl ShardStatus {
     fn row(&self) -> ReplyRow {
         ReplyRow {
-            code: match self.role {
-                Role::Follower => 0,
-                Role::PreCandidate => 1,
-                Role::Candidate => 2,
-                Role::Leader => 3,
-            },
+            code: role_code(self.role),
             extent: self.elections,
             term: self.term.0,
             index: self.last.index.0,
@@ -474,16 +530,9 @@ impl ShardStatus {
     }
 
     fn read(row: &ReplyRow) -> Result<ShardStatus, Malformed> {
-        let role = match row.code {
-            0 => Role::Follower,
-            1 => Role::PreCandidate,
-            2 => Role::Candidate,
-            3 => Role::Leader,
-            _ => return Err(Malformed::Field("role")),
-        };
         Ok(ShardStatus {
             shard: frame::check_shard(row.shard)?,
-            role,
+            role: role_of(row.code)?,
             term: Term(check_place("term", row.term)?),
             leader: node(row.leader),
             last: entry(row.stamp, row.index)?,
@@ -492,6 +541,25 @@ impl ShardStatus {
             elections: row.extent,
         })
     }
+}
+
+fn role_code(role: Role) -> u8 {
+    match role {
+        Role::Follower => 0,
+        Role::PreCandidate => 1,
+        Role::Candidate => 2,
+        Role::Leader => 3,
+    }
+}
+
+fn role_of(code: u8) -> Result<Role, Malformed> {
+    Ok(match code {
+        0 => Role::Follower,
+        1 => Role::PreCandidate,
+        2 => Role::Candidate,
+        3 => Role::Leader,
+        _ => return Err(Malformed::Field("role")),
+    })
 }
 
 fn entry(term: u64, index: u64) -> Result<EntryId, Malformed> {
@@ -518,6 +586,7 @@ fn read_reply<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Reply<'a>, Ma
             Reply::Records { request, next, commit, records: frame::cut(body, row.extent)? }
         }
         SHARD_STATUS => Reply::Status { request, status: ShardStatus::read(&row)? },
+        STREAM_STATUS => Reply::Stream { request, status: StreamStatus::read(&row)? },
         CONFIRMED => Reply::ReadIndex { request, index: Index(check_place("index", row.index)?) },
         FAREWELL => Reply::Farewell,
         _ => return Err(Malformed::Field("reply kind")),

@@ -4,7 +4,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::aside::Aside;
-use super::client::{Outcome, Reply, Request, ShardStatus, Submit, replies, requests};
+use super::client::{
+    Outcome, Reply, Request, ShardStatus, StreamRequest, StreamStatus, Submit, replies, requests,
+};
 use super::frame::{Builder, Kind, announced_bytes, open};
 use super::hello::{Greeting, Hello, Refusal, Welcome};
 use super::{Malformed, peer};
@@ -90,7 +92,16 @@ fn sample_requests() -> Vec<Request<'static>> {
         Request::Read { request: 3, shard: ShardId(1), from: Index(0), bytes_max: 0, wait: false },
         Request::Status { request: u64::MAX, shard: ShardId(SHARDS_MAX - 1) },
         Request::Transfer { request: 4, shard: ShardId(0), to: NodeId(3) },
+        stream(StreamRequest::Register(ShardId(SHARDS_MAX - 1))),
+        stream(StreamRequest::Advance(Stamp::new(Epoch(u32::MAX), Timestamp(u64::MAX)))),
+        stream(StreamRequest::EndOfStream),
+        stream(StreamRequest::EndOfEpoch(Epoch(4))),
+        Request::Subscribe { request: 6, shard: ShardId(2) },
     ]
+}
+
+fn stream(asked: StreamRequest) -> Request<'static> {
+    Request::Stream { request: 5, shard: ShardId(0), asked }
 }
 
 fn request_frame() -> Vec<u8> {
@@ -112,6 +123,9 @@ fn sample_replies() -> Vec<Reply<'static>> {
         Outcome::Invalid,
         Outcome::Stopping,
         Outcome::Accepted,
+        Outcome::Behind { last: Stamp::new(Epoch(u32::MAX), Timestamp(4)) },
+        Outcome::Unregistered,
+        Outcome::EpochClosed { open: Epoch(7) },
     ];
     let mut list: Vec<_> =
         (0..).zip(outcomes).map(|(request, outcome)| Reply::Outcome { request, outcome }).collect();
@@ -131,6 +145,17 @@ fn sample_replies() -> Vec<Reply<'static>> {
         list.push(Reply::Status { request: 22, status });
     }
     list.push(Reply::ReadIndex { request: 23, index: Index(11) });
+    let status = StreamStatus {
+        shard: ShardId(6),
+        role: Role::Leader,
+        term: Term(3),
+        leader: Some(NodeId(1)),
+        epoch: Epoch(2),
+        closing: true,
+        watermark: Stamp::new(Epoch(1), Timestamp(u64::MAX)),
+        stands_at: Timestamp(5),
+    };
+    list.push(Reply::Stream { request: 24, status });
     list.push(Reply::Farewell);
     list
 }

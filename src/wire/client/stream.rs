@@ -1,0 +1,101 @@
+//! The rows that speak of an engine's streams. Drawn in [`super`].
+
+use super::{ReplyRow, RequestRow, node, role_code, role_of};
+use crate::raft::Role;
+use crate::types::{Epoch, NodeId, ShardId, Stamp, Term, Timestamp};
+use crate::wire::Malformed;
+use crate::wire::frame::{self, check_place};
+
+const REGISTER: u8 = 1;
+const ADVANCE: u8 = 2;
+const END_OF_STREAM: u8 = 3;
+const END_OF_EPOCH: u8 = 4;
+
+/// What is to be written down of an engine's stream: see [`crate::engine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamRequest {
+    /// This stream counts from now on.
+    Register(ShardId),
+    /// Nothing at or before this stamp will be submitted any more.
+    Advance(Stamp),
+    /// Nothing will be submitted any more.
+    EndOfStream,
+    /// All that was begun in this epoch has been submitted.
+    EndOfEpoch(Epoch),
+}
+
+/// How an engine's stream is, as one node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// Which.
+    pub shard: ShardId,
+    /// What the node is in it.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The epoch that takes records.
+    pub epoch: Epoch,
+    /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
+    pub closing: bool,
+    /// Up to where everything is committed in every registered stream.
+    pub watermark: Stamp,
+    /// Up to which timestamp of the open epoch this stream stands.
+    pub stands_at: Timestamp,
+}
+
+impl StreamRequest {
+    pub(super) fn row(self) -> RequestRow {
+        let row = RequestRow::default();
+        match self {
+            StreamRequest::Register(stream) => RequestRow { flag: REGISTER, number: stream.0, ..row },
+            StreamRequest::Advance(Stamp { epoch, timestamp }) => {
+                RequestRow { flag: ADVANCE, place: timestamp.0, number: epoch.0, ..row }
+            }
+            StreamRequest::EndOfStream => RequestRow { flag: END_OF_STREAM, ..row },
+            StreamRequest::EndOfEpoch(epoch) => RequestRow { flag: END_OF_EPOCH, number: epoch.0, ..row },
+        }
+    }
+
+    pub(super) fn read(row: &RequestRow) -> Result<StreamRequest, Malformed> {
+        Ok(match row.flag {
+            REGISTER => StreamRequest::Register(frame::check_shard(row.number)?),
+            ADVANCE => StreamRequest::Advance(Stamp::new(Epoch(row.number), Timestamp(row.place))),
+            END_OF_STREAM => StreamRequest::EndOfStream,
+            END_OF_EPOCH => StreamRequest::EndOfEpoch(Epoch(row.number)),
+            _ => return Err(Malformed::Field("stream request")),
+        })
+    }
+}
+
+impl StreamStatus {
+    pub(super) fn row(&self) -> ReplyRow {
+        ReplyRow {
+            code: role_code(self.role),
+            extent: self.epoch.0,
+            term: self.term.0,
+            index: u64::from(self.closing),
+            stamp: self.watermark.timestamp.0,
+            commit: u64::from(self.watermark.epoch.0),
+            durable: self.stands_at.0,
+            shard: self.shard.0,
+            leader: self.leader.map_or(0, |id| id.0),
+            ..ReplyRow::default()
+        }
+    }
+
+    pub(super) fn read(row: &ReplyRow) -> Result<StreamStatus, Malformed> {
+        let epoch = u32::try_from(row.commit).map_err(|_| Malformed::Field("epoch"))?;
+        Ok(StreamStatus {
+            shard: frame::check_shard(row.shard)?,
+            role: role_of(row.code)?,
+            term: Term(check_place("term", row.term)?),
+            leader: node(row.leader),
+            epoch: Epoch(row.extent),
+            closing: row.index == 1,
+            watermark: Stamp::new(Epoch(epoch), Timestamp(row.stamp)),
+            stands_at: Timestamp(row.durable),
+        })
+    }
+}
