@@ -355,13 +355,15 @@ impl<W: World> Groups<W> {
         let Groups { shards, clients, .. } = self;
         let shard = &mut shards[at];
         let open = streams.board.open_epoch();
-        let stands_at = shard.stream.position.stands_at(open);
+        let position = &shard.stream.position;
+        let stands_at = position.stands_at(open);
         let status = StreamStatus {
             shard: shard.id,
             role: shard.raft.role(),
             term: shard.raft.term(),
             leader: shard.raft.leader(),
             epoch: open,
+            open: position.is_open(),
             closing: streams.board.closing() == Some(open),
             watermark: streams.watermark,
             stands_at: if stands_at.epoch < open { Stamp::begin_of(open) } else { stands_at }.timestamp,

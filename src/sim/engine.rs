@@ -42,6 +42,8 @@ struct Thread {
     registrar: usize,
     register_ns: u64,
     registered: bool,
+    /// The stream is known to take records.
+    open: bool,
     epoch: Epoch,
     closing: bool,
     /// It has said that it ends this epoch.
@@ -87,6 +89,7 @@ impl Engine {
                 registrar: fabric.random.below(plan.nodes as u64) as usize,
                 register_ns: if late { fabric.random.below(plan.horizon_ns.max(1)) } else { 0 },
                 registered: false,
+                open: false,
                 epoch: Epoch(0),
                 closing: false,
                 ended: None,
@@ -124,7 +127,7 @@ impl Engine {
 
     fn begin(&mut self, fabric: &mut Fabric, at: usize) {
         let thread = &mut self.threads[at];
-        let may = thread.registered && thread.ended != Some(thread.epoch) && thread.begun.len() < BEGUN_MAX;
+        let may = thread.open && thread.ended != Some(thread.epoch) && thread.begun.len() < BEGUN_MAX;
         let wants = fabric.random.chance(if thread.closing { 100_000 } else { 600_000 });
         if may && wants {
             self.clock += 1;
@@ -309,6 +312,7 @@ impl Engine {
                 if status.epoch > thread.epoch {
                     thread.turn_to(status.epoch);
                 }
+                thread.open |= status.open;
                 if status.epoch == thread.epoch {
                     thread.closing = status.closing;
                 }

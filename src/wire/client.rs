@@ -26,7 +26,8 @@
 //!                              epoch closed, 6: the open epoch
 //!          8 request      u64  5: 0
 //!         16 term         u64  committed: the entry's; 3, 6: the node's
-//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at; 6: 1 if the open epoch ends
+//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at; 6: bit 0: the open epoch ends,
+//!                              bit 1: the stream takes records
 //!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's timestamp
 //!         40 commit       u64  2, 3; 6: the watermark's epoch
 //!         48 durable      u64  3; 6: up to which timestamp of the open epoch the stream stands

@@ -151,7 +151,8 @@ fn sample_replies() -> Vec<Reply<'static>> {
         term: Term(3),
         leader: Some(NodeId(1)),
         epoch: Epoch(2),
-        closing: true,
+        open: true,
+        closing: false,
         watermark: Stamp::new(Epoch(1), Timestamp(u64::MAX)),
         stands_at: Timestamp(5),
     };

@@ -37,6 +37,9 @@ pub struct StreamStatus {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
+    /// The stream takes records: from here on the engine may begin transactions in it, with stamps beyond `stands_at`. What it
+    /// begins before that nobody knows of, and an epoch may end without it.
+    pub open: bool,
     /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
     pub closing: bool,
     /// Up to where everything is committed in every registered stream.
@@ -75,7 +78,7 @@ impl StreamStatus {
             code: role_code(self.role),
             extent: self.epoch.0,
             term: self.term.0,
-            index: u64::from(self.closing),
+            index: u64::from(self.closing) | u64::from(self.open) << 1,
             stamp: self.watermark.timestamp.0,
             commit: u64::from(self.watermark.epoch.0),
             durable: self.stands_at.0,
@@ -93,7 +96,8 @@ impl StreamStatus {
             term: Term(check_place("term", row.term)?),
             leader: node(row.leader),
             epoch: Epoch(row.extent),
-            closing: row.index == 1,
+            open: row.index & 2 != 0,
+            closing: row.index & 1 != 0,
             watermark: Stamp::new(Epoch(epoch), Timestamp(row.stamp)),
             stands_at: Timestamp(row.durable),
         })
