@@ -14,6 +14,7 @@ pub mod link;
 pub mod pool;
 #[cfg(feature = "node")]
 pub mod reactor;
+pub mod ring;
 
 use alloc::string::String;
 use alloc::vec::Vec;
