@@ -44,16 +44,21 @@
 //! slots = 128                  # 64..=16384, a multiple of 64: datagrams of one peer that may wait
 //! slot_bytes = 32768           # 4096..=1048576, a power of two, the same on every node: the longest datagram
 //!
+//! [engine]
+//! socket = "/run/plimsoll/1"   # where engines on this host are given rings in shared memory; nowhere, if not given. It is
+//!                              # for the node's user and group
+//!
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
-//! What is not given has the value shown, but for `rdma.device` and `rdma.gid_index`; `cluster`, `node`, `data_dir` and the
+//! What is not given has the value shown, but for `rdma.device`, `rdma.gid_index` and `engine.socket`; `cluster`, `node`, `data_dir` and the
 //! members must be given. A key that is not listed here is an error.
 
 mod cpu;
 pub mod dpdk;
+mod engine;
 mod links;
 mod log;
 mod rdma;
@@ -73,6 +78,7 @@ use crate::limits::{CHUNK_BYTES, LANES_MAX, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
 
 pub use self::cpu::{Cpu, Spin};
+pub use self::engine::Engine;
 pub use self::links::{LinkKind, Udp};
 pub use self::log::{Devices, Log};
 pub use self::rdma::Rdma;
@@ -116,6 +122,9 @@ pub struct Config {
     /// The link over RDMA.
     #[serde(default)]
     pub rdma: Rdma,
+    /// How engines on this host reach the node.
+    #[serde(default)]
+    pub engine: Engine,
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
@@ -181,6 +190,7 @@ impl Config {
             cpu: Cpu::default(),
             udp: Udp::default(),
             rdma: Rdma::default(),
+            engine: Engine::default(),
             memory: Memory::default(),
             dpdk: dpdk::Dpdk::default(),
         }
@@ -233,6 +243,7 @@ impl Config {
             self.rdma.to_toml(),
             self.memory.chunks
         );
+        text.push_str(&self.engine.to_toml());
         text.push_str(&self.dpdk.to_toml());
         text
     }
@@ -278,6 +289,7 @@ impl Config {
         self.udp.check()?;
         self.cpu.check(self.lanes)?;
         self.rdma.check()?;
+        self.engine.check()?;
         self.dpdk.check(self)
     }
 

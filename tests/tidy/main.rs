@@ -33,12 +33,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("io::reactor", &["types", "limits"]),
     ("io::disk",    &["types", "limits", "io::reactor"]),
     ("io::ring",    &["types", "limits"]),
+    ("io::ring::port", &["types", "limits", "io::reactor", "io::link", "io::ring"]),
     ("io::link",    &["types", "limits", "io::reactor", "wire"]),
     ("shard",       &["types", "limits", "io", "raft", "log", "wire", "engine"]),
     ("sim",         &["types", "limits", "io", "raft", "log", "wire", "engine", "shard"]),
     ("node",        &["types", "limits", "io", "raft", "log", "wire", "engine", "shard",
-                      "io::disk", "io::link", "io::clock", "io::reactor"]),
+                      "io::disk", "io::link", "io::clock", "io::reactor", "io::ring"]),
     ("client",      &["types", "limits", "wire", "raft::Role", "log::record", "log::assemble", "node::config"]),
+    ("client::ring", &["types", "limits", "wire", "log::record", "node::desk", "io", "io::ring", "io::reactor"]),
     ("ffi",         &["types", "limits", "client", "node"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin::plimsoll-sim", &["sim", "node::config"]),
@@ -94,6 +96,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/reactor/uring/datagrams.rs",
     "src/io/ring/memory.rs",
     "src/io/ring/mod.rs",
+    "src/io/ring/shared.rs",
     "tests/allocations.rs",
 ];
 

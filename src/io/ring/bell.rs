@@ -15,6 +15,8 @@ const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
 /// It never blocks.
 const NEVER_PARKS: u32 = 2;
+/// It blocks, and has more completions than the ring had room for.
+const PARKED_FOR_ROOM: u32 = 4;
 /// It has left, and does not look at the ring any more.
 const GONE: u32 = 3;
 
@@ -33,9 +35,10 @@ impl LaneEnd {
         self.word().store(NEVER_PARKS, Ordering::Release);
     }
 
-    /// The lane is about to block; followed by one [`settle`] for all its rings, and a last look at each.
-    pub fn enter_park(&self) {
-        self.word().store(PARKED, Ordering::Relaxed);
+    /// The lane is about to block; followed by one [`settle`] for all its rings, and a last look at each. `for_room`: it
+    /// also waits for completions to be taken.
+    pub fn enter_park(&self, for_room: bool) {
+        self.word().store(if for_room { PARKED_FOR_ROOM } else { PARKED }, Ordering::Relaxed);
     }
 
     /// The lane is awake again.
@@ -73,12 +76,24 @@ impl EngineEnd {
     /// After something was published: whether the lane must be woken. Of several that find it parked at once one is told.
     #[inline]
     pub fn must_wake(&self) -> bool {
-        if self.lane().load(Ordering::Relaxed) == NEVER_PARKS {
+        let seen = self.lane().load(Ordering::Relaxed);
+        if seen == NEVER_PARKS {
             return false;
         }
         fence(Ordering::SeqCst);
-        self.lane().load(Ordering::Relaxed) == PARKED
-            && self.lane().compare_exchange(PARKED, AWAKE, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        let seen = self.lane().load(Ordering::Relaxed);
+        matches!(seen, PARKED | PARKED_FOR_ROOM) && self.wakes(seen)
+    }
+
+    /// After completions were taken: whether the lane must be woken because it has more. Without a fence: what is missed
+    /// here the next completion that is taken finds, and a lane's timers at the latest.
+    #[inline]
+    pub fn must_wake_for_room(&self) -> bool {
+        self.lane().load(Ordering::Relaxed) == PARKED_FOR_ROOM && self.wakes(PARKED_FOR_ROOM)
+    }
+
+    fn wakes(&self, seen: u32) -> bool {
+        self.lane().compare_exchange(seen, AWAKE, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Whether the lane has said that it looks at the rings no more.

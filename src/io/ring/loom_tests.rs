@@ -51,7 +51,7 @@ fn a_lane_that_parks_misses_nothing() {
             engine.submits.reserve(8).unwrap().publish();
             engine.must_wake()
         });
-        lane.enter_park();
+        lane.enter_park(false);
         bell::settle();
         let seen = lane.submits.has_something();
         let woken = engine.join().unwrap();

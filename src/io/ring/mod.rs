@@ -28,6 +28,10 @@ pub mod bell;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
+#[cfg(feature = "node")]
+pub mod port;
+#[cfg(feature = "node")]
+pub mod shared;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -205,7 +209,15 @@ fn offset(lines: &Lines, position: u64) -> usize {
     (position & (lines.len_bytes() as u64 - 1)) as usize
 }
 
-impl Reserved<'_> {
+impl<'a> Reserved<'a> {
+    /// The room, for as long as the producer is borrowed for it. Reserve the same length again to publish it.
+    #[inline]
+    pub fn into_bytes(self) -> &'a mut [u8] {
+        let at = self.producer.at();
+        // SAFETY: as in `bytes`.
+        unsafe { self.producer.lines.room(at, self.len_bytes) }
+    }
+
     /// The room, with whatever was there before.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {

@@ -133,7 +133,8 @@ fn garbage_ends_in_an_error_and_reaches_nothing() {
             lane.submits.advance();
         }
         let position = lane.submits.position;
-        let len = random.next(8).min(1) as u32 * random.next(1200) as u32 | if random.next(3) == 0 { PADDING } else { 0 };
+        let len = random.next(8).min(1) as u32 * random.next(1200) as u32
+            | if random.next(3) == 0 { PADDING } else { 0 };
         let found = if random.next(2) == 0 { word(position, len) } else { random.next(u64::MAX) };
         let at = offset(&lane.submits.lines, position);
         engine.submits.lines.header(at).store(found, Ordering::Release);
@@ -157,7 +158,7 @@ fn garbage_ends_in_an_error_and_reaches_nothing() {
 fn whoever_sleeps_is_woken_once_and_a_lane_that_never_does_not_at_all() {
     let (mut engine, mut lane) = pair(Region::allocate(SMALL));
     assert!(!engine.must_wake(), "it is awake");
-    lane.enter_park();
+    lane.enter_park(false);
     assert!(engine.must_wake());
     assert!(!engine.must_wake(), "told once");
     lane.never_parks();
