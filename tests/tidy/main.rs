@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bin::plimsoll-sim", &["sim", "node::config"]),
     ("bin::plimsoll::bench::link", &["types", "limits", "io", "wire",
                       "io::link", "io::clock", "io::reactor"]),
+    ("bin::plimsoll::bench::ring", &["types", "client", "node", "local", "wire::client", "io::ring"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 
