@@ -133,8 +133,8 @@ fn garbage_ends_in_an_error_and_reaches_nothing() {
             lane.submits.advance();
         }
         let position = lane.submits.position;
-        let len = random.next(8).min(1) as u32 * random.next(1200) as u32
-            | if random.next(3) == 0 { PADDING } else { 0 };
+        let len_bytes = random.next(8).min(1) * random.next(1200);
+        let len = len_bytes as u32 | if random.next(3) == 0 { PADDING } else { 0 };
         let found = if random.next(2) == 0 { word(position, len) } else { random.next(u64::MAX) };
         let at = offset(&lane.submits.lines, position);
         engine.submits.lines.header(at).store(found, Ordering::Release);
