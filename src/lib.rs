@@ -20,6 +20,7 @@
 //! # What to use
 //! - To embed a node: [`node::Node`], made of a [`node::Config`]. The command `plimsoll node` is a thin shell around it.
 //! - To submit and read from another process or machine: [`client::Client`] and [`client::Reader`].
+//! - To submit from the node's own host without system calls: [`client::ring::Attachment`].
 //! - To start whole clusters on this machine, in tests and demos: [`local::Cluster`].
 //! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole log.
 //!

@@ -63,6 +63,15 @@ pub const CLIENT_OUTGOING_BYTES_MAX: usize = 8 << 20;
 /// How many clients a lane serves at once.
 pub const CLIENTS_MAX: usize = 1024;
 
+/// The smallest ring by which an engine's thread reaches a lane: half of it takes a full frame of outcomes.
+pub const RING_BYTES_MIN: usize = 256 << 10;
+
+/// And the largest.
+pub const RING_BYTES_MAX: usize = 64 << 20;
+
+/// How many such attachments a lane serves at once.
+pub const ATTACHMENTS_MAX: usize = 1024;
+
 /// How many submits of one shard may wait for their outcome; beyond, `Busy`.
 pub const SUBMITS_PENDING_MAX: usize = 65_536;
 
@@ -140,6 +149,10 @@ const _: () = assert!(PEER_OUTGOING_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a link ho
 const _: () =
     assert!(PARTS_MAX * ENTRY_PAYLOAD_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record has parts enough");
 const _: () = assert!(ASSEMBLY_BYTES_MAX >= RECORD_BYTES_MAX, "the largest record can be put together");
+const _: () = assert!(
+    FRAME_HEADER_BYTES + FRAME_MESSAGES_MAX * 64 + 64 <= RING_BYTES_MIN / 2,
+    "a full frame of outcomes fits a ring's record"
+);
 const _: () = assert!(DPDK_QUEUE_FRAMES_MIN as usize >= DPDK_BURST_FRAMES, "a ring takes a burst");
 const _: () = assert!(
     NEIGHBOURS_MAX >= 2 * VOTERS_MAX,

@@ -1,4 +1,4 @@
-//! The client over TCP: synchronous, polled, without threads.
+//! The client over TCP: synchronous, polled, without threads. For an engine on a node's own host there is [`ring`].
 //!
 //! [`Client`] submits records, many at a time, and tells each one's end exactly once through [`Client::poll`]. It looks
 //! for each shard's leader among the members, follows redirects, and keeps one connection per node and lane, opened
@@ -35,6 +35,7 @@ mod options;
 mod order;
 mod question;
 mod reader;
+pub mod ring;
 mod socket;
 #[cfg(test)]
 mod tests;

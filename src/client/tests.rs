@@ -88,7 +88,9 @@ impl End {
                     Request::Read { request, from, wait, .. } => Asked::Read { request, from, wait },
                     Request::Status { request, .. } => Asked::Status { request },
                     Request::Transfer { request, .. } => Asked::Transfer { request },
-                    Request::ReadIndex { .. } | Request::Stream { .. } | Request::Subscribe { .. } => unreachable!("the client asks for no read index yet"),
+                    Request::ReadIndex { .. } | Request::Stream { .. } | Request::Subscribe { .. } => {
+                        unreachable!("the client asks for no read index yet")
+                    }
                 });
             }
         }

@@ -14,8 +14,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 
-use super::fold::{self, Position, Standing};
 use super::REGISTRAR;
+use super::fold::{self, Position, Standing};
 use crate::types::{Epoch, ShardId, Stamp, Timestamp};
 
 /// See the module.

@@ -206,13 +206,8 @@ pub enum Fate {
 }
 
 /// Of a stream of which nothing was read yet.
-static NOWHERE: Position = Position {
-    last: Stamp::ZERO,
-    open: false,
-    ended: false,
-    closed_through: None,
-    ends: VecDeque::new(),
-};
+static NOWHERE: Position =
+    Position { last: Stamp::ZERO, open: false, ended: false, closed_through: None, ends: VecDeque::new() };
 
 /// All streams together, as one replica sees them that reads their committed logs.
 #[derive(Clone, Debug, Default)]

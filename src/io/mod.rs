@@ -14,6 +14,7 @@ pub mod link;
 pub mod pool;
 #[cfg(feature = "node")]
 pub mod reactor;
+pub mod ring;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -195,6 +196,16 @@ pub enum PortEvent<'a> {
         /// All of it.
         bytes: &'a [u8],
     },
+    /// One request that came without a frame, where its client has written it. Its memory is shared: see
+    /// [`ring`].
+    Request {
+        /// Who asks.
+        from: ClientId,
+        /// Its row ([`crate::wire::client`]), read once.
+        row: &'a [u8; 64],
+        /// Its payload, in place.
+        payload: &'a [u8],
+    },
     /// It is gone; what it waits for has no one to be told.
     Closed(ClientId),
 }
@@ -206,6 +217,8 @@ pub enum Flow {
     More,
     /// This one was taken; keep the rest for the next turn.
     Stop,
+    /// This one, a [`PortEvent::Request`], was not taken: there is no room at this moment. Offer it again in the next turn.
+    Again,
 }
 
 /// The clients of one lane.
@@ -218,6 +231,12 @@ pub trait Port {
 
     /// Drops a client that broke the protocol, after a line in the log that says how.
     fn close(&mut self, client: ClientId, why: &str);
+
+    /// The lane is about to block: whoever can wake it is told that it must. False: something has come meanwhile, and
+    /// the lane must not block. The next [`Port::poll`] ends it.
+    fn before_park(&mut self) -> bool {
+        true
+    }
 }
 
 /// The one place where a lane blocks.

@@ -457,7 +457,13 @@ impl<D: Disk> Log<D> {
     ///
     /// # Panics
     /// If they cannot.
-    pub fn each_header(&self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&record::Header)) {
+    pub fn each_header(
+        &self,
+        shard: ShardId,
+        from: Index,
+        count: u32,
+        mut give: impl FnMut(&record::Header),
+    ) {
         self.each_piece(shard, from, count, |piece| {
             let mut rest = piece;
             while !rest.is_empty() {

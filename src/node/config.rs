@@ -37,6 +37,8 @@
 //! [engine]
 //! streams = false              # shards are an engine's streams, with stamps and a watermark; the same on every node
 //! epoch_grace_ms = 100         # 0..=60000: how long the engine is given to end an epoch that is cut short elsewhere
+//! socket = "/run/plimsoll/1"   # where engines on this host are given rings in shared memory; nowhere, if not given. It is
+//!                              # for the node's user and group
 //!
 //! [udp]
 //! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
@@ -53,7 +55,7 @@
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
-//! What is not given has the value shown, but for `rdma.device` and `rdma.gid_index`; `cluster`, `node`, `data_dir` and the
+//! What is not given has the value shown, but for `rdma.device`, `rdma.gid_index` and `engine.socket`; `cluster`, `node`, `data_dir` and the
 //! members must be given. A key that is not listed here is an error.
 
 mod cpu;
@@ -116,7 +118,7 @@ pub struct Config {
     /// Where and how lanes run.
     #[serde(default)]
     pub cpu: Cpu,
-    /// What it does for a transaction engine.
+    /// What it does for a transaction engine, and how one on this host reaches it.
     #[serde(default)]
     pub engine: Engine,
     /// The link over UDP.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use super::clients::ClientPorts;
 use super::config::{Config, Spin};
 use super::devices::Devices;
 use super::identity::DataDir;
@@ -21,7 +22,8 @@ use crate::io::clock::LaneClock;
 use crate::io::disk;
 use crate::io::link::tcp::{self, TcpPort};
 use crate::io::pool::Pool;
-use crate::io::reactor::{Reactor, Waker};
+use crate::io::reactor::Reactor;
+use crate::io::ring::port::{Door, RingPort};
 use crate::limits::CLIENTS_MAX;
 use crate::log::{Log, OpenError};
 use crate::shard::{self, Lane, Stopped, World};
@@ -76,8 +78,8 @@ pub(super) struct Ports {
 
 /// What lanes tell their node.
 pub(super) enum Report {
-    /// The lane runs; this wakes it.
-    Ready(Waker),
+    /// The lane runs; by this engines attach to it, and it is woken.
+    Ready(LaneId, Door),
     /// It does not.
     NotStarted(Box<StartError>),
     /// It has met these peers' stores.
@@ -139,16 +141,17 @@ impl Seat {
         };
         let link =
             seat.links(ports.peers).map_err(|error| self.failed("set up the links to its peers", error))?;
-        let port = TcpPort::new(self.port_options(ports.clients), reactor.clone())
+        let tcp = TcpPort::new(self.port_options(ports.clients), reactor.clone())
             .map_err(|error| self.failed("set up the port for its clients", error))?;
-        let waker = reactor.waker();
+        let (rings, door) = RingPort::new(reactor.waker(), self.config.cpu.busy_poll);
+        let port = ClientPorts::new(tcp, rings);
         let lines = Lines { node: self.config.node_id(), lane: self.lane, malformed: 0 };
         let mut lane: Lane<Production> =
             Lane::new(self.lane_options(), log, link, port, clock, reactor, lines);
         if let Some(board) = &self.board {
             lane.serve_engine(Arc::clone(board));
         }
-        let _ = self.reporter.send(Report::Ready(waker));
+        let _ = self.reporter.send(Report::Ready(self.lane, door));
         let stopped = lane.run(|link| {
             let met = link.learned();
             if !met.is_empty() {
@@ -237,7 +240,7 @@ struct Production;
 impl World for Production {
     type Disk = disk::FileDisk;
     type Link = Links;
-    type Port = TcpPort;
+    type Port = ClientPorts;
     type Clock = LaneClock;
     type Park = Reactor;
     type Observer = Lines;

@@ -15,13 +15,16 @@
 //! has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what it promised stands, and
 //! it promises nothing more.
 
+mod clients;
 pub mod config;
+pub mod desk;
 mod devices;
 pub mod doctor;
 mod identity;
 mod lane;
 mod links;
 mod report;
+mod usher;
 pub mod verify;
 
 use std::fmt;
@@ -37,13 +40,15 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 pub use self::config::{Config, ConfigError};
+pub use self::desk::{AttachError, Desk};
 use self::devices::Claims;
 use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
 use self::links::Sockets;
+use self::usher::{Listener, Usher};
 use crate::engine::board::Board;
 use crate::io::DiskError;
-use crate::io::reactor::Waker;
+use crate::io::ring::port::Door;
 use crate::types::{LaneId, NodeId, StoreId};
 
 /// How long a port in use is tried again before it is an error. The kernel takes a killed process's io_uring apart a
@@ -61,13 +66,16 @@ pub struct Node {
     reports: Receiver<Report>,
     data_dir: DataDir,
     board: Option<Arc<Board>>,
+    desk: Desk,
+    /// Lets engines of other processes in.
+    usher: Option<Usher>,
 }
 
 /// Stops a node from any thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stopping: Arc<CachePadded<AtomicBool>>,
-    wakers: Arc<Vec<Waker>>,
+    doors: Arc<Vec<Door>>,
 }
 
 /// Why a node does not start. Nothing of what was there has been changed.
@@ -81,6 +89,13 @@ pub enum StartError {
         address: SocketAddr,
         /// What for: "peers" or "clients".
         whom: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Engines cannot be let in at the socket's path.
+    Socket {
+        /// Where.
+        path: PathBuf,
         /// What the system said.
         error: io::Error,
     },
@@ -180,6 +195,7 @@ impl Node {
         for lane in (0..config.lanes).map(LaneId) {
             ports.push(listen(&config, lane)?);
         }
+        let listener = config.engine.socket.as_deref().map(listen_for_engines).transpose()?;
         let claims = Claims::of(&config, may_format)?;
         let data_dir = DataDir::open(&config)?;
         let devices = claims.ready(&config, data_dir.store)?;
@@ -206,32 +222,50 @@ impl Node {
             lanes.push(thread);
         }
         drop(reporter);
-        let mut node =
-            Node { stopper: Stopper { stopping, wakers: Arc::new(Vec::new()) }, lanes, reports, data_dir, board };
+        let mut node = Node {
+            stopper: Stopper { stopping, doors: Arc::new(Vec::new()) },
+            lanes,
+            reports,
+            data_dir,
+            board,
+            desk: Desk::new(&config, Vec::new()),
+            usher: None,
+        };
         node.await_lanes()?;
+        node.desk = Desk::new(&config, node.stopper.doors.to_vec());
+        if let Some((listener, path)) = listener {
+            let usher = listener.serve(node.desk());
+            node.usher = Some(usher.map_err(|error| StartError::Socket { path, error })?);
+        }
         Ok(node)
     }
 
     /// Until every lane is ready, or one is not.
     fn await_lanes(&mut self) -> Result<(), StartError> {
-        let mut wakers = Vec::new();
-        while wakers.len() < self.lanes.len() {
+        let mut doors = Vec::new();
+        while doors.len() < self.lanes.len() {
             match self.reports.recv() {
-                Ok(Report::Ready(waker)) => wakers.push(waker),
+                Ok(Report::Ready(lane, door)) => doors.push((lane, door)),
                 Ok(Report::NotStarted(error)) => {
-                    self.stopper.wakers = Arc::new(wakers);
+                    self.stopper.doors = in_order(doors);
                     return Err(*error);
                 }
                 Ok(Report::Met(peers)) => self.remember(&peers),
                 Ok(Report::Ended(..)) | Err(_) => {
-                    let lane = LaneId(wakers.len() as u16);
+                    let lane = LaneId(doors.len() as u16);
                     let error = io::Error::other("its thread has ended");
                     return Err(StartError::Lane { lane, what: "start", error });
                 }
             }
         }
-        self.stopper.wakers = Arc::new(wakers);
+        self.stopper.doors = in_order(doors);
         self.data_dir.completed()
+    }
+
+    /// Where threads of an engine in this process attach to this node's lanes: see
+    /// [`crate::client::ring::Attachment::embedded`].
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
     }
 
     /// A handle that stops this node.
@@ -263,7 +297,7 @@ impl Node {
             let Ok(report) = self.reports.recv() else { break };
             match report {
                 Report::Met(peers) => self.remember(&peers),
-                Report::Ready(_) => {}
+                Report::Ready(..) => {}
                 Report::NotStarted(_) => ended += 1,
                 Report::Ended(lane, exit) => {
                     ended += 1;
@@ -301,7 +335,7 @@ impl Stopper {
     /// all within [`crate::shard::DRAIN_BOUND`]. Returns at once; [`Node::wait`] returns when it is done.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.wakers.iter().for_each(Waker::wake);
+        self.doors.iter().for_each(|door| door.waker().wake());
     }
 }
 
@@ -318,6 +352,20 @@ fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
         },
         clients: bind(clients, "clients", || TcpListener::bind(clients))?,
     })
+}
+
+/// The doors by lane: lanes are ready in any order.
+fn in_order(mut doors: Vec<(LaneId, Door)>) -> Arc<Vec<Door>> {
+    doors.sort_by_key(|&(lane, _)| lane);
+    Arc::new(doors.into_iter().map(|(_, door)| door).collect())
+}
+
+fn listen_for_engines(path: &Path) -> Result<(Listener, PathBuf), StartError> {
+    let path = path.to_owned();
+    match Listener::bind(&path) {
+        Ok(listener) => Ok((listener, path)),
+        Err(error) => Err(StartError::Socket { path, error }),
+    }
 }
 
 fn bind<T>(
@@ -354,6 +402,13 @@ impl fmt::Display for StartError {
             }
             StartError::Listen { address, whom, error } => {
                 write!(f, "cannot listen on {address} for {whom}: {error}")
+            }
+            StartError::Socket { path, error } => {
+                write!(
+                    f,
+                    "cannot let engines in at {}: {error}; give engine.socket another path",
+                    path.display()
+                )
             }
             StartError::Held { path, holder } => write!(
                 f,

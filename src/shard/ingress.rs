@@ -59,8 +59,16 @@ impl<W: World> Groups<W> {
                 PortEvent::Opened(client) => self.clients.open(client),
                 PortEvent::Closed(client) => self.forget_client(client),
                 // Said farewell to; read only so that the connection closes in order.
-                PortEvent::Frame { .. } if self.drain.is_parting() => requests += 1,
+                PortEvent::Frame { .. } | PortEvent::Request { .. } if self.drain.is_parting() => {
+                    requests += 1
+                }
                 PortEvent::Frame { from, bytes } => requests += self.on_requests(now, from, bytes),
+                PortEvent::Request { from, row, payload } => {
+                    if self.on_request(now, from, row, payload) == Taken::NotNow {
+                        return Flow::Again;
+                    }
+                    requests += 1;
+                }
             }
             let more = self.ingress.held_from.is_none() && requests < SUBMITS_PER_TURN_MAX;
             if more { Flow::More } else { Flow::Stop }
@@ -110,6 +118,18 @@ impl<W: World> Groups<W> {
             Err(malformed) => {
                 self.ingress.broken.push((from, malformed));
                 0
+            }
+        }
+    }
+
+    /// Takes one request that lies in shared memory. What finds no room stays there: nothing is held.
+    fn on_request(&mut self, now: Time, from: ClientId, row: &[u8; 64], payload: &[u8]) -> Taken {
+        let client = self.clients.find(from).expect("a port opens a client before it gives its requests");
+        match wire::client::request(row, payload) {
+            Ok(request) => self.take_request(now, client, request),
+            Err(malformed) => {
+                self.ingress.broken.push((from, malformed));
+                Taken::Done
             }
         }
     }

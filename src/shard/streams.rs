@@ -114,7 +114,9 @@ impl Stream {
         let until = Index(commit.0.min(self.followed.0 + FOLLOWED_PER_TURN));
         let mut moved = false;
         while self.followed < until {
-            let Span::Ready { count, .. } = log.span(shard, self.followed.next(), APPEND_BYTES_MAX) else { break };
+            let Span::Ready { count, .. } = log.span(shard, self.followed.next(), APPEND_BYTES_MAX) else {
+                break;
+            };
             let count = u64::from(count).min(until.0 - self.followed.0);
             log.each_header(shard, self.followed.next(), count as u32, |header| {
                 // What no leader writes means nothing, on every node alike.

@@ -17,7 +17,7 @@
 //! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
 use super::{Groups, Observer, Options, Shard, World};
-use crate::io::{Clock, DiskError, Link, Park};
+use crate::io::{Clock, DiskError, Link, Park, Port};
 use crate::log::record::Header;
 use crate::log::{Log, LogEvent, RecoveredShard};
 use crate::raft::Input;
@@ -145,7 +145,7 @@ impl<W: World> Lane<W> {
             return;
         }
         let timeout = turn.next_wake.since(now);
-        if !timeout.is_zero() {
+        if !timeout.is_zero() && self.port.before_park() {
             self.park.park(timeout);
         }
     }

@@ -376,7 +376,9 @@ impl Engine {
             }
             (_, Outcome::NotLeader { leader }) => thread.leader = leader.map_or(random, node_of),
             (_, Outcome::EpochClosed { open }) if open > thread.epoch => thread.turn_to(open),
-            (_, Outcome::Invalid) => fabric.oracle.fail(format!("stream {at}: {asked:?} is answered Invalid")),
+            (_, Outcome::Invalid) => {
+                fabric.oracle.fail(format!("stream {at}: {asked:?} is answered Invalid"))
+            }
             _ => {}
         }
     }
@@ -407,14 +409,14 @@ impl Engine {
         let truth = self.check_overtaken(&logs)?;
         for (&epoch, &told) in &self.books.told {
             if truth.registry().last_of(epoch).is_some_and(|last| told > last) {
-                return Err(format!("epoch {epoch}: the watermark {told} was told, and dead is what it covers"));
+                return Err(format!(
+                    "epoch {epoch}: the watermark {told} was told, and dead is what it covers"
+                ));
             }
         }
-        if let Some((node, told)) =
-            self.books.watermarks.iter().enumerate().find(|(node, told)| {
-                fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten && **told != truth.watermark()
-            })
-        {
+        if let Some((node, told)) = self.books.watermarks.iter().enumerate().find(|(node, told)| {
+            fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten && **told != truth.watermark()
+        }) {
             let (node, all) = (node + 1, truth.watermark());
             return Err(format!("node {node} tells the watermark {told} for good, where all is {all}"));
         }
@@ -439,7 +441,9 @@ impl Engine {
                     && counts
                     && stamp <= published
                 {
-                    return Err(format!("stream {stream}: {stamp} is overtaken by the watermark {published}"));
+                    return Err(format!(
+                        "stream {stream}: {stamp} is overtaken by the watermark {published}"
+                    ));
                 }
             }
         }

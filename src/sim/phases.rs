@@ -233,8 +233,7 @@ impl World {
     fn streams_are_settled(&self, fabric: &Fabric) -> Result<(), String> {
         let sound = |node: &usize| fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten;
         let nodes = (0..self.plan.nodes).filter(sound);
-        let boards: Vec<_> =
-            nodes.filter_map(|node| Some((node + 1, self.boards[node].as_ref()?))).collect();
+        let boards: Vec<_> = nodes.filter_map(|node| Some((node + 1, self.boards[node].as_ref()?))).collect();
         let Some((_, first)) = boards.first() else { return Ok(()) };
         for (node, board) in &boards {
             if let Some(epoch) = board.closing() {

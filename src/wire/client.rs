@@ -391,6 +391,12 @@ pub fn requests(frame: &[u8]) -> Result<impl Iterator<Item = Request<'_>>, Malfo
     rows(Kind::Request, frame, read_request)
 }
 
+/// One request that came without a frame: its row, and for body what came behind it.
+pub fn request<'a>(row: &[u8; 64], mut body: &'a [u8]) -> Result<Request<'a>, Malformed> {
+    let found = read_request(row, &mut body)?;
+    if body.is_empty() { Ok(found) } else { Err(Malformed::Truncated) }
+}
+
 /// The rows of a frame, all of them read once to check them, and then again as they are asked for.
 fn rows<'a, T>(
     kind: Kind,

@@ -15,6 +15,7 @@
 //! is summed twice. Everything is little-endian.
 
 pub mod aside;
+pub mod attach;
 pub mod client;
 pub mod datagram;
 pub mod ethernet;

@@ -49,6 +49,12 @@ impl Waker {
         }
     }
 
+    /// A descriptor of the same eventfd, for another process: what is written there ends a block that is under way, or the
+    /// next one.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.shared.event.try_clone()
+    }
+
     fn signal(&self) {
         // The one thing that could refuse is a full counter, and a full counter is readable: the lane wakes anyway.
         while rustix::io::write(&self.shared.event, &1u64.to_ne_bytes()) == Err(rustix::io::Errno::INTR) {}

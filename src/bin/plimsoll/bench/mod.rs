@@ -4,6 +4,7 @@ mod catch_up;
 mod commit;
 mod floor;
 mod link;
+mod ring;
 
 use clap::Subcommand;
 
@@ -15,6 +16,8 @@ pub(crate) enum Command {
     Commit(commit::Arguments),
     /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
     Link(link::Arguments),
+    /// What it costs an engine's thread to reach a lane of the same host, beside a raw cache line's round trip.
+    Ring(ring::Arguments),
     /// Commits while a follower that is far behind is brought up.
     CatchUp(catch_up::Arguments),
 }
@@ -23,6 +26,7 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
         Command::Commit(arguments) => commit::run(arguments),
         Command::Link(arguments) => link::run(arguments),
+        Command::Ring(arguments) => ring::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
     }
 }

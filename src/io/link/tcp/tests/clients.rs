@@ -31,6 +31,7 @@ impl Lane {
                 PortEvent::Opened(id) => opened.push(id),
                 PortEvent::Closed(id) => closed.push(id),
                 PortEvent::Frame { from, bytes } => frames.entry(from).or_default().push(bytes.to_vec()),
+                PortEvent::Request { .. } => panic!("over TCP everything comes in frames"),
             }
             taken += 1;
             if taken >= *appetite { Flow::Stop } else { Flow::More }

@@ -1,0 +1,501 @@
+//! The client of an engine on the node's own host: submits go into a ring in shared memory, and so do their answers back.
+//! No system call is made to submit, unless the lane sleeps and must be woken, nor to look for answers.
+//!
+//! ```no_run
+//! use plimsoll::client::ring::{Attachment, Options};
+//! use plimsoll::types::{Acks, ClusterId, Epoch, ShardId, Timestamp};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = Options::new(ClusterId(7), ShardId(0), 42);
+//! let mut attachment = Attachment::connect("/run/plimsoll/1".as_ref(), options)?;
+//! let mut room = attachment.reserve(8)?;
+//! room.bytes().copy_from_slice(b"a record");
+//! let request = room.publish(Timestamp(1), Epoch(1), Acks::Quorum);
+//! while attachment.outstanding() > 0 {
+//!     attachment.wait(core::time::Duration::from_secs(1));
+//!     attachment.poll(|reply| println!("{request:?}: {reply:?}"));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Threads
+//! One [`Attachment`] per engine thread and shard. It may move to another thread, and is used by one at a time: every call
+//! that changes it takes `&mut`, and it is not `Sync`. Attachments of several threads share nothing.
+//!
+//! # Lifetimes
+//! What [`Attachment::reserve`] gives is in the ring itself, and so borrows the attachment: write it, publish it or drop it,
+//! then go on. What [`Attachment::poll`] shows is in the ring, too, until the closure returns.
+//!
+//! # What may be relied on
+//! Everything that was published is answered once. If the node ends first, what is outstanding is answered here: as
+//! [`Outcome::Unknown`] if it may be in the log, as [`Outcome::Stopping`] if the node said farewell and so has not taken it.
+//! Nothing is offered to another node: that is the engine's decision, who reads the outcome ([`Outcome::NotLeader`]) and
+//! knows where else it is attached.
+
+mod join;
+mod outstanding;
+
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::time::Duration;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::thread::futex;
+
+use self::join::{Hold, Source};
+use self::outstanding::Outstanding;
+use super::RequestId;
+use crate::io::ring::port::ROW_BYTES;
+use crate::io::ring::{EngineEnd, Refused, Sizes, bell};
+use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::log::record::payload_crc;
+use crate::node::desk::{AttachError, Desk};
+use crate::types::{Acks, ClusterId, Epoch, Index, NodeId, ShardId, Timestamp};
+use crate::wire::client::{self as wire, Outcome, Reply, Request};
+
+/// How long a thread sleeps at most before it looks whether the node is still there.
+const LOOK_PERIOD: Duration = Duration::from_millis(20);
+
+/// How long the next part of a long record waits for room.
+const PART_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who attaches, and to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The cluster; a node of another one refuses.
+    pub cluster: ClusterId,
+    /// The shard that is submitted to.
+    pub shard: ShardId,
+    /// Who submits, as its records will say; not 0. Attached once per shard at any time.
+    pub session: u64,
+    /// The first serial number; each record has the next one.
+    pub first_serial: u64,
+    /// The rings' sizes.
+    pub sizes: Sizes,
+    /// How long [`Attachment::wait`] looks again and again before it sleeps.
+    pub spin: Duration,
+}
+
+impl Options {
+    /// With serials from 1, rings of 4 MiB and 20 us of spinning.
+    pub fn new(cluster: ClusterId, shard: ShardId, session: u64) -> Options {
+        Options {
+            cluster,
+            shard,
+            session,
+            first_serial: 1,
+            sizes: Sizes::default(),
+            spin: Duration::from_micros(20),
+        }
+    }
+}
+
+/// Why nothing was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RingError {
+    /// The ring is full: the lane is behind. Poll, and try again.
+    Busy,
+    /// Empty, or longer than is allowed here.
+    Size {
+        /// Its bytes.
+        len_bytes: usize,
+        /// What is allowed.
+        max: usize,
+    },
+    /// The attachment has ended: [`Attachment::reattach`].
+    Ended(String),
+}
+
+/// One thread's rings to one lane. See the module.
+#[derive(Debug)]
+pub struct Attachment {
+    end: EngineEnd,
+    hold: Hold,
+    source: Source,
+    options: Options,
+    next_serial: u64,
+    outstanding: Outstanding,
+    /// Why there is nobody at the other end any more.
+    ended: Option<String>,
+    /// Used by one thread at a time.
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+/// Room for a record in the ring. Dropped without [`Reservation::publish`] nothing was submitted.
+#[derive(Debug)]
+pub struct Reservation<'a> {
+    attachment: &'a mut Attachment,
+    len_bytes: usize,
+}
+
+/// What all parts of a record share.
+#[derive(Clone, Copy)]
+struct Label {
+    timestamp: Timestamp,
+    epoch: Epoch,
+    acks: Acks,
+    more_bytes: usize,
+}
+
+impl Attachment {
+    /// Attaches to a node in this process.
+    pub fn embedded(desk: &Desk, options: Options) -> Result<Attachment, AttachError> {
+        Attachment::of(Source::Embedded(desk.clone()), options)
+    }
+
+    /// Attaches to a node through its socket (`engine.socket` of its configuration).
+    pub fn connect(socket: &Path, options: Options) -> Result<Attachment, AttachError> {
+        Attachment::of(Source::Socket(socket.to_owned()), options)
+    }
+
+    fn of(source: Source, options: Options) -> Result<Attachment, AttachError> {
+        let (end, hold) = source.join(&options)?;
+        Ok(Attachment {
+            end,
+            hold,
+            source,
+            next_serial: options.first_serial,
+            options,
+            outstanding: Outstanding::default(),
+            ended: None,
+            _not_sync: PhantomData,
+        })
+    }
+
+    /// Attaches again, after the attachment has ended: because the node was started again, or because something made no
+    /// sense. What was outstanding stays so until [`Attachment::poll`] has told its end. Does nothing while it lives.
+    pub fn reattach(&mut self) -> Result<(), AttachError> {
+        self.look();
+        if self.ended.is_none() {
+            return Ok(());
+        }
+        self.outstanding.lose(Outcome::Unknown);
+        (self.end, self.hold) = self.source.join(&self.options)?;
+        self.ended = None;
+        Ok(())
+    }
+
+    /// The longest record that one reservation takes.
+    pub fn len_max(&self) -> usize {
+        ENTRY_PAYLOAD_BYTES_MAX.min(self.end.submits.len_max() - ROW_BYTES)
+    }
+
+    /// Room for a record of so many bytes, to be written in place.
+    #[inline]
+    pub fn reserve(&mut self, len_bytes: usize) -> Result<Reservation<'_>, RingError> {
+        let max = self.len_max();
+        if !(1..=max).contains(&len_bytes) {
+            return Err(RingError::Size { len_bytes, max });
+        }
+        self.make_room(ROW_BYTES + len_bytes)?;
+        Ok(Reservation { attachment: self, len_bytes })
+    }
+
+    #[inline]
+    fn make_room(&mut self, len_bytes: usize) -> Result<(), RingError> {
+        if self.ended.is_some() || self.end.is_left() {
+            return Err(self.has_ended());
+        }
+        match self.end.submits.reserve(len_bytes) {
+            Ok(_) => Ok(()),
+            Err(Refused::Full) => Err(RingError::Busy),
+            Err(refused) => {
+                self.finish(format!("its submit ring: {refused:?}"));
+                Err(self.has_ended())
+            }
+        }
+    }
+
+    #[cold]
+    fn has_ended(&mut self) -> RingError {
+        self.look();
+        RingError::Ended(self.ended.clone().unwrap_or_default())
+    }
+
+    /// Copies a record into the ring, in parts if it is longer than an entry or than the ring takes. Only between parts does it
+    /// wait for room.
+    pub fn submit(
+        &mut self,
+        record: &[u8],
+        timestamp: Timestamp,
+        epoch: Epoch,
+        acks: Acks,
+    ) -> Result<RequestId, RingError> {
+        let max = RECORD_BYTES_MAX;
+        if !(1..=max).contains(&record.len()) {
+            return Err(RingError::Size { len_bytes: record.len(), max });
+        }
+        let (part_max, mut rest, mut is_first) = (self.len_max(), record, true);
+        let request = self.outstanding.next();
+        loop {
+            let (part, after) = rest.split_at(rest.len().min(part_max));
+            match self.make_room(ROW_BYTES + part.len()) {
+                Ok(()) => {}
+                Err(RingError::Busy) if !is_first => self.wait_for_room(ROW_BYTES + part.len())?,
+                Err(error) => return Err(error),
+            }
+            let label = Label { timestamp, epoch, acks, more_bytes: after.len() };
+            self.publish(request, part.len(), label, |room| room.copy_from_slice(part));
+            if after.is_empty() {
+                return Ok(self.published());
+            }
+            (rest, is_first) = (after, false);
+        }
+    }
+
+    fn wait_for_room(&mut self, len_bytes: usize) -> Result<(), RingError> {
+        let until = Instant::now() + PART_PATIENCE;
+        loop {
+            std::thread::yield_now();
+            match self.make_room(len_bytes) {
+                Err(RingError::Busy) if Instant::now() < until => self.look(),
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Writes a submit whose room was made, and gives it to the lane.
+    #[inline]
+    fn publish(&mut self, request: u64, len_bytes: usize, label: Label, fill: impl FnOnce(&mut [u8])) {
+        let Label { timestamp, epoch, acks, more_bytes } = label;
+        let mut reserved =
+            self.end.submits.reserve(ROW_BYTES + len_bytes).expect("room was made for it before");
+        let (row, payload) = reserved.bytes().split_at_mut(ROW_BYTES);
+        fill(payload);
+        let submit = wire::Submit {
+            request,
+            shard: self.options.shard,
+            acks,
+            timestamp,
+            epoch,
+            session: self.options.session,
+            serial: self.next_serial,
+            payload_crc: payload_crc(payload),
+            more_bytes: more_bytes as u32,
+            payload,
+        };
+        let encoded = Request::Submit(submit).encode();
+        row.copy_from_slice(&encoded[..ROW_BYTES]);
+        reserved.publish();
+        self.wake_lane();
+    }
+
+    /// A record is published to its end.
+    #[inline]
+    fn published(&mut self) -> RequestId {
+        self.next_serial += 1;
+        RequestId(self.outstanding.push())
+    }
+
+    #[inline]
+    fn wake_lane(&self) {
+        if self.end.must_wake() {
+            self.hold.wake();
+        }
+    }
+
+    /// Asks for committed records from an index on. An answer must fit half of the completion ring.
+    pub fn read(&mut self, from: Index, bytes_max: u32, wait: bool) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::Read { request, shard, from, bytes_max, wait })
+    }
+
+    /// Asks how the shard is on this node.
+    pub fn status(&mut self) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::Status { request, shard })
+    }
+
+    /// Asks up to where must be read to miss nothing.
+    pub fn read_index(&mut self) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::ReadIndex { request, shard })
+    }
+
+    /// Asks for the shard's leadership to be handed over.
+    pub fn transfer(&mut self, to: NodeId) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::Transfer { request, shard, to })
+    }
+
+    fn ask(&mut self, request: &Request<'_>) -> Result<RequestId, RingError> {
+        self.make_room(ROW_BYTES)?;
+        let mut reserved = self.end.submits.reserve(ROW_BYTES).expect("room was made for it before");
+        reserved.bytes().copy_from_slice(&request.encode()[..ROW_BYTES]);
+        reserved.publish();
+        self.wake_lane();
+        Ok(RequestId(self.outstanding.push()))
+    }
+
+    /// Shows every answer that has come, in place, and returns how many there were. Never blocks.
+    pub fn poll(&mut self, mut each: impl FnMut(Reply<'_>)) -> usize {
+        let mut count = self.outstanding.tell_lost(&mut each);
+        if self.ended.is_some() {
+            return count;
+        }
+        // Looked at before the ring: what the lane has said before it left is all there.
+        let is_left = self.end.is_left();
+        let (mut taken, mut farewell, mut wrong) = (false, false, None);
+        loop {
+            let frame = match self.end.completions.peek() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(corrupt) => {
+                    wrong = Some(corrupt.to_string());
+                    break;
+                }
+            };
+            match crate::wire::client::replies(frame) {
+                Ok(replies) => {
+                    for reply in replies {
+                        match request_of(&reply) {
+                            None => farewell = true,
+                            // A subscription is answered again and again.
+                            Some(request) if matches!(reply, Reply::Stream { .. }) => {
+                                count += usize::from(self.outstanding.end(request));
+                                each(reply);
+                            }
+                            Some(request) if self.outstanding.end(request) => {
+                                count += 1;
+                                each(reply);
+                            }
+                            // A part of what was given up.
+                            Some(_) => {}
+                        }
+                    }
+                }
+                Err(malformed) => {
+                    wrong = Some(malformed.to_string());
+                    break;
+                }
+            }
+            self.end.completions.advance();
+            taken = true;
+        }
+        if taken && self.end.must_wake_for_room() {
+            self.hold.wake();
+        }
+        if farewell {
+            self.outstanding.lose(Outcome::Stopping);
+            self.finish("it has stopped".to_owned());
+        } else if let Some(wrong) = wrong {
+            self.finish(wrong);
+        } else if is_left {
+            self.finish("its lane has left, or has ended the attachment: see its log".to_owned());
+        }
+        count + self.outstanding.tell_lost(&mut each)
+    }
+
+    /// Waits until [`Attachment::poll`] has something to tell, and says whether it has. Spins, then sleeps; notices a node that
+    /// is gone.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if self.has_something() {
+                return true;
+            }
+            let passed = begun.elapsed();
+            if passed >= timeout {
+                return false;
+            }
+            if passed < self.options.spin {
+                core::hint::spin_loop();
+                continue;
+            }
+            self.sleep((timeout - passed).min(LOOK_PERIOD));
+            self.look();
+        }
+    }
+
+    fn sleep(&self, timeout: Duration) {
+        let Some(word) = self.end.enter_sleep() else { return };
+        let timeout =
+            futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        // Not private: the lane may be in another process. Whatever ends it, the caller looks again.
+        let _ = futex::wait(word, futex::Flags::empty(), bell::ASLEEP, Some(&timeout));
+        self.end.leave_sleep();
+    }
+
+    fn has_something(&self) -> bool {
+        self.outstanding.has_lost()
+            || (self.ended.is_none() && (self.end.completions.has_something() || self.end.is_left()))
+    }
+
+    /// Whether the node is still at the other end, as far as can be seen without asking it. Makes a system call if the node is
+    /// another process.
+    pub fn is_attached(&mut self) -> bool {
+        self.look();
+        self.ended.is_none()
+    }
+
+    /// How many requests have no end that was told by [`Attachment::poll`].
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// The serial number of the next record.
+    pub fn next_serial(&self) -> u64 {
+        self.next_serial
+    }
+
+    /// Looks whether the node is still there.
+    fn look(&mut self) {
+        if self.ended.is_none() && !self.end.completions.has_something() {
+            if self.end.is_left() {
+                self.finish("its lane has left, or has ended the attachment: see its log".to_owned());
+            } else if self.hold.is_hung_up() {
+                self.finish("its process has ended".to_owned());
+            }
+        }
+    }
+
+    fn finish(&mut self, why: String) {
+        self.outstanding.lose(Outcome::Unknown);
+        self.ended = Some(why);
+    }
+}
+
+impl Reservation<'_> {
+    /// The room, with whatever was there before.
+    #[inline]
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let reserved = self.attachment.end.submits.reserve(ROW_BYTES + self.len_bytes);
+        &mut reserved.expect("room was made for it before").into_bytes()[ROW_BYTES..]
+    }
+
+    /// Submits what was written.
+    #[inline]
+    pub fn publish(self, timestamp: Timestamp, epoch: Epoch, acks: Acks) -> RequestId {
+        let Reservation { attachment, len_bytes } = self;
+        let label = Label { timestamp, epoch, acks, more_bytes: 0 };
+        attachment.publish(attachment.outstanding.next(), len_bytes, label, |_| ());
+        attachment.published()
+    }
+}
+
+fn request_of(reply: &Reply<'_>) -> Option<u64> {
+    match reply {
+        Reply::Outcome { request, .. }
+        | Reply::Records { request, .. }
+        | Reply::Status { request, .. }
+        | Reply::ReadIndex { request, .. }
+        | Reply::Stream { request, .. } => Some(*request),
+        Reply::Farewell => None,
+    }
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RingError::Busy => write!(f, "the ring is full: take completions, then try again"),
+            RingError::Size { len_bytes, max } => {
+                write!(f, "a record of {len_bytes} bytes: 1 to {max} are allowed")
+            }
+            RingError::Ended(why) => write!(f, "not attached to the node: {why}; attach again"),
+        }
+    }
+}
+
+impl std::error::Error for RingError {}

@@ -1,0 +1,221 @@
+//! The thread that lets engines of other processes in: it reads what they ask for, hands memory and the lane's eventfd over,
+//! and holds each one's socket, whose hang-up says that the engine is gone, in whatever way. It does nothing on the
+//! path of a submit, and is not pinned to a core.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{Mode, Timespec};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+
+use super::desk::Desk;
+use super::report::line;
+use crate::io::ring::port::Presence;
+use crate::io::ring::{LaneEnd, Sizes, shared};
+use crate::limits::ATTACHMENTS_MAX;
+use crate::wire::attach::{HELLO_BYTES, Hello, Refusal, encode_answer};
+
+/// How long who has connected may take to say what it wants.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many may have connected and said nothing.
+const CONNECTIONS_MAX: usize = ATTACHMENTS_MAX + 64;
+
+const BACKLOG: i32 = 64;
+
+/// The socket, bound and listened on before anything else of the node is touched.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+/// See the module. Dropped, the thread ends, and with it every attachment through the socket.
+#[derive(Debug)]
+pub(super) struct Usher {
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    since: Instant,
+    /// Attached; dropped, the lane is told.
+    presence: Option<Presence>,
+}
+
+impl Listener {
+    /// Listens at `path`, for this user and group alone. A socket that nobody listens at any more is replaced.
+    pub(super) fn bind(path: &Path) -> io::Result<Listener> {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = packets()?;
+        if net::connect(&socket, &address).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+        }
+        let is_socket = rustix::fs::lstat(path)
+            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket());
+        if is_socket {
+            std::fs::remove_file(path)?;
+        }
+        let socket = packets()?;
+        net::bind(&socket, &address)?;
+        rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)?;
+        net::listen(&socket, BACKLOG)?;
+        Ok(Listener { socket, path: path.to_owned() })
+    }
+
+    /// Starts to let engines in.
+    pub(super) fn serve(self, desk: Desk) -> io::Result<Usher> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stopped = stop.try_clone()?;
+        let Listener { socket, path } = self;
+        let thread = std::thread::Builder::new()
+            .name("usher".to_owned())
+            .spawn(move || Room { desk, listener: socket, stop: stopped, connections: Vec::new() }.run())?;
+        Ok(Usher { stop, thread: Some(thread), path })
+    }
+}
+
+fn packets() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+impl Drop for Usher {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// The usher's thread.
+struct Room {
+    desk: Desk,
+    listener: OwnedFd,
+    stop: OwnedFd,
+    connections: Vec<Connection>,
+}
+
+impl Room {
+    fn run(mut self) {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => return line(format_args!("no engine is let in any more: {error}")),
+            };
+            if ready[0] {
+                return;
+            }
+            // From the last to the first: what is taken out does not move what is still to be looked at.
+            for at in (0..self.connections.len()).rev() {
+                let is_late = self.connections[at].presence.is_none()
+                    && self.connections[at].since.elapsed() >= HELLO_TIMEOUT;
+                if is_late || (ready[2 + at] && !self.attend(at)) {
+                    self.connections.swap_remove(at);
+                }
+            }
+            if ready[1] {
+                self.accept();
+            }
+        }
+    }
+
+    /// Which descriptor has something: the one that says stop, the listener, then the connections.
+    fn wait(&self) -> io::Result<Vec<bool>> {
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.stop.as_fd(), self.listener.as_fd()];
+        descriptors.extend(self.connections.iter().map(|connection| connection.socket.as_fd()));
+        let mut polled: Vec<PollFd<'_>> = descriptors
+            .into_iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
+            .collect();
+        let is_awaited = self.connections.iter().any(|connection| connection.presence.is_none());
+        let timeout = Timespec { tv_sec: HELLO_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
+        match poll(&mut polled, is_awaited.then_some(&timeout)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(vec![false; polled.len()]),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(polled.iter().map(|descriptor| !descriptor.revents().is_empty()).collect())
+    }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while self.connections.len() < CONNECTIONS_MAX {
+            let Ok(socket) = net::accept_with(&self.listener, flags) else { return };
+            self.connections.push(Connection { socket, since: Instant::now(), presence: None });
+        }
+        // Nobody is waited for while it is full: who comes then is turned away.
+        let _ = net::accept_with(&self.listener, flags);
+    }
+
+    /// Something came, or the other end hung up. False: the connection has ended.
+    fn attend(&mut self, at: usize) -> bool {
+        let connection = &mut self.connections[at];
+        let mut packet = [0; HELLO_BYTES + 1];
+        let len_bytes = match net::recv(&connection.socket, &mut packet, RecvFlags::DONTWAIT) {
+            Ok((len_bytes, _)) => len_bytes,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+            Err(_) => return false,
+        };
+        // Once it is attached all is said, and an end of the stream is an end.
+        if len_bytes == 0 || connection.presence.is_some() {
+            return false;
+        }
+        match admit(&self.desk, &connection.socket, &packet[..len_bytes]) {
+            Ok(presence) => {
+                connection.presence = Some(presence);
+                true
+            }
+            Err(refusal) => {
+                let _ = net::send(&connection.socket, &encode_answer(Err(refusal)), SendFlags::NOSIGNAL);
+                false
+            }
+        }
+    }
+}
+
+/// Gives who has said hello its rings.
+fn admit(desk: &Desk, socket: &OwnedFd, packet: &[u8]) -> Result<Presence, Refusal> {
+    let hello = Hello::decode(packet).map_err(|_| Refusal::Version)?;
+    if hello.cluster != desk.cluster() {
+        return Err(Refusal::Cluster { found: desk.cluster() });
+    }
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(0);
+    let sizes =
+        Sizes { submit_bytes: size(hello.submit_bytes), completion_bytes: size(hello.completion_bytes) };
+    let held = desk.claim(hello.shard, hello.session, sizes)?;
+    let failed = |what: &str, error: io::Error| {
+        line(format_args!("cannot give an engine its rings: {what}: {error}"));
+        Refusal::System
+    };
+    let (region, memory) = shared::create(sizes).map_err(|error| failed("memory", error))?;
+    let door = desk.door(hello.shard);
+    let event = door.waker().descriptor().map_err(|error| failed("the lane's eventfd", error))?;
+    let name = format!("session {:#x} at shard {}, over the socket", hello.session, hello.shard);
+    let presence = desk.seat(hello.shard, LaneEnd::of(region), name, held)?;
+    hand_over(socket, &[memory.as_fd(), event.as_fd()]).map_err(|error| failed("the socket", error))?;
+    Ok(presence)
+}
+
+fn hand_over(socket: &OwnedFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("no room for descriptors"));
+    }
+    let welcome = encode_answer(Ok(()));
+    net::sendmsg(socket, &[io::IoSlice::new(&welcome)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
