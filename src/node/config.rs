@@ -56,6 +56,7 @@ mod cpu;
 pub mod dpdk;
 mod links;
 mod log;
+pub mod mako;
 mod rdma;
 #[cfg(test)]
 mod tests;
