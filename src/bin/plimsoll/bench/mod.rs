@@ -2,6 +2,7 @@
 
 mod catch_up;
 mod commit;
+mod engine;
 mod floor;
 mod link;
 
@@ -15,6 +16,8 @@ pub(crate) enum Command {
     Commit(commit::Arguments),
     /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
     Link(link::Arguments),
+    /// What an engine's threads feel: the benchmark of Mako's replication, beside what was published for it.
+    Engine(engine::Arguments),
     /// Commits while a follower that is far behind is brought up.
     CatchUp(catch_up::Arguments),
 }
@@ -23,6 +26,7 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
         Command::Commit(arguments) => commit::run(arguments),
         Command::Link(arguments) => link::run(arguments),
+        Command::Engine(arguments) => engine::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
     }
 }
