@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         rows.push(Row { case, window, trials, stream_bytes_per_s });
     }
     if arguments.json {
-        tell::as_json(&rows, arguments.warm_up(), arguments.window(), arguments.trials);
+        tell::as_json(&rows, arguments.warm_up(), arguments.lasting(), arguments.trials);
     } else {
         tell::as_table(&rows);
     }
@@ -123,7 +123,7 @@ fn measure(
     let plan = Plan {
         schedule,
         warm_up: arguments.warm_up(),
-        window: arguments.window(),
+        lasting: arguments.lasting(),
         kill_at: arguments.kill_at.map(Duration::from_secs),
         read_back: true,
     };
@@ -142,7 +142,7 @@ fn look_for_peak(arguments: &Arguments, case: &Case, interrupt: &Interrupt) -> R
         let plan = Plan {
             schedule: Schedule::Closed { window },
             warm_up: arguments.warm_up().min(STEP_WARM_UP),
-            window: arguments.window().min(STEP),
+            lasting: arguments.lasting().min(STEP),
             kill_at: None,
             read_back: false,
         };
@@ -185,7 +185,7 @@ impl Arguments {
         Duration::from_secs(self.warm_up)
     }
 
-    fn window(&self) -> Duration {
+    fn lasting(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 }

@@ -120,10 +120,10 @@ impl Row {
     }
 }
 
-pub(super) fn as_json(rows: &[Row], warm_up: Duration, window: Duration, trials: u32) {
+pub(super) fn as_json(rows: &[Row], warm_up: Duration, lasting: Duration, trials: u32) {
     let stream = rows.iter().find_map(|row| row.stream_bytes_per_s);
     say(&json!({
-        "protocol": { "warm_up_s": warm_up.as_secs(), "seconds": window.as_secs(), "trials": trials },
+        "protocol": { "warm_up_s": warm_up.as_secs(), "seconds": lasting.as_secs(), "trials": trials },
         "floor": { "stream_bytes": LARGE_BYTES, "stream_mb_per_s": stream.map(|stream| stream / 1e6) },
         "published_on": PUBLISHED_ON,
         "cases": rows.iter().map(Row::json).collect::<Vec<_>>(),

@@ -23,7 +23,7 @@ const HANDOVER: Duration = Duration::from_secs(20);
 pub(super) struct Plan {
     pub(super) schedule: Schedule,
     pub(super) warm_up: Duration,
-    pub(super) window: Duration,
+    pub(super) lasting: Duration,
     /// So long after the window began the leader is killed.
     pub(super) kill_at: Option<Duration>,
     pub(super) read_back: bool,
@@ -62,7 +62,7 @@ fn play(case: &Case, plan: &Plan, cluster: &mut Cluster, interrupt: &Interrupt) 
     let mut streams = (0..case.partitions).map(open).collect::<Result<Vec<_>, _>>()?;
     let begun = Instant::now();
     let warm = begun + plan.warm_up;
-    let times = Times { begun, warm, end: warm + plan.window };
+    let times = Times { begun, warm, end: warm + plan.lasting };
     let killed = std::thread::scope(|scope| {
         let threads: Vec<_> =
             streams.iter_mut().map(|stream| scope.spawn(|| stream.run(&times, interrupt))).collect();
@@ -147,7 +147,7 @@ fn sum_up(streams: &[Stream], plan: &Plan, outage: Option<Duration>) -> Trial {
     let in_window: u64 = streams.iter().map(|stream| stream.committed).sum();
     Trial {
         latencies,
-        per_second: in_window as f64 / plan.window.as_secs_f64(),
+        per_second: in_window as f64 / plan.lasting.as_secs_f64(),
         submitted: streams.iter().map(|stream| stream.account.ends.len() as u64).sum(),
         committed: count(End::Committed),
         refused: count(End::Refused),
