@@ -63,6 +63,7 @@ pub mod dpdk;
 mod engine;
 mod links;
 mod log;
+pub mod mako;
 mod rdma;
 #[cfg(test)]
 mod tests;

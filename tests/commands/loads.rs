@@ -1,4 +1,4 @@
-//! Clusters that commands start themselves: `demo` and `bench commit`.
+//! Clusters that commands start themselves: `demo` and `bench`.
 
 use std::fs;
 
@@ -118,4 +118,59 @@ fn bench_link_tells_the_round_trip_beside_a_raw_sockets() {
             assert!(result["frames_per_s"].as_f64().unwrap() > 10.0, "{result}");
         }
     }
+}
+
+/// One short trial, with what `more` says; the outcome of its only case.
+fn bench_engine(name: &str, more: &[&str]) -> (serde_json::Value, serde_json::Value) {
+    let within = Within::new(name);
+    let directory = within.0.display().to_string();
+    let short = ["bench", "engine", "--json", "--warm-up", "0", "--trials", "1", "--dir", &directory];
+    let result = json(&exits(0, &[&short[..], more].concat()));
+    let case = result["cases"][0].clone();
+    assert_eq!(result["cases"].as_array().unwrap().len(), 1, "{result}");
+    for what in ["gaps", "duplicates", "disordered", "damaged"] {
+        assert_eq!(case[what], 0, "{what}: {result}");
+    }
+    assert_figures(&case["latency_us"]);
+    (result, case)
+}
+
+#[test]
+fn bench_engine_repeats_the_protocol_and_accounts_for_every_record() {
+    let _turn = turn();
+    // 190 a second over six partitions: all that was due in a second was submitted, and committed.
+    let (result, case) = bench_engine("engine", &["--seconds", "1", "--only", "286k-190"]);
+    assert_eq!((&case["bytes"], &case["partitions"]), (&286_208.into(), &6.into()), "{result}");
+    assert_eq!((&case["submitted"], &case["committed"]), (&190.into(), &190.into()), "{result}");
+    assert_eq!((&case["refused"], &case["unknown"]), (&0.into(), &0.into()), "{result}");
+    assert_eq!(case["published"]["rust"]["p50_ms"], 3.38, "{result}");
+    assert!(result["published_on"].as_str().unwrap().contains("64-core"), "{result}");
+    assert!(result["floor"]["stream_mb_per_s"].as_f64().unwrap() > 1.0, "{result}");
+}
+
+#[test]
+fn bench_engine_looks_for_the_peak() {
+    let _turn = turn();
+    let (result, case) =
+        bench_engine("engine-peak", &["--seconds", "1", "--bytes", "40", "--partitions", "2"]);
+    assert!(case["window"].as_u64().unwrap() > 0 && case["offered_per_s"].is_null(), "{result}");
+    assert!(case["per_s"].as_f64().unwrap() > 10.0, "{result}");
+    assert_eq!(case["submitted"], case["committed"], "{result}");
+}
+
+#[test]
+fn bench_engine_tells_the_outage_of_a_killed_leader() {
+    let _turn = turn();
+    let kill = ["--seconds", "3", "--kill-at", "1", "--bytes", "5000", "--partitions", "2", "--rate", "1000"];
+    let (result, case) = bench_engine("engine-kill", &kill);
+    let [submitted, committed, refused, unknown] =
+        ["submitted", "committed", "refused", "unknown"].map(|name| case[name].as_u64().unwrap());
+    // Each has one end, and most of those after the kill are committed too.
+    assert_eq!((submitted, committed + refused + unknown), (3000, 3000), "{result}");
+    assert!(committed > 2000, "{result}");
+    let outages = case["outage_ms"].as_array().unwrap();
+    assert!(outages.len() == 1 && outages[0].as_f64().unwrap() > 0.0, "{result}");
+    // Coordinated omission would hide it: the records due meanwhile have waited that long.
+    let longest_ms = case["latency_us"]["max"].as_f64().unwrap() / 1000.0;
+    assert!(longest_ms > outages[0].as_f64().unwrap() / 2.0, "{result}");
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod loads;
 #[path = "../loop_device/mod.rs"]
 mod loop_device;
+mod mako;
 mod records;
 mod shards;
 
@@ -104,6 +105,10 @@ fn wrong_options_are_refused_with_the_usage() {
         &["demo", "--nodes", "0"],
         &["demo", "--record-bytes", "64"],
         &["bench", "commit", "--bytes", "0"],
+        &["bench", "engine", "--bytes", "39"],
+        &["bench", "engine", "--only", "4k-241"],
+        &["bench", "engine", "--rate", "5"],
+        &["config", "import-mako"],
         &["log", "verify"],
         &["elect"],
     ] {

@@ -6,6 +6,7 @@
 mod append;
 mod bench;
 mod common;
+mod config;
 mod demo;
 mod doctor;
 mod node;
@@ -45,6 +46,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Say what this machine can do for a node, and what to do about what it cannot. Changes nothing.
     Doctor(doctor::Arguments),
+    /// Make configurations.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Look into a node's log.
     #[command(subcommand)]
     Log(Log),
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         Command::Transfer(arguments) => transfer::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Config(command) => config::run(&command),
         Command::Log(Log::Verify(arguments)) => verify::run(&arguments),
         Command::Bench(command) => bench::run(&command),
     };

@@ -1,8 +1,9 @@
-//! What the machine allows: the latency of one durable write, and of one datagram there and back, without Plimsoll.
+//! What the machine allows, without Plimsoll: the latency of one durable write and of one datagram there and back, and the
+//! bytes of a stream to two receivers.
 
 use std::fs::{self, File};
-use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,4 +127,75 @@ fn ping(socket: &UdpSocket, lasting: Duration, interrupt: &Interrupt) -> io::Res
         }
     }
     Ok(latencies)
+}
+
+/// Buffers of so many bytes, one after another, over TCP to two receivers, all three spinning. The bytes in a second that
+/// both have received.
+pub(crate) fn stream_to_two(
+    buffer_bytes: usize,
+    lasting: Duration,
+    interrupt: &Interrupt,
+) -> Result<f64, Failure> {
+    time_stream(buffer_bytes, lasting, interrupt).map_err(Failure::on("a stream over 127.0.0.1"))
+}
+
+fn time_stream(buffer_bytes: usize, lasting: Duration, interrupt: &Interrupt) -> io::Result<f64> {
+    let (first, second) = (connected()?, connected()?);
+    let mut receivers = [first.1, second.1];
+    std::thread::scope(|scope| {
+        let counts = receivers.each_mut().map(|socket| scope.spawn(|| receive_all(socket)));
+        let begun = Instant::now();
+        send_to_both([first.0, second.0], &vec![0x5a; buffer_bytes], begun + lasting, interrupt)?;
+        let mut fewest = u64::MAX;
+        for count in counts {
+            fewest = fewest.min(count.join().map_err(|_| io::Error::other("a receiver has ended"))??);
+        }
+        Ok(fewest as f64 / begun.elapsed().as_secs_f64())
+    })
+}
+
+fn connected() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let here = TcpStream::connect(listener.local_addr()?)?;
+    let (there, _) = listener.accept()?;
+    for socket in [&here, &there] {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+    }
+    Ok((here, there))
+}
+
+/// The next buffer begins when both sockets have all of the last. The sockets are closed in the end.
+fn send_to_both(
+    mut sockets: [TcpStream; 2],
+    buffer: &[u8],
+    until: Instant,
+    interrupt: &Interrupt,
+) -> io::Result<()> {
+    while Instant::now() < until && !interrupt.has_come() {
+        let mut sent = [0; 2];
+        while sent.iter().any(|sent| *sent < buffer.len()) {
+            for (socket, sent) in sockets.iter_mut().zip(&mut sent) {
+                match socket.write(&buffer[*sent..]) {
+                    Ok(count) => *sent += count,
+                    // On a machine with fewer cores than ends, the others may have this one.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn receive_all(socket: &mut TcpStream) -> io::Result<u64> {
+    let (mut bytes, mut count) = (vec![0; 256 << 10], 0);
+    loop {
+        match socket.read(&mut bytes) {
+            Ok(0) => return Ok(count),
+            Ok(more) => count += more as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod catch_up;
 mod commit;
+mod engine;
 mod floor;
 mod link;
 mod ring;
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Link(link::Arguments),
     /// What it costs an engine's thread to reach a lane of the same host, beside a raw cache line's round trip.
     Ring(ring::Arguments),
+    /// What an engine's threads feel: the benchmark of Mako's replication, beside what was published for it.
+    Engine(engine::Arguments),
     /// Commits while a follower that is far behind is brought up.
     CatchUp(catch_up::Arguments),
 }
@@ -27,6 +30,7 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Commit(arguments) => commit::run(arguments),
         Command::Link(arguments) => link::run(arguments),
         Command::Ring(arguments) => ring::run(arguments),
+        Command::Engine(arguments) => engine::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
     }
 }
