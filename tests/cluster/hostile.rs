@@ -274,7 +274,9 @@ fn pour(cluster: &Cluster, shards: u32, mib: u64) -> Vec<Index> {
     let total = (count * u64::from(shards)) as usize;
     await_outcomes(&mut client, total, &mut ends);
     for end in &ends {
-        let client::Outcome::Committed { id, .. } = end.outcome else { panic!("{end:?}") };
+        let client::Outcome::Committed { id, .. } = end.outcome else {
+            panic!("{end:?}{}", cluster.all_last_words())
+        };
         let place = &mut last[end.shard.0 as usize];
         *place = (*place).max(id.index);
     }

@@ -94,8 +94,8 @@ impl Receiving {
             return None;
         }
         *posted = false;
-        // SAFETY: the slot lies in the memory, was zeroed or written, now or for a queue pair before, and is not posted while the slice lives: it is
-        // posted by `post` alone, which borrows all of this.
+        // SAFETY: the slot lies in the memory, was zeroed or written, now or for a queue pair before, and is not posted
+        // while the slice lives: it is posted by `post` alone, which borrows all of this.
         Some(unsafe {
             let base = self.memory.base().add(usize::from(slot) * self.slot_bytes);
             slice::from_raw_parts(base.as_ptr(), len_bytes)
