@@ -30,8 +30,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 pub const LINK_VARIABLE: &str = "PLIMSOLL_LINK";
 
 /// How many times slower this machine is than one of silicon, for an emulated guest alone: a local cluster's election
-/// timeout, its heartbeat and the deadline of its clients are so many times as long. A lane that checksums a few MiB there
-/// stands still for longer than an election timeout. Nothing but `tests/vm` sets it.
+/// timeout, its heartbeat and the deadline of its clients are so many times as long. A few MiB that are under way there take
+/// longer than an election timeout. Nothing but `tests/vm` sets it.
 pub const SLOWNESS_VARIABLE: &str = "PLIMSOLL_EMULATED_SLOWNESS";
 
 /// What a cluster is to be.

@@ -1,10 +1,11 @@
-# Whole clusters over RDMA, three nodes on one device: the demo, and what rdma-cluster.sh leaves of tests/cluster.
+# Whole clusters over RDMA, three nodes on one device: the demo, and what rdma-cluster.sh and rdma-pour.sh leave of
+# tests/cluster.
 # bound_s: 300
 set -e
 . /guest/rxe
 export PLIMSOLL_LINK=rdma
 # See rdma-cluster.sh.
-export PLIMSOLL_EMULATED_SLOWNESS=3
+export PLIMSOLL_EMULATED_SLOWNESS=5
 plimsoll demo --seconds 2 --json >demo.json
 cat demo.json
 for told in '"lost":0' '"duplicated":0' '"reordered":0' '"replicas_identical":true' '"kills":1'; do
