@@ -1,6 +1,6 @@
 # Whole clusters over RDMA, three nodes on one device: the demo, and what rdma-cluster.sh and rdma-pour.sh leave of
 # tests/cluster.
-# bound_s: 300
+# bound_s: 420
 set -e
 . /guest/rxe
 export PLIMSOLL_LINK=rdma
