@@ -251,6 +251,7 @@ fn the_dead_are_dropped_and_counted() {
 #[test]
 fn a_board_tells_what_the_fold_does() {
     let mut random = Chance(9);
+    let mut moved = 0;
     for _ in 0..200 {
         let streams = 3;
         let board = Board::new(streams);
@@ -271,7 +272,9 @@ fn a_board_tells_what_the_fold_does() {
                 },
                 _ => data(open.0, clock),
             };
+            let before = fold.watermark();
             fold.take(ShardId(stream), &mark);
+            moved += usize::from(fold.watermark() > before);
             if stream == 0 {
                 registry.take(&mark, &positions[0]);
                 if let Mark::Register { stream } = mark {
@@ -288,6 +291,6 @@ fn a_board_tells_what_the_fold_does() {
             let least = board.vector().into_iter().map(|(_, stamp)| stamp).min().unwrap_or_default();
             assert_eq!(least, fold.watermark());
         }
-        assert!(fold.watermark() > Stamp::ZERO || clock < 60);
     }
+    assert!(moved > 1000, "the watermark moved {moved} times, which shows little");
 }

@@ -29,6 +29,11 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Names the links of local clusters, as in a configuration, separated by commas: `udp`, `udp,tcp`.
 pub const LINK_VARIABLE: &str = "PLIMSOLL_LINK";
 
+/// How many times slower this machine is than one of silicon, for an emulated guest alone: a local cluster's election
+/// timeout, its heartbeat and the deadline of its clients are so many times as long. A few MiB that are under way there take
+/// longer than an election timeout. Nothing but `tests/vm` sets it.
+pub const SLOWNESS_VARIABLE: &str = "PLIMSOLL_EMULATED_SLOWNESS";
+
 /// What a cluster is to be.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -118,6 +123,8 @@ impl Cluster {
             // The nodes share the machine's cores with each other and with whoever loads them.
             config.cpu.shared = true;
             (shape.tune)(&mut config);
+            config.raft.election_timeout_ms *= slowness();
+            config.raft.heartbeat_ms *= slowness();
             config.check().map_err(io::Error::other)?;
             let config_path = directory.join(format!("node-{id}.toml"));
             fs::write(&config_path, config.to_toml())?;
@@ -299,7 +306,8 @@ impl Cluster {
 
     /// What a client of this cluster is told.
     pub fn client_options(&self) -> Options {
-        Options::from_config(&self.nodes[0].config)
+        let options = Options::from_config(&self.nodes[0].config);
+        Options { deadline: options.deadline * slowness(), ..options }
     }
 
     /// Where the nodes' data, configurations and output lie.
@@ -357,6 +365,16 @@ fn links_of_environment() -> Vec<LinkKind> {
     }
     let kind = |name: &str| name.parse().unwrap_or_else(|why| panic!("{LINK_VARIABLE}: {why}"));
     named.split(',').map(kind).collect()
+}
+
+/// What [`SLOWNESS_VARIABLE`] says, 1 without it.
+///
+/// # Panics
+/// If it is no number of 1 to 20.
+pub fn slowness() -> u32 {
+    let Ok(named) = std::env::var(SLOWNESS_VARIABLE) else { return 1 };
+    let slowness = named.parse().ok().filter(|slowness| (1..=20).contains(slowness));
+    slowness.unwrap_or_else(|| panic!("{SLOWNESS_VARIABLE} is to be 1 to 20, not {named:?}"))
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -432,7 +432,7 @@ fn each_bound_of_a_submit_is_kept() {
     let number = |at: usize, value: usize| {
         move |row: &mut [u8]| row[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes())
     };
-    assert_eq!(refused(&|row| row[0] = 6), Malformed::Field("request kind"));
+    assert_eq!(refused(&|row| row[0] = 8), Malformed::Field("request kind"));
     assert_eq!(refused(&|row| row[1] = 3), Malformed::Field("acks"));
     assert_eq!(refused(&|row| row[63] = 1), Malformed::Field("reserved"));
     assert_eq!(refused(&number(4, SHARDS_MAX as usize)), Malformed::Field("shard"));

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use plimsoll::client::{self, Client, Completion, Reader, Submit};
-use plimsoll::local::{Cluster, Shape};
+use plimsoll::local::{Cluster, Shape, slowness};
 use plimsoll::log::record::payload_crc;
 use plimsoll::types::{Acks, Epoch, Index, LaneId, NodeId, ShardId, StoreId, Timestamp};
 use plimsoll::wire;
@@ -274,7 +274,9 @@ fn pour(cluster: &Cluster, shards: u32, mib: u64) -> Vec<Index> {
     let total = (count * u64::from(shards)) as usize;
     await_outcomes(&mut client, total, &mut ends);
     for end in &ends {
-        let client::Outcome::Committed { id, .. } = end.outcome else { panic!("{end:?}") };
+        let client::Outcome::Committed { id, .. } = end.outcome else {
+            panic!("{end:?}{}", cluster.all_last_words())
+        };
         let place = &mut last[end.shard.0 as usize];
         *place = (*place).max(id.index);
     }
@@ -526,7 +528,7 @@ fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
         .unwrap();
     cluster.start_all().unwrap();
     let mut ledger = Ledger::open(&cluster, 0);
-    ledger.load_for(8, Duration::from_secs(2));
+    ledger.load_for(8, Duration::from_secs(2) * slowness());
     ledger.settle();
     assert!(ledger.acknowledged.len() > 100, "the other two serve: {}", ledger.acknowledged.len());
     let members = cluster.config(NodeId(1)).members.clone();

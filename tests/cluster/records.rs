@@ -55,7 +55,7 @@ fn records_from_one_byte_to_64_mib_come_back_whole_from_every_replica() {
         let mut bytes = payload(number as u64, size.max(8));
         bytes.truncate(size);
         let outcome = submit_and_wait(&mut client, Submit::new(ShardId(0), &bytes));
-        assert!(outcome.is_committed(), "{size} bytes: {outcome:?}");
+        assert!(outcome.is_committed(), "{size} bytes: {outcome:?}{}", cluster.all_last_words());
         expected.push(bytes);
     }
     for (replica, records) in read_all(&cluster, expected.len()).into_iter().enumerate() {

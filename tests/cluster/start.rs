@@ -120,7 +120,9 @@ fn a_directory_that_is_somebody_elses() {
 #[test]
 fn a_configuration_that_is_not_sound() {
     let mut cluster = cluster("config", &one());
-    cluster.reconfigure(NodeId(1), |config| config.raft.heartbeat_ms = 100).unwrap();
+    cluster
+        .reconfigure(NodeId(1), |config| config.raft.heartbeat_ms = config.raft.election_timeout_ms)
+        .unwrap();
     let said = refused(&cluster);
     assert!(said.contains("heartbeat_ms"), "{said}");
     let path = cluster.config_path(NodeId(1)).to_owned();

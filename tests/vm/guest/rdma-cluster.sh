@@ -1,13 +1,11 @@
-# Whole clusters over RDMA: three nodes on one device, killed; nothing acknowledged is lost.
+# Whole clusters over RDMA, three nodes on one device: tests/cluster, less what rdma-kills.sh and rdma-pour.sh run.
 # bound_s: 300
 set -e
 . /guest/rxe
 export PLIMSOLL_LINK=rdma
-plimsoll demo --seconds 2 --json >demo.json
-cat demo.json
-for told in '"lost":0' '"duplicated":0' '"reordered":0' '"replicas_identical":true' '"kills":1'; do
-    grep -q "$told" demo.json || { echo "not told: $told"; exit 1; }
-done
-# Those that count. Fifty kills, and elections within bounds of time, are not for an emulated machine.
-/tests/cluster --test-threads 1 --skip 50_kills kills:: records:: | tee told
-[ "$(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' told)" -ge 5 ]
+# Three nodes share two emulated cores, where a lane stands still for longer than an election timeout of 150 ms. This makes
+# the timers of clusters, and what tests demand of failover, five times as long. Nothing but the scripts rdma-* sets it.
+export PLIMSOLL_EMULATED_SLOWNESS=5
+# The nodes share one device, so the test that cuts a node off cuts off what RDMA is set up over, and commits must go on.
+/tests/cluster --test-threads 1 --skip far_behind --skip readers_that_never_read elections:: hostile:: 2>&1 | tee told
+grep -q '^test result: ok. 14 passed; 0 failed' told

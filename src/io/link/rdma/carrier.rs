@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::path::Path;
 use super::verbs::{
-    Completion, CompletionQueue, Device, Domain, Event, Port, Queues, Region, Shape, VerbError,
+    Buffers, Completion, CompletionQueue, Device, Domain, Event, Port, Queues, Region, Shape, VerbError,
 };
 use super::{
     Counters, Notice, Options, REOPEN_PAUSE, SLOT_BYTES_MAX, SLOT_BYTES_MIN, SLOTS_MAX, SLOTS_MIN,
@@ -250,6 +250,10 @@ impl RdmaCarrier {
         // Twice: what a queue pair that is gone has left there is taken by the next poll.
         let completions =
             CompletionQueue::new(&device, (2 * under_way).min(limits.completions)).map_err(refused)?;
+        // Before the pool: what may not be locked of that is copied, and without these nothing is received.
+        let buffers: Result<Vec<Buffers>, VerbError> =
+            self.paths.iter().map(|_| Buffers::new(&domain, shape)).collect();
+        let buffers = buffers.map_err(refused)?;
         let regions = match domain.register_pool(&self.pool) {
             Ok(regions) => regions,
             Err(error) => {
@@ -265,6 +269,9 @@ impl RdmaCarrier {
         }
         let (name, Port { number, gid, active, .. }) = (device.name().to_owned(), port);
         self.tell(Notice::Opened { device: name, port: number, gid, active });
+        for (path, buffers) in self.paths.iter_mut().zip(buffers) {
+            path.buffers = Some(buffers);
+        }
         self.open = Some(Open { regions, completions, domain, device, port, shape });
         (self.armed, self.not_opened) = (false, None);
         Ok(())
@@ -288,6 +295,7 @@ impl RdmaCarrier {
             }
         }
         let Some(open) = self.open.take() else { return };
+        self.paths.iter_mut().for_each(|path| path.buffers = None);
         self.reactor.deregister(open.completions.fd(), Owner::Rdma, COMPLETIONS_KEY);
         self.reactor.deregister(open.device.fd(), Owner::Rdma, EVENTS_KEY);
         self.tell(Notice::Lost { device: open.device.name().to_owned(), why: why.to_owned() });
@@ -427,6 +435,12 @@ impl RdmaCarrier {
     #[cfg(test)]
     pub(super) fn inject(&mut self, now: Time, event: Event) {
         self.told_by_device(now, event);
+    }
+
+    /// Where the slots for this peer lie.
+    #[cfg(test)]
+    pub(super) fn slots_at(&self, peer: NodeId) -> Option<std::ptr::NonNull<u8>> {
+        self.paths.iter().find(|path| path.peer == peer)?.queues.as_ref().map(Queues::slots_at)
     }
 
     /// How many sends to this peer the device has not confirmed.

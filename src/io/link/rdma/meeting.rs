@@ -3,7 +3,7 @@
 use super::RdmaCarrier;
 use super::notice::{Notice, Unavailable};
 use super::setup::{Act, Ended};
-use super::verbs::{Port, Queues, Tag, VerbError};
+use super::verbs::{Buffers, Port, Queues, Tag, VerbError};
 use crate::io::link::tcp::TcpLink;
 use crate::types::{NodeId, Time};
 use crate::wire::aside::{Answered, Aside, Attempt, End, Reason, Says};
@@ -84,7 +84,7 @@ impl RdmaCarrier {
         };
         if let Err(error) = done {
             let path = &mut self.paths[at];
-            path.queues = None;
+            path.drop_queues();
             path.setup.broke(now);
             if let Some(Act::Accept(theirs, _)) = act {
                 path.say(Says::Refusal(Answered(theirs.0), Reason::NoDevice));
@@ -142,12 +142,17 @@ impl RdmaCarrier {
     fn fresh(&mut self, at: usize) -> Result<End, VerbError> {
         let psn = self.draw() as u32 & 0xff_ffff;
         let path = &mut self.paths[at];
-        path.queues = None;
+        path.drop_queues();
         path.generation = path.generation.wrapping_add(1);
         (path.psn, path.heard) = (psn, false);
         let open = self.open.as_ref().expect("paths are set up while the device is open");
         let tag = Tag { path: at as u16, generation: path.generation };
-        let queues = Queues::new(&open.domain, &open.completions, open.shape, &open.port, tag)?;
+        let buffers = match path.buffers.take() {
+            Some(buffers) => buffers,
+            // What had them could not be made.
+            None => Buffers::new(&open.domain, open.shape)?,
+        };
+        let queues = Queues::new(&open.domain, &open.completions, open.shape, &open.port, tag, buffers)?;
         let Port { mtu, gid, lid, .. } = open.port;
         let end = End { qp: queues.number(), psn, mtu, slot_bytes: open.shape.slot_bytes as u32, gid, lid };
         path.queues = Some(queues);
@@ -157,7 +162,7 @@ impl RdmaCarrier {
     /// This end finds the path of no use.
     pub(super) fn end(&mut self, now: Time, at: usize, why: &str) {
         let path = &mut self.paths[at];
-        path.queues = None;
+        path.drop_queues();
         if let Some(says) = path.setup.broke(now) {
             path.say(says);
         }
@@ -170,7 +175,7 @@ impl RdmaCarrier {
     /// The other end has ended it, or there is none.
     fn close(&mut self, at: usize, why: Ended) {
         let path = &mut self.paths[at];
-        path.queues = None;
+        path.drop_queues();
         let peer = path.peer;
         self.counters.ended += 1;
         self.changes.push_back((peer, false));

@@ -6,7 +6,8 @@
 //! **Memory.** The chunks of the lane's pool are registered, and records are sent from where they lie: a datagram is a
 //! gather list of what was copied into a ring of registered memory (the heads, and parts too short to be worth a read of
 //! their own) and of held pieces of the pool. Whatever fits goes inline. Where the system refuses to register the pool,
-//! everything is copied, and a notice says so.
+//! everything is copied, and a notice says so. What a path receives into and copies into is registered when the device is
+//! opened and goes from one queue pair to the next: to register it takes longer than a lane may stand still.
 //!
 //! **Receiving** is by SEND into posted slots. RDMA WRITE WITH IMMEDIATE into a ring was weighed against it: it takes a
 //! posted receive per datagram as well, for its completion; it needs a key with which a peer may write into this

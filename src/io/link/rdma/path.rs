@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::setup::Setup;
-use super::verbs::{Queues, Tag};
+use super::verbs::{Buffers, Queues, Tag};
 use crate::types::NodeId;
 use crate::wire::aside::{Reason, Says};
 
@@ -15,6 +15,8 @@ pub(super) struct Path {
     pub(super) peer: NodeId,
     pub(super) setup: Setup,
     pub(super) queues: Option<Queues>,
+    /// The memory for the next queues, while there are none.
+    pub(super) buffers: Option<Buffers>,
     /// Which queue pair it is, counted.
     pub(super) generation: u32,
     /// The first packet's number that was offered.
@@ -33,6 +35,7 @@ impl Path {
             peer,
             setup: Setup::new(offers),
             queues: None,
+            buffers: None,
             generation: 0,
             psn: 0,
             heard: false,
@@ -46,6 +49,13 @@ impl Path {
             self.saying.pop_front();
         }
         self.saying.push_back(says);
+    }
+
+    /// The queue pair is of no use any more. Its memory is kept.
+    pub(super) fn drop_queues(&mut self) {
+        if let Some(queues) = self.queues.take() {
+            self.buffers = Some(queues.into_buffers());
+        }
     }
 
     /// The connected queues, if a completion with this tag is of them.

@@ -27,6 +27,8 @@ fn a_queue_pair_in_error_is_replaced_whosever_it_is() {
     }
     let mut nodes = connected(|_| ());
     exchange_some(&mut nodes, 0);
+    let slots_at = |nodes: &[Node; 2]| [0, 1].map(|at| nodes[at].carrier.slots_at(nodes[at].peer()));
+    let before = slots_at(&nodes);
     for round in 1..=4 {
         let broken = round % 2;
         let peer = nodes[broken].peer();
@@ -38,6 +40,9 @@ fn a_queue_pair_in_error_is_replaced_whosever_it_is() {
         exchange_some(&mut nodes, round);
         assert_eq!(nodes[broken].changes.iter().filter(|up| !**up).count() as u64, wanted - 1);
     }
+    // Once each queue pair took fresh memory. To register it stopped a lane for longer, in the guest for 100 ms, than its
+    // peers wait for it: a node that had restarted, or two that met, cost the others their leader.
+    assert!(before[0].is_some() && slots_at(&nodes) == before, "memory goes from queue pair to queue pair");
     for node in &nodes {
         assert_eq!(node.told(|notice| matches!(notice, Notice::Ended { .. })), 4);
         assert_eq!(node.carrier.counters().ended, 4);
@@ -156,8 +161,9 @@ fn a_pool_that_may_not_be_locked_is_copied_from() {
 #[ignore = "run by the guest, as a user with a very low memlock limit"]
 fn memory_that_may_not_be_locked_at_all_is_told_with_advice() {
     assert!(has_device("memory_that_may_not_be_locked"));
-    let mut nodes = pair(|_| ());
-    let failed = |notice: &Notice| notice.to_string().contains("memlock");
-    pump(&mut nodes, |nodes| nodes[0].told(|n| matches!(n, Notice::Failed { .. })) > 0);
-    assert!(nodes[0].told(failed) > 0 && !nodes[0].is_up());
+    let mut options = Options::new(NodeId(1), LaneId(0), vec![NodeId(2)], 1);
+    options.device = device(1);
+    let reactor = Reactor::new(Kind::Epoll).unwrap();
+    let Unavailable(why) = RdmaCarrier::new(options, &Pool::new(1), reactor).unwrap_err();
+    assert!(why.contains("memlock"), "told before the lane runs, so that it takes another link: {why}");
 }

@@ -16,7 +16,7 @@ use std::io;
 pub(super) use self::completion::{Completion, CompletionQueue};
 pub(super) use self::device::{Device, Event, Port};
 pub(super) use self::memory::{Domain, Region};
-pub(super) use self::queues::{Queues, Shape, Tag};
+pub(super) use self::queues::{Buffers, Queues, Shape, Tag};
 
 /// A call that failed.
 #[derive(Debug)]

@@ -67,6 +67,26 @@ pub(in super::super) struct Sent {
     pub(in super::super) inline: bool,
 }
 
+/// The memory of one queue pair after the other. To register it takes the kernel a page at a time, longer than a lane may
+/// stand still: it is made with the device, and goes from each queue pair of a path to the next.
+pub(in super::super) struct Buffers {
+    staging: Region,
+    slots: Region,
+}
+
+impl Buffers {
+    pub(in super::super) fn new(domain: &Rc<Domain>, shape: Shape) -> Result<Buffers, VerbError> {
+        let staging = domain.allocate(shape.staging_bytes)?;
+        Ok(Buffers { staging, slots: domain.allocate(shape.slots * shape.slot_bytes)? })
+    }
+}
+
+impl fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffers")
+    }
+}
+
 /// See the module. The queue pair is dropped first: after that the device touches none of the memory behind it.
 pub(in super::super) struct Queues {
     pair: Pair,
@@ -82,16 +102,22 @@ impl Queues {
         shape: Shape,
         port: &Port,
         tag: Tag,
+        buffers: Buffers,
     ) -> Result<Queues, VerbError> {
         let parts = PARTS_MAX.min(shape.gather_parts).max(1);
         let (pair, inline_bytes) = Pair::new(domain, completions, shape, parts)?;
         pair.initialise(port)?;
-        let staging = domain.allocate(shape.staging_bytes)?;
-        let slots = domain.allocate(shape.slots * shape.slot_bytes)?;
-        let sending = Sending::new(tag, staging, shape, parts, inline_bytes);
-        let mut receiving = Receiving::new(tag, slots, shape);
+        let sending = Sending::new(tag, buffers.staging, shape, parts, inline_bytes);
+        let mut receiving = Receiving::new(tag, buffers.slots, shape);
         receiving.post(&pair)?;
         Ok(Queues { pair, sending, receiving })
+    }
+
+    /// Destroys the queue pair; the memory is free for the next.
+    pub(in super::super) fn into_buffers(self) -> Buffers {
+        let Queues { pair, sending, receiving } = self;
+        drop(pair);
+        Buffers { staging: sending.into_staging(), slots: receiving.into_slots() }
     }
 
     /// Its number, 24 bits.
@@ -139,6 +165,12 @@ impl Queues {
     /// Posts the slots that were given back.
     pub(in super::super) fn post_receives(&mut self) -> Result<(), VerbError> {
         self.receiving.post(&self.pair)
+    }
+
+    /// Where its slots lie.
+    #[cfg(test)]
+    pub(in super::super) fn slots_at(&self) -> NonNull<u8> {
+        self.receiving.slots_at()
     }
 
     /// How many sends the device has not confirmed.

@@ -42,6 +42,16 @@ impl Receiving {
         }
     }
 
+    /// The memory. To be called when the queue pair is gone.
+    pub(super) fn into_slots(self) -> Region {
+        self.memory
+    }
+
+    #[cfg(test)]
+    pub(super) fn slots_at(&self) -> std::ptr::NonNull<u8> {
+        self.memory.base()
+    }
+
     /// Posts all slots that are free.
     pub(super) fn post(&mut self, pair: &Pair) -> Result<(), VerbError> {
         while !self.free.is_empty() {
@@ -84,8 +94,8 @@ impl Receiving {
             return None;
         }
         *posted = false;
-        // SAFETY: the slot lies in the memory, was zeroed or written, and is not posted while the slice lives: it is
-        // posted by `post` alone, which borrows all of this.
+        // SAFETY: the slot lies in the memory, was zeroed or written, now or for a queue pair before, and is not posted
+        // while the slice lives: it is posted by `post` alone, which borrows all of this.
         Some(unsafe {
             let base = self.memory.base().add(usize::from(slot) * self.slot_bytes);
             slice::from_raw_parts(base.as_ptr(), len_bytes)

@@ -83,6 +83,11 @@ impl Sending {
         }
     }
 
+    /// The memory. To be called when the queue pair is gone.
+    pub(super) fn into_staging(self) -> Region {
+        self.staging
+    }
+
     pub(super) fn under_way(&self) -> usize {
         (self.next - self.oldest) as usize
     }
