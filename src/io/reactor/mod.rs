@@ -24,6 +24,7 @@ use self::uring::{Flavour, Uring};
 pub use self::waker::Waker;
 
 use crate::io::Park;
+use crate::types::Time;
 
 /// Who is told of a descriptor's readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +191,15 @@ impl Park for Reactor {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow_mut().poll(),
             Backend::Epoll(epoll) => epoll.borrow_mut().poll(),
+        }
+    }
+
+    /// Over epoll the kernel is left alone for [`epoll::REST`] after it had nothing to tell, if the lane has something to
+    /// look at meanwhile: a descriptor of [`Reactor::register_for_park`].
+    fn glance(&mut self, now: Time) {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().poll(),
+            Backend::Epoll(epoll) => epoll.borrow_mut().glance(now),
         }
     }
 

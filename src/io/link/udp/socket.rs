@@ -309,6 +309,9 @@ impl Incoming {
     /// Takes up to `batch` messages that have come; how many those are.
     pub(super) fn receive(&mut self, socket: &UdpSocket, batch: usize) -> io::Result<usize> {
         let batch = batch.min(BATCH_MAX) as libc::c_uint;
+        if batch == 1 {
+            return self.receive_one(socket);
+        }
         let headers = self.headers.as_mut_ptr();
         // SAFETY: the headers name memory of this value, which is borrowed until the call is over: boxes that are never
         // replaced, with the lengths that the headers tell.
@@ -318,6 +321,15 @@ impl Incoming {
             libc::syscall(libc::SYS_recvmmsg, fd, headers, batch, flags, timeout)
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// With the call that is made for one.
+    fn receive_one(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let header = &raw mut self.headers[0].msg_hdr;
+        // SAFETY: as for the call above.
+        let len = unsafe { libc::syscall(libc::SYS_recvmsg, socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
+        self.headers[0].msg_len = libc::c_uint::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        Ok(1)
     }
 
     /// One of those that the last call took; to be asked for once.
