@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -65,6 +65,10 @@ impl Epoll {
         epoll::add(&epoll, waker.event(), EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
         let (table, events) = (Table::default(), Vec::with_capacity(EVENTS_PER_CALL));
         Ok(Epoll { epoll, table, events, parked: Vec::new(), idle_at: None, waker })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 
     pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {

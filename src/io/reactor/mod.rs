@@ -5,6 +5,7 @@
 //! comes first with one system call; over epoll the disk's helper thread wakes it through an eventfd.
 
 mod epoll;
+mod napi;
 mod polled;
 pub mod probe;
 mod table;
@@ -174,6 +175,15 @@ impl Reactor {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow_mut().table.next(owner),
             Backend::Epoll(epoll) => epoll.borrow_mut().table.next(owner),
+        }
+    }
+
+    /// From now on, while the lane blocks, the kernel looks at the queues of network devices for so many microseconds before
+    /// it waits for their interrupts. An error says what this kernel lacks; then it waits, as it does without.
+    pub fn poll_devices(&self, busy_poll_us: u32) -> io::Result<()> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow().poll_devices(busy_poll_us),
+            Backend::Epoll(epoll) => napi::poll_by_epoll(epoll.borrow().fd(), busy_poll_us),
         }
     }
 

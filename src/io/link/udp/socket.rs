@@ -11,6 +11,7 @@ use libc::{c_int, c_void};
 
 const SO_BUSY_POLL: c_int = 46;
 const SO_PREFER_BUSY_POLL: c_int = 69;
+const SO_BUSY_POLL_BUDGET: c_int = 70;
 
 /// How long the kernel may look at a device's queue for us, in microseconds, when asked for what is not there yet.
 const BUSY_POLL_US: c_int = 50;
@@ -190,11 +191,26 @@ pub(super) fn join_received(socket: &UdpSocket, on: bool) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
 }
 
+/// How many packets the kernel takes from the device's queue at once.
+const BUSY_POLL_BUDGET: c_int = 64;
+
 /// Has the kernel look at the device's queue when it is asked for what is not there yet, instead of waiting for the
-/// device's interrupt.
-pub(super) fn busy_poll(socket: &UdpSocket) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, SO_BUSY_POLL, BUSY_POLL_US)?;
-    set(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1)
+/// device's interrupt. What of it the system refuses.
+pub(super) fn busy_poll(socket: &UdpSocket) -> Result<(), (&'static str, io::Error)> {
+    for (name, option, value) in [
+        ("SO_BUSY_POLL", SO_BUSY_POLL, BUSY_POLL_US),
+        ("SO_PREFER_BUSY_POLL", SO_PREFER_BUSY_POLL, 1),
+        ("SO_BUSY_POLL_BUDGET", SO_BUSY_POLL_BUDGET, BUSY_POLL_BUDGET),
+    ] {
+        set(socket, libc::SOL_SOCKET, option, value).map_err(|error| (name, error))?;
+    }
+    Ok(())
+}
+
+/// Those options of [`busy_poll`] that can be read, as they are.
+#[cfg(test)]
+pub(super) fn busy_poll_options(socket: &UdpSocket) -> [Option<c_int>; 2] {
+    [SO_BUSY_POLL, SO_PREFER_BUSY_POLL].map(|option| get(socket, libc::SOL_SOCKET, option).ok())
 }
 
 /// A socket's buffer.
