@@ -2,6 +2,7 @@
 
 mod catch_up;
 mod commit;
+mod flood;
 mod floor;
 mod link;
 
@@ -15,6 +16,8 @@ pub(crate) enum Command {
     Commit(commit::Arguments),
     /// The round trip of a frame through a link between two cores of this machine, beside a raw socket's.
     Link(link::Arguments),
+    /// The round trip between two nodes while somebody floods one of them with what is bad.
+    Flood(flood::Arguments),
     /// Commits while a follower that is far behind is brought up.
     CatchUp(catch_up::Arguments),
 }
@@ -23,6 +26,16 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
     match command {
         Command::Commit(arguments) => commit::run(arguments),
         Command::Link(arguments) => link::run(arguments),
+        Command::Flood(arguments) => flood::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
+    }
+}
+
+/// A core for this thread alone, if there are two. Where the system says no, the figures show it.
+fn pin(which: usize) {
+    if let Some(cores) = core_affinity::get_core_ids().filter(|cores| cores.len() > 1)
+        && let Some(core) = cores.get(which)
+    {
+        core_affinity::set_for_current(*core);
     }
 }
