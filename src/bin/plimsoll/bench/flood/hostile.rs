@@ -12,7 +12,7 @@ use plimsoll::wire::identity::Identity;
 
 use super::{Kind, LONGEST_BYTES};
 
-/// What a session's window is told to be: nothing of it is ever used up.
+/// What the session's window is told to be: the target can always answer.
 const WINDOW: u64 = 1024;
 
 /// The target takes a member that it does not hear for gone.
@@ -38,6 +38,8 @@ pub(super) struct Hostile {
     /// Of the next datagram in that session, and what the target gave credit for.
     number: u64,
     limit: u64,
+    /// How far the target has numbered its own.
+    heard: u64,
     /// Of the frame that is begun, and its next fragment.
     frame: u32,
     fragment: usize,
@@ -61,6 +63,7 @@ impl Hostile {
             session: 0,
             number: 0,
             limit: 0,
+            heard: 0,
             frame: 0,
             fragment: 0,
             spoke_at: Instant::now(),
@@ -84,7 +87,8 @@ impl Hostile {
             match body {
                 Body::Hello(offer, _) => self.welcome(offer.session, len),
                 Body::Data(_) | Body::Credit(_) | Body::Repair { .. } => {
-                    self.limit = self.limit.max(place.limit)
+                    self.limit = self.limit.max(place.limit);
+                    self.heard = self.heard.max(place.number + 1);
                 }
                 _ => {}
             }
@@ -96,7 +100,7 @@ impl Hostile {
     }
 
     fn welcome(&mut self, session: u64, got_bytes: usize) {
-        (self.session, self.number, self.limit, self.frame) = (session, 0, 0, 0);
+        (self.session, self.number, self.limit, self.heard, self.frame) = (session, 0, 0, 0, 0);
         let offer = Offer {
             session: self.draw() | 1,
             takes_bytes: LONGEST_BYTES as u32,
@@ -189,7 +193,7 @@ impl Hostile {
     fn next_place(&mut self, spend: bool) -> Place {
         let number = self.number;
         self.number += u64::from(spend);
-        Place { session: self.session, number, limit: WINDOW }
+        Place { session: self.session, number, limit: self.heard + WINDOW }
     }
 
     fn send(&self, to: SocketAddr, bytes: &[u8]) {
