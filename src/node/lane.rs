@@ -38,6 +38,9 @@ const SPIN_OWN_CORE: Duration = Duration::from_millis(1);
 /// put to sleep, and waking one costs more than the whole path of a commit through the protocol.
 const SPIN_SHARED_CORE: Duration = Duration::from_micros(50);
 
+/// How long the kernel looks at network cards for a lane that blocks, in microseconds, where the system names no time.
+const BUSY_POLL_US: u32 = 50;
+
 /// All that a lane's thread is given.
 pub(super) struct Seat {
     pub(super) config: Arc<Config>,
@@ -115,6 +118,7 @@ impl Seat {
             .map_err(|why| self.failed("choose how to reach the disk", io::Error::other(why)))?;
         let reactor =
             Reactor::new(choice.reactor()).map_err(|error| self.failed("set up its reactor", error))?;
+        self.poll_devices(&reactor);
         let (clock, clock_choice) = LaneClock::choose();
         let pool = Pool::new(self.config.memory.chunks);
         let options = disk::Options {
@@ -179,6 +183,18 @@ impl Seat {
         let Some(core) = self.config.core_of(self.lane) else { return };
         if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
             line(format_args!("lane {}: the system does not let it be pinned to core {core}", self.lane));
+        }
+    }
+
+    /// The kernel may look at network cards while the lane blocks, if the configuration or the operator's sysctl says so.
+    fn poll_devices(&self, reactor: &Reactor) {
+        let own_us = if self.config.cpu.busy_poll { BUSY_POLL_US } else { 0 };
+        let sysctl = std::fs::read_to_string("/proc/sys/net/core/busy_poll").unwrap_or_default();
+        let busy_poll_us = sysctl.trim().parse().unwrap_or(0).max(own_us);
+        if busy_poll_us > 0
+            && let Err(error) = reactor.poll_devices(busy_poll_us)
+        {
+            line(format_args!("lane {}: network devices are not polled while it blocks: {error}", self.lane));
         }
     }
 

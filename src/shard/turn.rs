@@ -104,7 +104,7 @@ impl<W: World> Lane<W> {
     pub fn turn(&mut self) -> Result<Turn, Stopped> {
         let Lane { groups, link, port, clock, park, busy_at } = self;
         let now = clock.now();
-        park.poll();
+        park.glance(now);
 
         let mut work = groups.take_durable(now)?;
         work += link.poll(now, &mut |event| groups.on_link(now, event));

@@ -18,8 +18,11 @@ use crate::wire::identity::Identity;
 /// Answers to greetings and to strangers that one poll gives; beyond, they are not answered.
 const REPLIES_MAX: usize = 64;
 
-/// Of them, answers to who names a session that is not known.
-const UNKNOWN_MAX: usize = 8;
+/// Of them, answers that refuse: to who names a session that is not known, or greets and does not belong here. Each costs
+/// more than what it answers, and who is honest asks again: so many at once, and then one at a time, so that a flood of
+/// strangers is dropped and not answered.
+const REFUSALS_MAX: u32 = 8;
+const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
 
 /// After a carrier was full it is tried again this soon, if it does not say so itself.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
@@ -82,6 +85,7 @@ pub(super) struct State<A> {
     pub(super) identity: Identity,
     pub(super) peers: Vec<Peer<A>>,
     pub(super) replies: Vec<Reply<A>>,
+    refusals: Refusals,
     pub(super) learned: Vec<(NodeId, StoreId)>,
     pub(super) notices: Notices<A>,
     pub(super) counters: Counters,
@@ -98,6 +102,27 @@ pub(super) struct State<A> {
     pub(super) now: Time,
     /// The carrier took no more at that time.
     pub(super) full_at: Option<Time>,
+}
+
+/// How many refusals may be sent, as of a time: another one after each pause.
+#[derive(Debug)]
+struct Refusals {
+    left: u32,
+    at: Time,
+}
+
+impl Refusals {
+    fn take(&mut self, now: Time) -> bool {
+        let more = now.since(self.at).as_nanos() / REFUSAL_PAUSE.as_nanos();
+        if more > 0 {
+            self.left =
+                u32::try_from(more).unwrap_or(REFUSALS_MAX).saturating_add(self.left).min(REFUSALS_MAX);
+            self.at = now;
+        }
+        let is_left = self.left > 0;
+        self.left -= u32::from(is_left);
+        is_left
+    }
 }
 
 /// An answer to somebody with whom there is no session.
@@ -190,6 +215,7 @@ impl<C: Carrier> DatagramLink<C> {
             identity,
             peers: Vec::with_capacity(peers.len()),
             replies: Vec::with_capacity(REPLIES_MAX),
+            refusals: Refusals { left: REFUSALS_MAX, at: Time(0) },
             learned: Vec::new(),
             notices: Notices::new(),
             counters: Counters::default(),
@@ -313,11 +339,8 @@ impl<A: Copy + Eq> State<A> {
 
     /// To be sent after what has come was taken in.
     pub(super) fn reply(&mut self, to: A, session: u64, what: Answer) {
-        // Who floods a link with what is of no session does not keep it from answering greetings.
-        let unknown = |reply: &&Reply<A>| matches!(reply.what, Answer::Unknown);
-        let crowded =
-            matches!(what, Answer::Unknown) && self.replies.iter().filter(unknown).count() >= UNKNOWN_MAX;
-        if self.replies.len() < REPLIES_MAX && !crowded {
+        let welcomes = matches!(what, Answer::Welcome { .. });
+        if self.replies.len() < REPLIES_MAX && (welcomes || self.refusals.take(self.now)) {
             self.replies.push(Reply { to, session, what });
         } else {
             self.counters.unanswered += 1;

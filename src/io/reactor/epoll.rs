@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::table::{Became, Table, Token};
 use super::waker::Waker;
 use super::{Owner, PARK_MAX};
+use crate::types::Time;
 
 /// Events taken from the kernel with one call; more stay there for the next.
 const EVENTS_PER_CALL: usize = 256;
@@ -20,13 +21,19 @@ const EVENTS_PER_CALL: usize = 256;
 /// The waker's mark, which no registration has: generations have 30 bits.
 const WAKER: u64 = u64::MAX;
 
+/// After the kernel had nothing to tell, a lane that looks at a socket of datagrams in every turn asks again so much later:
+/// what comes by a connection waits a fraction of what the connection itself takes, and what comes by a datagram does not
+/// wait for a call that says nothing of it.
+pub(super) const REST: Duration = Duration::from_micros(2);
+
 /// A registration that is watched only while the lane blocks.
 #[derive(Debug)]
 struct Parked {
     token: Token,
     /// The same file under a number of its own, which stays what it is.
     fd: OwnedFd,
-    /// As what it is watched now; `None`: it was told, and is not.
+    /// As what it is watched now; `None`: it was told, and is not there any more. What is there costs every datagram that
+    /// comes something, even if it is not to be told.
     armed: Option<EventFlags>,
     wanted: EventFlags,
 }
@@ -41,6 +48,8 @@ pub(super) struct Epoll {
     events: Vec<Event>,
     /// Registrations that are watched only while the lane blocks.
     parked: Vec<Parked>,
+    /// The kernel had nothing to tell at this time.
+    idle_at: Option<Time>,
     waker: Waker,
 }
 
@@ -55,7 +64,11 @@ impl Epoll {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, waker.event(), EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
         let (table, events) = (Table::default(), Vec::with_capacity(EVENTS_PER_CALL));
-        Ok(Epoll { epoll, table, events, parked: Vec::new(), waker })
+        Ok(Epoll { epoll, table, events, parked: Vec::new(), idle_at: None, waker })
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 
     pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
@@ -111,7 +124,10 @@ impl Epoll {
     fn arm_parked(&mut self) {
         for parked in self.parked.iter_mut().filter(|parked| parked.armed != Some(parked.wanted)) {
             let data = EventData::new_u64(parked.token.0);
-            let armed = epoll::modify(&self.epoll, &parked.fd, data, parked.wanted);
+            let armed = match parked.armed {
+                Some(_) => epoll::modify(&self.epoll, &parked.fd, data, parked.wanted),
+                None => epoll::add(&self.epoll, &parked.fd, data, parked.wanted),
+            };
             parked.armed = armed.is_ok().then_some(parked.wanted);
         }
     }
@@ -126,6 +142,16 @@ impl Epoll {
 
     pub(super) fn poll(&mut self) {
         self.wait(Duration::ZERO);
+    }
+
+    /// As [`Epoll::poll`], unless that has just been in vain and there is something else to look at.
+    pub(super) fn glance(&mut self, now: Time) {
+        let rests = self.idle_at.is_some_and(|at| now.since(at) < REST);
+        if rests && !self.parked.is_empty() {
+            return;
+        }
+        self.poll();
+        self.idle_at = self.events.is_empty().then_some(now);
     }
 
     pub(super) fn park(&mut self, timeout: Duration) {
@@ -154,6 +180,8 @@ impl Epoll {
             }
             if let Some(parked) = self.parked.iter_mut().find(|parked| parked.token.0 == data.u64()) {
                 parked.armed = None;
+                // An error says that it is not there, which is what was wanted.
+                let _ = epoll::delete(&self.epoll, &parked.fd);
             }
             let closed = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             let readable = closed || flags.contains(EventFlags::IN);

@@ -5,6 +5,7 @@
 //! comes first with one system call; over epoll the disk's helper thread wakes it through an eventfd.
 
 mod epoll;
+mod napi;
 mod polled;
 pub mod probe;
 mod table;
@@ -24,6 +25,7 @@ use self::uring::{Flavour, Uring};
 pub use self::waker::Waker;
 
 use crate::io::Park;
+use crate::types::Time;
 
 /// Who is told of a descriptor's readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +178,15 @@ impl Reactor {
         }
     }
 
+    /// From now on, while the lane blocks, the kernel looks at the queues of network devices for so many microseconds before
+    /// it waits for their interrupts. An error says what this kernel lacks; then it waits, as it does without.
+    pub fn poll_devices(&self, busy_poll_us: u32) -> io::Result<()> {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow().poll_devices(busy_poll_us),
+            Backend::Epoll(epoll) => napi::poll_by_epoll(epoll.borrow().fd(), busy_poll_us),
+        }
+    }
+
     /// The ring, for a disk that shares it.
     pub(crate) fn ring(&self) -> Option<RefMut<'_, Uring>> {
         match &self.inner.backend {
@@ -190,6 +201,15 @@ impl Park for Reactor {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow_mut().poll(),
             Backend::Epoll(epoll) => epoll.borrow_mut().poll(),
+        }
+    }
+
+    /// Over epoll the kernel is left alone for [`epoll::REST`] after it had nothing to tell, if the lane has something to
+    /// look at meanwhile: a descriptor of [`Reactor::register_for_park`].
+    fn glance(&mut self, now: Time) {
+        match &self.inner.backend {
+            Backend::Uring(uring) => uring.borrow_mut().poll(),
+            Backend::Epoll(epoll) => epoll.borrow_mut().glance(now),
         }
     }
 

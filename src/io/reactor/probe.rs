@@ -16,6 +16,8 @@ pub struct Features {
     pub buffers: Result<(), String>,
     /// Whether files can.
     pub files: Result<(), String>,
+    /// Whether its waits can look at network devices, or why not.
+    pub napi: Result<(), String>,
 }
 
 /// Sets a ring up, registers a little, and takes it apart again.
@@ -31,13 +33,14 @@ pub fn probe() -> Features {
                     is_best: candidate == Flavour::ALL[0],
                     buffers: words(buffers),
                     files: words(files),
+                    napi: words(ring.try_poll_devices()),
                 };
             }
             Err(error) => flavour = Err(error.to_string()),
         }
     }
     let none = || Err("there is no ring".to_owned());
-    Features { flavour, is_best: false, buffers: none(), files: none() }
+    Features { flavour, is_best: false, buffers: none(), files: none(), napi: none() }
 }
 
 fn ring(flavour: Flavour) -> io::Result<Uring> {

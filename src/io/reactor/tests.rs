@@ -429,3 +429,31 @@ fn room_to_write_is_told_to_who_asked_for_it() {
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
     });
 }
+
+/// With both ends spinning a frame of 64 bytes took 1.4 times as long as over a raw socket, because every second call of
+/// the lane asked epoll, in vain.
+#[test]
+fn a_lane_that_looks_at_a_socket_itself_asks_epoll_now_and_then() {
+    let mut reactor = Reactor::new(Kind::Epoll).unwrap();
+    let at = |micros| Time(0).after(Duration::from_micros(micros));
+    let (ours, mut theirs) = pair();
+    reactor.register(ours.as_fd(), Owner::Port, 1).unwrap();
+    let told = |reactor: &Reactor| std::iter::from_fn(|| reactor.ready(Owner::Port)).count();
+    reactor.glance(at(10));
+    assert_eq!(told(&reactor), 1, "it is writable");
+    reactor.glance(at(11));
+    theirs.write_all(b"x").unwrap();
+    reactor.glance(at(11));
+    assert_eq!(told(&reactor), 1, "there is nothing else to look at: it is asked in every turn");
+    let (datagrams, _theirs) = pair();
+    reactor.register_for_park(datagrams.as_fd(), Owner::Udp, 0).unwrap();
+    reactor.glance(at(20));
+    theirs.write_all(b"x").unwrap();
+    reactor.glance(at(21));
+    assert_eq!(told(&reactor), 0, "it rests");
+    reactor.glance(at(22));
+    assert_eq!(told(&reactor), 1);
+    theirs.write_all(b"x").unwrap();
+    reactor.glance(at(22));
+    assert_eq!(told(&reactor), 1, "who was told something asks again at once");
+}

@@ -113,6 +113,16 @@ impl Uring {
         Ok(uring)
     }
 
+    /// See [`super::Reactor::poll_devices`].
+    pub(super) fn poll_devices(&self, busy_poll_us: u32) -> io::Result<()> {
+        super::napi::poll_by_ring(self.ring_fd(), busy_poll_us)
+    }
+
+    fn ring_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is open for as long as this value is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
     pub(super) fn register(&mut self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
         if let Some(stale) = self.table.token_of(fd.as_raw_fd()) {
             self.remove(stale);
@@ -399,6 +409,12 @@ impl Uring {
         self.release();
         drop(memory);
         (buffers, files)
+    }
+
+    /// Has network devices polled, and ends that: whether the system allows it.
+    pub(super) fn try_poll_devices(&self) -> io::Result<()> {
+        self.poll_devices(1)?;
+        super::napi::end_by_ring(self.ring_fd()).map(drop)
     }
 
     /// Makes an empty table of files.

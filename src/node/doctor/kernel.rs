@@ -65,6 +65,18 @@ pub(super) fn io_uring(machine: &Machine, features: &Features, report: &mut Repo
             report.ok(topic, format!("{flavour}; buffers and files can be registered"));
         }
     }
+    let topic = "io_uring NAPI";
+    match &features.napi {
+        Ok(()) => report.ok(
+            topic,
+            "a lane that blocks can poll the network card: with busy_poll = true, or sysctl net.core.busy_poll",
+        ),
+        Err(why) => report.missing(
+            topic,
+            format!("a lane that blocks waits for the network card's interrupt: {why}"),
+            "take Linux 6.9 or later",
+        ),
+    }
 }
 
 pub(super) fn memlock(limit: Option<u64>, wanted: u64, report: &mut Report) {

@@ -329,6 +329,7 @@ fn what_the_kernel_grants_is_told_with_what_to_do() {
         is_best,
         buffers: buffers.map_err(str::to_owned),
         files: Ok(()),
+        napi: buffers.map_err(str::to_owned),
     };
     let told = |fake: &Fake, features: Features| {
         let mut report = Report::default();
@@ -349,6 +350,14 @@ fn what_the_kernel_grants_is_told_with_what_to_do() {
     let short = features(Ok("SINGLE_ISSUER and DEFER_TASKRUN"), true, Err("ENOMEM"));
     expect(&told(&off, short), Standing::Better, "ENOMEM", "memlock");
     expect(&told(&off, features(Ok("DEFER_TASKRUN"), true, Ok(()))), Standing::Ok, "can be registered", "");
+    for (napi, standing, words, advice) in [
+        (Ok(()), Standing::Ok, "can poll the network card", ""),
+        (Err("EINVAL"), Standing::Missing, "EINVAL", "6.9"),
+    ] {
+        let mut report = Report::default();
+        kernel::io_uring(&off.machine(), &features(Ok("DEFER_TASKRUN"), true, napi), &mut report);
+        expect(one(&report, "io_uring NAPI"), standing, words, advice);
+    }
 
     let mut report = Report::default();
     kernel::memlock(Some(8 << 20), 64 << 20, &mut report);

@@ -1,6 +1,8 @@
 //! `plimsoll bench catch-up`: what commits feel while a follower that is far behind is brought up, and how fast that goes.
+//! Its start, in which it reads its own log, is told apart from what it is sent after that.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -51,23 +53,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         .cluster
         .start("catch-up", Shape { segment_mib: 64, capacity_mib: 64 << 11, ..Shape::default() })?;
     let played = play(arguments, &interrupt, &mut cluster);
-    let Told { before, during, after, took } =
+    let Told { before, starting, during, after, start_took, took } =
         played.map_err(|Failure(what)| Failure(format!("{what}{}", cluster.all_last_words())))?;
     let mb_per_s = (arguments.mib << 20) as f64 / 1e6 / took.as_secs_f64();
     if arguments.json {
         say(&json!({
             "catch_up": { "mib": arguments.mib, "seconds": took.as_secs_f64(), "mb_per_s": mb_per_s.round() },
+            "start_seconds": start_took.as_secs_f64(),
             "commit_us": {
                 "before": figures_json(&before),
+                "starting": figures_json(&starting),
                 "during": figures_json(&during),
                 "after": figures_json(&after),
             },
         })
         .to_string());
     } else {
-        say(&format!("{} MiB in {:.2} s: {mb_per_s:.0} MB/s", arguments.mib, took.as_secs_f64()));
+        let start_s = start_took.as_secs_f64();
+        say(&format!(
+            "started in {start_s:.2} s; {} MiB in {:.2} s: {mb_per_s:.0} MB/s",
+            arguments.mib,
+            took.as_secs_f64()
+        ));
         say(&figures_head("microseconds"));
         say(&figures_row("commit, before", &before));
+        say(&figures_row("while it starts", &starting));
         say(&figures_row("while catching up", &during));
         say(&figures_row("after", &after));
     }
@@ -76,8 +86,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
 
 struct Told {
     before: Histogram<u64>,
+    starting: Histogram<u64>,
     during: Histogram<u64>,
     after: Histogram<u64>,
+    /// From the start of its process until it answered.
+    start_took: Duration,
+    /// From then on until it had all.
     took: Duration,
 }
 
@@ -92,33 +106,61 @@ fn play(arguments: &Arguments, interrupt: &Interrupt, cluster: &mut Cluster) -> 
 
     let period = Duration::from_secs(arguments.seconds);
     let before = load.measure(|passed| Ok(passed >= period))?;
-    let mut asker = Client::connect(options)?;
-    cluster.start(behind).map_err(Failure::of)?;
-    let begun = Instant::now();
-    let mut looked = Duration::ZERO;
-    let during = load.measure(|passed| {
-        if passed >= PATIENCE {
-            return Err(Failure(format!("node {behind} has not caught up after {PATIENCE:?}")));
-        }
-        // Asking costs the nodes something too: now and then is enough.
-        if passed < looked + Duration::from_millis(20) {
-            return Ok(false);
-        }
-        looked = passed;
-        is_level(&mut asker, leader, behind)
+    let (watch, asker) = (Watch::default(), Client::connect(options)?);
+    let (starting, during, start_took, took) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch.run(asker, leader, behind));
+        let begun = Instant::now();
+        let measured = (|| {
+            cluster.start(behind).map_err(Failure::of)?;
+            let until = |stage| {
+                let watch = &watch;
+                move |passed| match watch.stage.load(Ordering::Acquire) {
+                    now if now >= stage => Ok(true),
+                    _ if passed < PATIENCE => Ok(false),
+                    _ => Err(Failure(format!("node {behind} has not caught up after {PATIENCE:?}"))),
+                }
+            };
+            let starting = load.measure(until(ANSWERS))?;
+            let start_took = begun.elapsed();
+            let during = load.measure(until(LEVEL))?;
+            Ok::<_, Failure>((starting, during, start_took, begun.elapsed().saturating_sub(start_took)))
+        })();
+        watch.over.store(true, Ordering::Relaxed);
+        watcher.join().map_err(|_| Failure("who watches the nodes has ended".into()))?;
+        measured
     })?;
-    let took = begun.elapsed();
     let after = load.measure(|passed| Ok(passed >= period))?;
     cluster.check().map_err(Failure::of)?;
-    Ok(Told { before, during, after, took })
+    Ok(Told { before, starting, during, after, start_took, took })
 }
 
-/// Whether the one that was behind has what the leader has, but for what is under way.
-fn is_level(asker: &mut Client, leader: NodeId, behind: NodeId) -> Result<bool, Failure> {
-    const A_MOMENT: Duration = Duration::from_millis(500);
-    let led = asker.status(leader, ShardId(0), A_MOMENT)?;
-    // It may not answer yet.
-    Ok(asker.status(behind, ShardId(0), A_MOMENT).is_ok_and(|status| status.durable.0 + 64 >= led.commit.0))
+/// How far the one that was behind has come.
+const ANSWERS: u32 = 1;
+const LEVEL: u32 = 2;
+
+/// Who asks the nodes how they are: beside the load, for a node that is slow to answer would hold up the submits.
+#[derive(Default)]
+struct Watch {
+    stage: AtomicU32,
+    over: AtomicBool,
+}
+
+impl Watch {
+    fn run(&self, mut asker: Client, leader: NodeId, behind: NodeId) {
+        const A_MOMENT: Duration = Duration::from_millis(500);
+        // Asking costs the nodes something too: now and then is enough.
+        const PAUSE: Duration = Duration::from_millis(10);
+        while !self.over.load(Ordering::Relaxed) && self.stage.load(Ordering::Relaxed) < LEVEL {
+            let led = asker.status(leader, ShardId(0), A_MOMENT);
+            // It may not answer yet.
+            if let (Ok(led), Ok(status)) = (led, asker.status(behind, ShardId(0), A_MOMENT)) {
+                // But for what is under way.
+                let is_level = status.durable.0 + 64 >= led.commit.0;
+                self.stage.store(if is_level { LEVEL } else { ANSWERS }, Ordering::Release);
+            }
+            std::thread::park_timeout(PAUSE);
+        }
+    }
 }
 
 struct Load<'a> {

@@ -3,6 +3,7 @@
 mod catch_up;
 mod commit;
 mod engine;
+mod flood;
 mod floor;
 mod link;
 mod ring;
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Ring(ring::Arguments),
     /// What an engine's threads feel: the benchmark of Mako's replication, beside what was published for it.
     Engine(engine::Arguments),
+    /// The round trip between two nodes while somebody floods one of them with what is bad.
+    Flood(flood::Arguments),
     /// Commits while a follower that is far behind is brought up.
     CatchUp(catch_up::Arguments),
 }
@@ -31,6 +34,16 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Link(arguments) => link::run(arguments),
         Command::Ring(arguments) => ring::run(arguments),
         Command::Engine(arguments) => engine::run(arguments),
+        Command::Flood(arguments) => flood::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
+    }
+}
+
+/// A core for this thread alone, if there are two. Where the system says no, the figures show it.
+fn pin(which: usize) {
+    if let Some(cores) = core_affinity::get_core_ids().filter(|cores| cores.len() > 1)
+        && let Some(core) = cores.get(which)
+    {
+        core_affinity::set_for_current(*core);
     }
 }

@@ -3,6 +3,7 @@ use super::super::peer::PENDING_MAX;
 use super::net::*;
 use crate::wire::datagram::{self, Body, Credit, Cut, Offer, Place};
 use crate::wire::hello::Greeting;
+use crate::wire::identity::Identity;
 
 fn inject(world: &mut World<false>, from: u16, to: usize, head: &[u8], body: &[u8]) {
     let sent = Sent { from, to: address(to), bytes: [head, body].concat() };
@@ -70,8 +71,12 @@ fn datagrams_of_this_session_count_once() {
 }
 
 fn hello(session: u64) -> ([u8; 48], [u8; 112]) {
+    hello_of(identity(0), session)
+}
+
+fn hello_of(who: Identity, session: u64) -> ([u8; 48], [u8; 112]) {
     let offer = Offer { session, takes_bytes: 1472, got_bytes: 0 };
-    let body = Body::Hello(offer, Greeting::Hello(identity(0).hello(id(1))));
+    let body = Body::Hello(offer, Greeting::Hello(who.hello(id(1))));
     let head = datagram::seal(Place { session: 0, number: 0, limit: 240 }, &body);
     let mut into = [0; datagram::MISSING_BYTES_MAX];
     assert_eq!(datagram::write_body(&body, &mut into), 112);
@@ -104,6 +109,27 @@ fn a_storm_of_forged_hellos_displaces_nothing_and_lets_others_in() {
     storm(&mut world, 20_000);
     assert!(world.is_up(0, 1) && world.is_up(1, 0));
     assert!(world.link(1).learned().len() <= 1, "nothing was learned of who was never heard again");
+}
+
+/// Each was answered, at a cost beyond all else that was done about it.
+#[test]
+fn a_flood_of_strangers_is_dropped_without_an_answer_to_each() {
+    let mut world = World::<false>::new(2, 29, CALM);
+    world.meet();
+    let before = world.counters(1);
+    for round in 0..1_000 {
+        let other = Identity { cluster: crate::types::ClusterId(1_000 + round), ..identity(0) };
+        let (head, body) = hello_of(other, round + 1);
+        inject(&mut world, 7, 1, &head, &body);
+        let alien = Place { session: 1_000_000 + round, number: 0, limit: 0 };
+        inject(&mut world, 8, 1, &datagram::seal_data(alien, 100), &[0; 100]);
+        world.pass(20 * US);
+    }
+    world.pass(MS);
+    let after = world.counters(1);
+    assert_eq!((after.refused - before.refused, after.alien - before.alien), (1_000, 1_000));
+    let answered = 2_000 - (after.unanswered - before.unanswered);
+    assert!((20..=32).contains(&answered), "{answered} answers in 21 ms");
 }
 
 #[test]

@@ -101,10 +101,10 @@ impl Base {
         socket.set_nonblocking(true)?;
         socket::set_path_options(&socket, is_v6)?;
         let mut notes = Vec::new();
-        if busy_poll && let Err(error) = socket::busy_poll(&socket) {
+        if busy_poll && let Err((option, error)) = socket::busy_poll(&socket) {
             notes.push(format!(
-                "udp: the kernel does not look at the device's queue for a lane that spins (SO_BUSY_POLL: {error}); \
-                 CAP_NET_ADMIN or sysctl net.core.busy_read=50 allows it"
+                "udp: the kernel does not look at the device's queue for a lane that spins, or not as it might ({option}: \
+                 {error}); CAP_NET_ADMIN allows it all, Linux 5.11 knows it all"
             ));
         }
         let segments = joins && socket::can_segment(&socket);

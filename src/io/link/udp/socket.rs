@@ -11,6 +11,7 @@ use libc::{c_int, c_void};
 
 const SO_BUSY_POLL: c_int = 46;
 const SO_PREFER_BUSY_POLL: c_int = 69;
+const SO_BUSY_POLL_BUDGET: c_int = 70;
 
 /// How long the kernel may look at a device's queue for us, in microseconds, when asked for what is not there yet.
 const BUSY_POLL_US: c_int = 50;
@@ -190,11 +191,26 @@ pub(super) fn join_received(socket: &UdpSocket, on: bool) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
 }
 
+/// How many packets the kernel takes from the device's queue at once.
+const BUSY_POLL_BUDGET: c_int = 64;
+
 /// Has the kernel look at the device's queue when it is asked for what is not there yet, instead of waiting for the
-/// device's interrupt.
-pub(super) fn busy_poll(socket: &UdpSocket) -> io::Result<()> {
-    set(socket, libc::SOL_SOCKET, SO_BUSY_POLL, BUSY_POLL_US)?;
-    set(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1)
+/// device's interrupt. What of it the system refuses.
+pub(super) fn busy_poll(socket: &UdpSocket) -> Result<(), (&'static str, io::Error)> {
+    for (name, option, value) in [
+        ("SO_BUSY_POLL", SO_BUSY_POLL, BUSY_POLL_US),
+        ("SO_PREFER_BUSY_POLL", SO_PREFER_BUSY_POLL, 1),
+        ("SO_BUSY_POLL_BUDGET", SO_BUSY_POLL_BUDGET, BUSY_POLL_BUDGET),
+    ] {
+        set(socket, libc::SOL_SOCKET, option, value).map_err(|error| (name, error))?;
+    }
+    Ok(())
+}
+
+/// Those options of [`busy_poll`] that can be read, as they are.
+#[cfg(test)]
+pub(super) fn busy_poll_options(socket: &UdpSocket) -> [Option<c_int>; 2] {
+    [SO_BUSY_POLL, SO_PREFER_BUSY_POLL].map(|option| get(socket, libc::SOL_SOCKET, option).ok())
 }
 
 /// A socket's buffer.
@@ -309,6 +325,9 @@ impl Incoming {
     /// Takes up to `batch` messages that have come; how many those are.
     pub(super) fn receive(&mut self, socket: &UdpSocket, batch: usize) -> io::Result<usize> {
         let batch = batch.min(BATCH_MAX) as libc::c_uint;
+        if batch == 1 {
+            return self.receive_one(socket);
+        }
         let headers = self.headers.as_mut_ptr();
         // SAFETY: the headers name memory of this value, which is borrowed until the call is over: boxes that are never
         // replaced, with the lengths that the headers tell.
@@ -318,6 +337,15 @@ impl Incoming {
             libc::syscall(libc::SYS_recvmmsg, fd, headers, batch, flags, timeout)
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// With the call that is made for one.
+    fn receive_one(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let header = &raw mut self.headers[0].msg_hdr;
+        // SAFETY: as for the call above.
+        let len = unsafe { libc::syscall(libc::SYS_recvmsg, socket.as_raw_fd(), header, libc::MSG_DONTWAIT) };
+        self.headers[0].msg_len = libc::c_uint::try_from(len).map_err(|_| io::Error::last_os_error())?;
+        Ok(1)
     }
 
     /// One of those that the last call took; to be asked for once.

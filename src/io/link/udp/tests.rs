@@ -362,6 +362,26 @@ fn what_is_refused_joined_goes_apart() {
     });
 }
 
+/// That the kernel looks at the device's queue takes CAP_NET_ADMIN: a lane without it is told so in one line, and runs.
+#[test]
+fn busy_polling_is_set_where_it_is_asked_for_and_allowed() {
+    let reactor = Reactor::new(ReactorKind::Epoll).unwrap();
+    for busy_poll in [false, true] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let before = socket::busy_poll_options(&socket);
+        let options = Options { busy_poll, ..Options::new(socket, 1, 1500) };
+        let carrier = UdpCarrier::new(options, &reactor).unwrap();
+        let after = socket::busy_poll_options(&carrier.base.socket);
+        let told = carrier.notes().iter().filter(|note| note.contains("BUSY_POLL")).count();
+        match (busy_poll, told) {
+            (false, 0) => assert_eq!(after, before),
+            (true, 0) => assert_eq!(after, [Some(50), Some(1)]),
+            (true, 1) => println!("not allowed here: {:?}", carrier.notes()),
+            other => panic!("{other:?}: {:?}", carrier.notes()),
+        }
+    }
+}
+
 #[test]
 fn an_mtu_that_no_path_has_is_refused() {
     let reactor = Reactor::new(ReactorKind::Epoll).unwrap();

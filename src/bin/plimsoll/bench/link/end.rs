@@ -62,7 +62,7 @@ impl<L: Link> End<L> {
     /// What a lane does at the beginning of its turn.
     fn turn(&mut self) {
         let now = self.clock.now();
-        self.reactor.poll();
+        self.reactor.glance(now);
         let End { link, is_up, came, fresh, .. } = self;
         *fresh = 0;
         link.poll(now, &mut |event| match event {

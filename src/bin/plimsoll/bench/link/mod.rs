@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use self::end::End;
 use self::phase::Phase;
 use self::raw::Raw;
+use super::pin;
 use crate::common::{Failure, Interrupt, Verdict, figures_head, histogram, say};
 
 /// How long a link may take to come up.
@@ -303,15 +304,6 @@ fn identity(node: NodeId) -> Identity {
         lane: LaneId(0),
         lanes: 1,
         shards: 1,
-    }
-}
-
-/// A core for this thread alone, if there are two. Where the system says no, the figures show it.
-fn pin(which: usize) {
-    if let Some(cores) = core_affinity::get_core_ids().filter(|cores| cores.len() > 1)
-        && let Some(core) = cores.get(which)
-    {
-        core_affinity::set_for_current(*core);
     }
 }
 
