@@ -15,8 +15,10 @@ pub(super) fn between(cluster: &str, id: u32, nodes: u32) -> Dpdk {
         let (low, high) = (id.min(other), id.max(other));
         let role = if id == low { "server" } else { "client" };
         // Sockets without a file: they are gone with the processes that hold them.
+        // What the driver says of an interface it says by its id: every pair has its own.
+        let pair = low * 16 + high;
         let vdev =
-            format!("--vdev=net_memif{number},role={role},id=0,socket=/plimsoll-{cluster}-{low}-{high}");
+            format!("--vdev=net_memif{number},role={role},id={pair},socket=/plimsoll-{cluster}-{low}-{high}");
         dpdk.eal.push(vdev);
         dpdk.ports.push(Port {
             name: Some(format!("net_memif{number}")),
@@ -49,8 +51,7 @@ mod tests {
             let at = |port| (Ipv4Addr::LOCALHOST, port).into();
             let member = |id| Member { id, peer: at(7000 + id as u16), client: at(8000 + id as u16) };
             for id in 1..=nodes {
-                let mut config =
-                    Config::new("c", NodeId(id), "data".into(), (1..=nodes).map(member).collect());
+                let mut config = Config::new("c", NodeId(id), "data", (1..=nodes).map(member).collect());
                 config.dpdk = between("c", id, nodes);
                 assert_eq!(config.dpdk.ports.len() as u32, nodes - 1);
                 config.check().unwrap();
