@@ -38,6 +38,7 @@ fn address(low: u32, high: u32, node: u32) -> Ipv4Addr {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::node::Config;

@@ -496,9 +496,18 @@ impl Host {
         let inside = &self.lanes[lane].inside;
         // Sequentially consistent, as in `shut`: either this sees that the gate is shut, or who shuts it sees this inside.
         inside.store(true, Ordering::SeqCst);
-        let count = if port.shut.load(Ordering::SeqCst) == 0 { burst() } else { 0 };
-        inside.store(false, Ordering::Release);
-        count
+        // A burst that panics is left too: its own seat is given up next, and waits for that.
+        let _leave = Leave(inside);
+        if port.shut.load(Ordering::SeqCst) == 0 { burst() } else { 0 }
+    }
+}
+
+/// Says that a lane is not inside any more.
+struct Leave<'a>(&'a AtomicBool);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

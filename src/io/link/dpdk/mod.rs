@@ -24,6 +24,7 @@
 mod dial;
 mod eal;
 mod host;
+mod leftovers;
 mod mbuf;
 mod neighbours;
 mod options;
