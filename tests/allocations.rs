@@ -255,3 +255,39 @@ fn a_frame_over_udp_allocates_nothing() {
     }
     assert!(ran >= 2);
 }
+
+/// Shared memory between two nodes of one process. The driver wants one role for each socket of a process, and knows
+/// sockets by their names: so this one has two.
+#[cfg(feature = "dpdk")]
+#[test]
+fn a_frame_over_dpdk_allocates_nothing() {
+    use plimsoll::io::link::dpdk::{Device, DpdkCarrier, Options, PortOptions};
+    let directory = std::env::temp_dir().join(format!("plimsoll-allocations-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let vdev = |number: u32, role: &str, socket: &str| {
+        let directory = directory.display();
+        format!("--vdev=net_memif{number},role={role},id=0,socket={directory}/{socket},socket-abstract=no")
+    };
+    let eal = ["--no-huge".to_owned(), "--no-pci".to_owned()];
+    let eal: Vec<String> =
+        eal.into_iter().chain([vdev(1, "server", "socket"), vdev(2, "client", "./socket")]).collect();
+    let end = |node: u32, peer: u32| {
+        let address = |node: u32| std::net::Ipv4Addr::new(10, 99, 0, node as u8);
+        let port = PortOptions {
+            device: Device::Name(format!("net_memif{node}")),
+            address: address(node),
+            prefix_bits: 24,
+            mtu: 1500,
+            queue_frames: 512,
+        };
+        let options = Options { eal: eal.clone(), ports: vec![port], udp_port: 7100, lanes: 1, peers: 1 };
+        let carrier = DpdkCarrier::open(&options, 0).unwrap();
+        let peers = vec![(NodeId(peer), std::net::SocketAddrV4::new(address(peer), 7100))];
+        let options = datagram::Options::new(identity(node), peers, Vec::new(), node.into());
+        // Nothing there can be waited for, so the reactor has nothing to do.
+        End::new(DatagramLink::new(options, carrier), Reactor::new(ReactorKind::Epoll).unwrap(), NodeId(peer))
+    };
+    let (one, other) = (end(1, 2), end(2, 1));
+    std::fs::remove_dir_all(&directory).unwrap();
+    counts_nothing("dpdk", one, other);
+}

@@ -73,6 +73,8 @@ unsafe extern "C" {
     pub fn rte_strerror(errnum: c_int) -> *const c_char;
     /// libdpdk's version, of static storage.
     pub fn rte_version() -> *const c_char;
+    /// Where this process's files lie, of static storage; once libdpdk is started.
+    pub fn rte_eal_get_runtime_dir() -> *const c_char;
     /// Gives the calling thread an id, and so a cache in every pool.
     pub fn rte_thread_register() -> c_int;
     /// Takes it back.

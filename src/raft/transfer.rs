@@ -1,9 +1,13 @@
 //! Handing leadership over (Ongaro's thesis, 3.10): proposals stop, the target catches up, and is then told to stand
 //! at once. If it does not lead after an election timeout, everything goes on as before.
 
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
 use super::effects::Effects;
 use super::message::Message;
-use super::{Raft, State};
+use super::progress::{Mode, Progress};
+use super::{Raft, State, quorum};
 use crate::types::{NodeId, Time};
 
 /// A transfer under way.
@@ -17,6 +21,29 @@ pub(super) struct Handover {
 }
 
 impl Raft {
+    /// As leader: whom to hand over to, the best first. Who is there comes before who may have gone, however fresh the log
+    /// is that it left with; then who has more of the log.
+    pub fn successors(&self, now: Time) -> Vec<NodeId> {
+        let State::Leader(leader) = &self.state else { return Vec::new() };
+        let mut followers = leader.followers.iter().collect::<Vec<_>>();
+        followers.sort_by_key(|follower| (!self.is_there(follower, now), Reverse(follower.matched())));
+        followers.into_iter().map(|follower| follower.id).collect()
+    }
+
+    /// As leader: whether those voters that are there are a majority without this one; or never can be, being too few.
+    /// Always so for who does not lead.
+    pub fn is_dispensable(&self, now: Time) -> bool {
+        let State::Leader(leader) = &self.state else { return true };
+        let majority = quorum::majority(self.voters.len());
+        let there = leader.followers.iter().filter(|follower| self.is_there(follower, now));
+        leader.followers.len() < majority || there.count() >= majority
+    }
+
+    /// It is connected, answers, and is sent what is appended.
+    fn is_there(&self, follower: &Progress, now: Time) -> bool {
+        follower.mode == Mode::Replicate && now.since(follower.heard_at) <= 2 * self.timing.heartbeat
+    }
+
     pub(super) fn on_transfer(&mut self, now: Time, to: NodeId, effects: &mut Effects) {
         let State::Leader(leader) = &mut self.state else { return };
         let known = leader.followers.iter().any(|follower| follower.id == to);

@@ -1,20 +1,25 @@
 //! Stopping in good order: what was accepted ends, leadership is handed over, the log falls quiet, clients are told
 //! farewell; within a bound.
 //!
+//! It begins when the other voters can do without this one. Members are mostly restarted one after the other, and the one
+//! before may still be coming back: whoever led next would find no majority. Until then, and not for long, all goes on.
+//!
 //! The farewell leaves nobody in doubt. What a client has sent is taken in the order in which it was sent, and answers
 //! go the same way back: so what has no answer before the farewell was not taken, whether it still lies in a socket or
 //! comes only now. The lane then reads and passes over what comes until the client has closed, for a connection that is
 //! closed with something unread may lose its last words.
 
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Groups, World};
 use crate::raft::{Input, Role};
-use crate::types::{Index, NodeId, Time};
+use crate::types::Time;
 
 /// A drain takes no longer than this.
 pub const DRAIN_BOUND: Duration = Duration::from_secs(3);
+
+/// How many election timeouts of that others are given to come back.
+const RETURN_TIMEOUTS: u32 = 2;
 
 /// How long of that clients are given to hear the farewell and close.
 const PARTING_BOUND: Duration = Duration::from_millis(200);
@@ -34,6 +39,8 @@ pub(super) enum Drain {
     /// There is none.
     #[default]
     No,
+    /// It is wanted, and begins at `begins` at the latest.
+    Wanted { begins: Time, until: Time },
     /// Nothing new is taken; what was accepted ends.
     Ending { until: Time },
     /// Leadership goes over; asked for anew at `again`, for who was asked may be out of reach.
@@ -43,8 +50,13 @@ pub(super) enum Drain {
 }
 
 impl Drain {
-    pub(super) fn has_begun(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         !matches!(self, Drain::No)
+    }
+
+    /// Whether nothing new is taken any more.
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(self, Drain::No | Drain::Wanted { .. })
     }
 
     /// Whether clients have been told farewell: nothing that they send is looked at any more.
@@ -55,6 +67,7 @@ impl Drain {
     pub(super) fn next_wake(&self) -> Time {
         match *self {
             Drain::No => Time::NEVER,
+            Drain::Wanted { begins, .. } => begins,
             Drain::Ending { until } | Drain::Parting { until, .. } => until,
             Drain::Handing { until, again, .. } => until.min(again),
         }
@@ -63,15 +76,27 @@ impl Drain {
 
 impl<W: World> Groups<W> {
     pub(super) fn begin_drain(&mut self, now: Time) {
-        if !self.drain.has_begun() {
-            self.drain = Drain::Ending { until: now.after(DRAIN_BOUND - PARTING_BOUND) };
+        if !self.drain.is_wanted() {
+            let until = now.after(DRAIN_BOUND - PARTING_BOUND);
+            let begins = now.after(RETURN_TIMEOUTS * self.options.election_timeout).min(until);
+            self.drain = Drain::Wanted { begins, until };
+            self.begin_if_dispensable(now);
+        }
+    }
+
+    fn begin_if_dispensable(&mut self, now: Time) {
+        if let Drain::Wanted { begins, until } = self.drain
+            && (now >= begins || self.shards.iter().all(|shard| shard.raft.is_dispensable(now)))
+        {
+            self.drain = Drain::Ending { until };
         }
     }
 
     /// Goes on with a drain, if there is one; the result when it has ended.
     pub(super) fn drained(&mut self, now: Time) -> Option<Drained> {
+        self.begin_if_dispensable(now);
         match self.drain {
-            Drain::No => None,
+            Drain::No | Drain::Wanted { .. } => None,
             Drain::Ending { until } => {
                 let ended = self.shards.iter().all(|shard| shard.pending() == 0 && shard.large.is_none());
                 if ended || now >= until {
@@ -98,7 +123,7 @@ impl<W: World> Groups<W> {
         }
     }
 
-    /// Gives every shard that is led here to the voter whose log is the freshest, or, after `asked` attempts, to the next one.
+    /// Gives every shard that is led here to the best successor, or, after `asked` attempts, to the next one.
     fn hand_over(&mut self, now: Time, until: Time, asked: usize) {
         self.drain = Drain::Handing { until, again: now.after(self.options.election_timeout), asked };
         for at in 0..self.shards.len() {
@@ -106,12 +131,9 @@ impl<W: World> Groups<W> {
             if shard.raft.role() != Role::Leader {
                 continue;
             }
-            let others = shard.raft.progress().filter(|&(id, _)| id != self.options.node);
-            let mut others: Vec<(NodeId, Index)> = others.collect();
-            others.sort_by_key(|&(_, durable)| core::cmp::Reverse(durable));
+            let successors = shard.raft.successors(now);
             // Who answers may not hear, so the next attempt asks the next one.
-            let freshest = others.get(asked % others.len().max(1)).copied();
-            if let Some((to, _)) = freshest {
+            if let Some(&to) = successors.get(asked % successors.len().max(1)) {
                 self.step(now, at, Input::Transfer { to }, &[]);
             }
         }

@@ -89,7 +89,7 @@ impl<W: World> Lane<W> {
         }
     }
 
-    /// From now on nothing new is taken: what was accepted ends, leadership is handed over, and [`Lane::turn`] then
+    /// As soon as the other voters can do without this one nothing new is taken: what was accepted ends, leadership is handed over, and [`Lane::turn`] then
     /// says [`Stopped::Drained`], at the latest after [`super::drain::DRAIN_BOUND`].
     pub fn drain(&mut self) {
         self.groups.begin_drain(self.clock.now());
@@ -97,7 +97,7 @@ impl<W: World> Lane<W> {
 
     /// Whether [`Lane::drain`] was called.
     pub fn is_draining(&self) -> bool {
-        self.groups.drain.has_begun()
+        self.groups.drain.is_wanted()
     }
 
     /// One turn.

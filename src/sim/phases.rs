@@ -138,8 +138,8 @@ impl World {
         }
     }
 
-    /// Who drains among a whole majority finds somebody to lead in its place: each that it can ask has an election
-    /// timeout, and all of them together some to end what was taken and to elect.
+    /// Who drains among a whole majority finds somebody to lead in its place: others have two election timeouts to come
+    /// back, each that it can ask has one, and all of them together some to end what was taken and to elect.
     fn watch_drains(&mut self, members: &[usize]) {
         let drains = |world: &World| {
             let mut lanes = members.iter().filter_map(|&node| Some((node, world.lanes[node].as_ref()?)));
@@ -150,7 +150,7 @@ impl World {
                 lane.is_draining().then(|| shards.find(leads)).flatten().map(|shard| (node, shard))
             })
         };
-        let bound_ns = (self.plan.nodes as u64 + 6) * self.plan.election_ns;
+        let bound_ns = (self.plan.nodes as u64 + 8) * self.plan.election_ns;
         let until_ns = self.fabric.borrow().now_ns + bound_ns;
         let done = self.run_until(until_ns, |world| drains(world).is_none());
         if let (false, Some((node, shard))) = (done, drains(self)) {

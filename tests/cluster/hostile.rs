@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use plimsoll::client::{self, Client, Completion, Reader, Submit};
 use plimsoll::local::{Cluster, Shape, slowness};
 use plimsoll::log::record::payload_crc;
+use plimsoll::node::Config;
+use plimsoll::node::config::LinkKind;
 use plimsoll::types::{Acks, Epoch, Index, LaneId, NodeId, ShardId, StoreId, Timestamp};
 use plimsoll::wire;
 use plimsoll::wire::client::{Outcome, Reply, Request};
@@ -515,28 +517,37 @@ fn one_node_and_five_over_ipv6() {
     }
 }
 
+/// Exchanges the addresses of the first node's two peers, over every link.
+fn exchange_others(config: &mut Config) {
+    let (two, three) = (config.members[1].peer, config.members[2].peer);
+    (config.members[1].peer, config.members[2].peer) = (three, two);
+    if let [two, three] = &mut config.dpdk.peers[..] {
+        core::mem::swap(&mut two.address, &mut three.address);
+    }
+}
+
+/// Where a node's configuration says that another is reached over the link that it prefers.
+fn address_of(config: &Config, node: NodeId) -> SocketAddr {
+    match config.links[0] {
+        LinkKind::Dpdk => config.dpdk.address_of(node, LaneId(0)).unwrap().into(),
+        _ => config.members[node.0 as usize - 1].peer,
+    }
+}
+
 /// Two addresses of the others exchanged by mistake.
 #[test]
 fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
     let _turn = turn();
     let mut cluster = cluster("mixed", &small());
-    cluster
-        .reconfigure(NodeId(1), |config| {
-            let (two, three) = (config.members[1].peer, config.members[2].peer);
-            (config.members[1].peer, config.members[2].peer) = (three, two);
-        })
-        .unwrap();
+    cluster.reconfigure(NodeId(1), exchange_others).unwrap();
     cluster.start_all().unwrap();
     let mut ledger = Ledger::open(&cluster, 0);
     ledger.load_for(8, Duration::from_secs(2) * slowness());
     ledger.settle();
     assert!(ledger.acknowledged.len() > 100, "the other two serve: {}", ledger.acknowledged.len());
-    let members = cluster.config(NodeId(1)).members.clone();
     for (expected, found) in [(2, 3), (3, 2)] {
-        let line = format!(
-            "node {expected} was expected at {}, and node {found} answers there",
-            members[expected - 1].peer
-        );
+        let at = address_of(cluster.config(NodeId(1)), NodeId(expected));
+        let line = format!("node {expected} was expected at {at}, and node {found} answers there");
         let log = cluster.log(NodeId(1));
         assert_eq!(log.matches(&line).count(), 1, "said once, not at every attempt:\n{log}");
         let log = cluster.log(NodeId(found));
@@ -545,12 +556,7 @@ fn a_node_that_has_its_peers_mixed_up_disturbs_nobody() {
     }
     // What is put right is right again, and nothing of the mistake stays.
     cluster.kill(NodeId(1)).unwrap();
-    cluster
-        .reconfigure(NodeId(1), |config| {
-            let (two, three) = (config.members[1].peer, config.members[2].peer);
-            (config.members[1].peer, config.members[2].peer) = (three, two);
-        })
-        .unwrap();
+    cluster.reconfigure(NodeId(1), exchange_others).unwrap();
     cluster.start(NodeId(1)).unwrap();
     cluster.await_leaders().unwrap();
     let ids = cluster.ids();

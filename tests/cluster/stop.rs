@@ -28,7 +28,13 @@ fn a_leader_that_is_stopped_hands_over_and_nothing_is_unknown() {
         cluster.start(leader).unwrap();
     }
     ledger.settle();
-    assert_eq!(ledger.unknown.len(), 0, "every accepted submit had an outcome: {:?}", ledger.unknown);
+    assert_eq!(
+        ledger.unknown.len(),
+        0,
+        "every accepted submit had an outcome: {:?}{}",
+        ledger.unknown,
+        cluster.all_last_words()
+    );
     let ids = cluster.ids();
     ledger.check(&cluster, &ids);
 }

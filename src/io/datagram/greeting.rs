@@ -44,19 +44,27 @@ impl<A: Copy + Eq> State<A> {
             self.counters.unasked += 1;
             return;
         }
-        let own = self.pend(at, from, limit, &offer, hello.store);
+        let own = self.pend(at, from, limit, &offer, hello.store, len_bytes);
         self.reply(from, offer.session, Answer::Welcome { own, got_bytes: len_bytes });
     }
 
     /// The id of a session that is welcomed: the same for the same hello, for as long as there is room.
-    fn pend(&mut self, at: usize, address: A, limit: u64, offer: &Offer, store: StoreId) -> u64 {
+    fn pend(
+        &mut self,
+        at: usize,
+        address: A,
+        limit: u64,
+        offer: &Offer,
+        store: StoreId,
+        hello_bytes: usize,
+    ) -> u64 {
         let (own, chosen) = (self.draw_id(), self.draw() as usize % PENDING_MAX);
         let now = self.now;
         let peer = &mut self.peers[at];
         peer.expire_pending(now);
         let same = |pending: &&mut Pending<A>| pending.theirs == offer.session && pending.address == address;
         if let Some(pending) = peer.pending.iter_mut().find(same) {
-            pending.until = Pending::<A>::until(now);
+            (pending.until, pending.hello_bytes) = (Pending::<A>::until(now), hello_bytes);
             return pending.own;
         }
         peer.welcomed += 1;
@@ -67,6 +75,7 @@ impl<A: Copy + Eq> State<A> {
             store,
             takes_bytes: offer.takes_bytes as usize,
             limit,
+            hello_bytes,
             welcomed: peer.welcomed,
             until: Pending::<A>::until(now),
         };
@@ -136,6 +145,7 @@ impl<A: Copy + Eq> State<A> {
             store: welcome.store,
             takes_bytes: offer.takes_bytes as usize,
             limit: place.limit,
+            hello_bytes: 0,
             welcomed: 0,
             until: self.now,
         };
@@ -192,6 +202,25 @@ impl<A: Copy + Eq> State<A> {
         sink(LinkEvent::Up(peer.id));
         events += 1;
         events
+    }
+
+    /// There is a path to this address that may not have been there before: what was said into the void is said again at
+    /// once, a hello as well as a welcome, and again soon after.
+    pub(super) fn on_path(&mut self, address: A) {
+        let now = self.now;
+        for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            if peer.address == address && peer.waits_to_dial() {
+                (peer.dial.base, peer.dial.again_at) = (REDIAL_MIN, now);
+            }
+            peer.expire_pending(now);
+            let there = peer.pending.iter().filter(|pending| pending.address == address);
+            if let Some(&Pending { own, theirs, hello_bytes, .. }) =
+                there.max_by_key(|pending| pending.welcomed)
+            {
+                self.reply(address, theirs, Answer::Welcome { own, got_bytes: hello_bytes });
+            }
+        }
     }
 
     /// No use to ask again soon.

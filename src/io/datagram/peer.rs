@@ -100,6 +100,8 @@ pub(super) struct Pending<A> {
     pub(super) store: StoreId,
     pub(super) takes_bytes: usize,
     pub(super) limit: u64,
+    /// How long its hello was when it came.
+    pub(super) hello_bytes: usize,
     pub(super) welcomed: u64,
     pub(super) until: Time,
 }

@@ -25,11 +25,7 @@ impl<A: Copy + Eq> State<A> {
                 0
             }
             Arrival::Reachable(address) => {
-                for peer in self.peers.iter_mut().filter(|peer| peer.address == address) {
-                    if peer.waits_to_dial() {
-                        peer.dial.again_at = self.now;
-                    }
-                }
+                self.on_path(address);
                 0
             }
         }

@@ -15,6 +15,9 @@
 //! id = 2
 //! address = "10.9.0.2"
 //! ```
+//! Memif ports (`--vdev=net_memif0,role=client,id=0,socket=...`) that connect have distinct ids in a node, 0 where none is
+//! said: the driver tells by its id alone whose connection was refused.
+//!
 //! Unless `eal` says otherwise DPDK gets: no threads of its own on any core, files of this process's own, no telemetry,
 //! and `--no-huge` with as much memory as the ports need where there are no huge pages.
 
@@ -32,6 +35,9 @@ use crate::types::{LaneId, NodeId};
 
 /// The most arguments that DPDK is given.
 const EAL_ARGUMENTS_MAX: usize = 64;
+
+/// What a memif port says of itself that listens; the others connect.
+const SERVES: [&str; 2] = ["role=server", "role=master"];
 
 /// What a node says of the ports that DPDK drives. Without a port there is no such link.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -132,8 +138,30 @@ impl Dpdk {
             ));
         }
         within("dpdk.udp_port", self.udp_port.into(), 1..=u64::from(u16::MAX - config.lanes))?;
+        self.check_memif_ids()?;
         self.check_ports()?;
         self.check_peers(config)
+    }
+
+    /// Memif ports that connect have ids of their own.
+    fn check_memif_ids(&self) -> Result<(), ConfigError> {
+        let mut seen: Vec<(&str, &str)> = Vec::new();
+        for argument in &self.eal {
+            let device = argument.strip_prefix("--vdev=").unwrap_or(argument);
+            let mut parts = device.split(',');
+            let name = parts.next().filter(|name| name.starts_with("net_memif"));
+            let Some(name) = name.filter(|_| !parts.clone().any(|part| SERVES.contains(&part))) else {
+                continue;
+            };
+            let id = parts.find_map(|part| part.strip_prefix("id=")).unwrap_or("0");
+            if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == id) {
+                let what =
+                    format!("has the memif clients {other} and {name} with one id, {id}; give each its own");
+                return Err(wrong("dpdk.eal", what));
+            }
+            seen.push((name, id));
+        }
+        Ok(())
     }
 
     fn check_ports(&self) -> Result<(), ConfigError> {
@@ -332,6 +360,7 @@ address = "10.9.1.2"
             ("\"net_memif0\"", "\"\"", "dpdk.port 0 name is empty"),
             ("udp_port = 7300", "udp_port = 65534", "dpdk.udp_port"),
             ("\"--no-pci\"", "\"\"", "dpdk.eal"),
+            ("role=server", "role=client\", \"--vdev=net_memif1", "net_memif0 and net_memif1 with one id, 0"),
             ("\"10.9.1.2\"", "\"10.9.1.4\"", "dpdk.peer 2 10.9.1.4: no dpdk.port"),
             ("\"10.9.1.2\"", "\"10.9.1.1\"", "dpdk.peer 2"),
             ("[[dpdk.peer]]\nid = 2", "[[dpdk.peer]]\nid = 1", "dpdk.peer 1 is not another"),

@@ -91,6 +91,36 @@ fn a_restart_that_nobody_saw_is_told() {
     }
 }
 
+/// A node that came back was found at once, over Ethernet: but the welcome that it gave was lost, for it did not know yet
+/// where its host was. Who dialled had done so for long by then, and its next hello came 100 to 200 milliseconds later: a
+/// leadership that was handed to it meanwhile found no majority.
+#[test]
+fn a_path_that_is_found_is_used_at_once_by_both_ends() {
+    let (dials, answers) = (0, 1);
+    let mut world = World::<false>::new(2, 8, CALM);
+    world.net.borrow_mut().adversary.loss = 1_000_000;
+    world.pass(1_000 * MS);
+    world.net.borrow_mut().adversary.loss = 0;
+    world.net.borrow_mut().filter = |sent| sent.from == address(1);
+    world.link(dials).carrier_mut().hints.push(Arrival::Reachable(address(answers)));
+    world.pass(MS);
+    world.net.borrow_mut().filter = |_| false;
+    world.link(answers).carrier_mut().hints.push(Arrival::Reachable(address(dials)));
+    assert!(world.until(MS, |world| world.is_up(0, 1) && world.is_up(1, 0)), "the welcome is said again");
+}
+
+/// What is said first on a new path may be lost as well: it is said again soon.
+#[test]
+fn a_path_that_is_found_is_tried_again_soon() {
+    let mut world = World::<false>::new(2, 9, CALM);
+    world.net.borrow_mut().adversary.loss = 1_000_000;
+    world.pass(1_000 * MS);
+    world.link(0).carrier_mut().hints.push(Arrival::Reachable(address(1)));
+    world.pass(MS);
+    world.net.borrow_mut().adversary.loss = 0;
+    assert!(world.until(20 * MS, |world| world.is_up(0, 1) && world.is_up(1, 0)));
+}
+
 #[test]
 fn a_bye_ends_a_session_at_once() {
     let mut world = World::<false>::new(2, 6, CALM);

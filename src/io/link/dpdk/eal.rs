@@ -5,7 +5,9 @@
 #![allow(unsafe_code, reason = "calls of a C library that has one state per process")]
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{fs, ptr, slice, thread};
@@ -14,7 +16,7 @@ use dpdk_bindings as sys;
 use rustix::process::getpid;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
-use super::{OpenError, host};
+use super::{OpenError, host, leftovers};
 
 /// What is remembered of what libdpdk says, for the errors that it has no other words for.
 const LINES_KEPT: usize = 8;
@@ -86,6 +88,11 @@ fn initialise(arguments: Vec<String>) -> Result<(), OpenError> {
     if ret < 0 {
         return Err(OpenError::failed(format_args!("DPDK does not start with {told}"), last_errno()));
     }
+    // SAFETY: a string of static storage, written when libdpdk was started.
+    let own = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) };
+    if let Some(runtime) = Path::new(OsStr::from_bytes(own.to_bytes())).parent() {
+        leftovers::clear(runtime);
+    }
     // SAFETY: the pattern ends with a zero byte.
     unsafe { sys::plimsoll_dpdk_log_level(MEMIF_LOG.as_ptr(), LEVEL_DEBUG) };
     Ok(())
@@ -111,7 +118,7 @@ fn completed(arguments: &[String], memory_mib: u64) -> Vec<String> {
         }
     }
     if !says(&["--file-prefix", "--in-memory", "--no-shconf"]) {
-        all.push(format!("--file-prefix=plimsoll-{}", std::process::id()));
+        all.push(format!("--file-prefix={}{}", leftovers::PREFIX, std::process::id()));
     }
     let memory_said = says(&["-m", "--socket-mem"]);
     let huge_said = says(&["--no-huge", "--in-memory", "--huge-dir", "--huge-unlink"]);

@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -25,6 +25,7 @@ use std::{fs, thread};
 use crossbeam_utils::CachePadded;
 use dpdk_bindings as sys;
 
+use super::dial::{self, Dial};
 use super::mbuf::{self, Frame, Pool, Ring};
 use super::stack::Interface;
 use super::{Device, OpenError, Options, PortOptions, eal};
@@ -33,12 +34,6 @@ use crate::wire::ethernet::{ETHERNET_BYTES, Mac};
 
 /// How often the links are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// How long after a connection that was refused it is tried again.
-const RETRY_REFUSED: Duration = Duration::from_millis(50);
-
-/// And one that was taken, but never came up.
-const RETRY_SILENT: Duration = Duration::from_secs(2);
 
 /// How long a gate stays shut for a driver that does not say that it is done.
 const TEARDOWN: Duration = Duration::from_millis(100);
@@ -86,12 +81,12 @@ pub(super) struct Port {
     pub(super) steered: AtomicBool,
     /// The kernel's interface under it, whose link it does not tell of.
     interface_below: Option<String>,
-    /// It connects, and does not connect again by itself.
-    dials: bool,
+    /// The driver's id of a port of shared memory that connects, which it does not do again by itself.
+    dials: Option<u32>,
     shut: CachePadded<AtomicU32>,
     link: AtomicU8,
-    /// When to connect again at the earliest, as [`nanos`] count.
-    retry: AtomicU64,
+    /// When to connect again.
+    dial: Dial,
 }
 
 #[derive(Debug)]
@@ -244,7 +239,7 @@ impl Host {
     fn start(&self) -> Result<(), OpenError> {
         for port in &self.ports {
             let ret = port.start(&self.options);
-            if ret != 0 && !port.dials {
+            if ret != 0 && port.dials.is_none() {
                 return Err(OpenError::failed(format_args!("port {} does not start", port.name), ret));
             }
         }
@@ -286,11 +281,10 @@ impl Host {
                 self.shut(port, STOPPED);
             }
             if link == UP {
-                // Greeted long ago: should it go, it is tried at once.
-                port.retry.store(0, Ordering::Relaxed);
+                port.dial.connected();
             }
             let torn_down = port.shut.load(Ordering::SeqCst) & TORN_DOWN != 0;
-            if link == DOWN && port.dials && !torn_down && port.retry.load(Ordering::Relaxed) <= nanos() {
+            if link == DOWN && port.dials.is_some() && !torn_down && port.dial.is_due(nanos()) {
                 self.shut(port, STOPPED);
                 port.stop();
                 // Whatever comes of it is seen at the next look.
@@ -342,7 +336,7 @@ impl Port {
         let driver =
             info.driver.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect::<Vec<u8>>();
         let driver = String::from_utf8_lossy(&driver).into_owned();
-        let dials = driver == MEMIF && options.memif_dials(&name);
+        let dials = options.memif_dials(&name).filter(|_| driver == MEMIF);
         let below = (driver == AF_PACKET).then(|| options.kernel_interface(&name));
         let interface_below = below.flatten().filter(|_| Path::new(INTERFACES).exists());
         let interface =
@@ -359,7 +353,7 @@ impl Port {
             dials,
             shut: CachePadded::new(AtomicU32::new(STOPPED)),
             link: AtomicU8::new(DOWN),
-            retry: AtomicU64::new(0),
+            dial: Dial::default(),
         })
     }
 
@@ -376,12 +370,11 @@ impl Port {
 
     /// Starts it, has it steer, and opens its gate.
     fn start(&self, options: &Options) -> i32 {
+        self.dial.begin(nanos());
         // SAFETY: the port is set up and stopped, its gate is shut, and the caller holds the host's lock.
         let ret = unsafe { sys::rte_eth_dev_start(self.id) };
-        // A driver that is stopped while it greets its peer breaks: it gets the time for that.
-        let after = if ret == 0 { RETRY_SILENT } else { RETRY_REFUSED };
-        self.retry.store(nanos() + after.as_nanos() as u64, Ordering::Relaxed);
         if ret != 0 {
+            self.dial.refused(nanos());
             return ret;
         }
         if options.lanes > 1 && self.driver != MEMIF {
@@ -503,9 +496,18 @@ impl Host {
         let inside = &self.lanes[lane].inside;
         // Sequentially consistent, as in `shut`: either this sees that the gate is shut, or who shuts it sees this inside.
         inside.store(true, Ordering::SeqCst);
-        let count = if port.shut.load(Ordering::SeqCst) == 0 { burst() } else { 0 };
-        inside.store(false, Ordering::Release);
-        count
+        // A burst that panics is left too: its own seat is given up next, and waits for that.
+        let _leave = Leave(inside);
+        if port.shut.load(Ordering::SeqCst) == 0 { burst() } else { 0 }
+    }
+}
+
+/// Says that a lane is not inside any more.
+struct Leave<'a>(&'a AtomicBool);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -518,6 +520,11 @@ pub(super) fn hear(line: &str) {
     const AFTER: &str = "memif_disconnect(): Disconnected";
     if !line.starts_with("memif_") {
         return;
+    }
+    if let Some(id) = dial::hung_up(line) {
+        let all = hosts();
+        let ports = all.iter().flat_map(|host| &host.ports).filter(|port| port.dials == Some(id));
+        ports.for_each(|port| port.dial.refused(nanos()));
     }
     thread_local! {
         static TEARING_DOWN: Cell<bool> = const { Cell::new(false) };

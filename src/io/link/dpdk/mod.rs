@@ -21,8 +21,10 @@
 //! DPDK starts once per process: all nodes in a process share its arguments. Its drivers are plugins, of Debian's package
 //! libdpdk-dev where this is built and of librte-net-* where it runs.
 
+mod dial;
 mod eal;
 mod host;
+mod leftovers;
 mod mbuf;
 mod neighbours;
 mod options;

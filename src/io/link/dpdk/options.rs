@@ -108,10 +108,13 @@ impl Options {
         64_u64.max(48 + (frames >> 20))
     }
 
-    /// Whether this memif port connects, as its arguments say; the other end listens.
-    pub(super) fn memif_dials(&self, name: &str) -> bool {
-        self.vdev(name)
-            .is_some_and(|mut said| !said.any(|part| matches!(part, "role=server" | "role=master")))
+    /// The driver's id of this memif port if it connects, as its arguments say; where it does not, the other end does.
+    pub(super) fn memif_dials(&self, name: &str) -> Option<u32> {
+        if self.vdev(name)?.any(|part| matches!(part, "role=server" | "role=master")) {
+            return None;
+        }
+        let id = self.vdev(name)?.find_map(|part| part.strip_prefix("id="));
+        Some(id.and_then(|id| id.parse().ok()).unwrap_or(0))
     }
 
     /// The kernel's interface that this af_packet port goes over.
