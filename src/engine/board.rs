@@ -125,11 +125,13 @@ impl Board {
         self.read(|_, standings| standings.map(|(stream, standing)| (stream, standing.at)).collect())
     }
 
-    /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is.
+    /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is. One that has ended for
+    /// good takes nothing with it.
     pub fn closing(&self) -> Option<Epoch> {
         self.read(|open, standings| {
             let mut standings = standings;
-            Iterator::any(&mut standings, |(_, standing)| standing.closed).then_some(open)
+            Iterator::any(&mut standings, |(_, standing)| standing.closed && standing.at < Stamp::NEVER)
+                .then_some(open)
         })
     }
 

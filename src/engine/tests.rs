@@ -89,6 +89,13 @@ fn a_stream_that_has_ended_holds_nobody_back() {
     let fold = fold(&[(0, register(0)), (0, register(1)), (0, data(0, 5)), (1, Mark::EndOfStream)]);
     assert_eq!(fold.watermark(), at(0, 5));
     assert!(fold.position(ShardId(1)).has_ended());
+    // And it ends no epoch of the others.
+    let board = Board::new(2);
+    for stream in [0, 1].map(ShardId) {
+        board.register(stream, Stamp::ZERO);
+        board.publish(stream, fold.position(stream));
+    }
+    assert_eq!((board.watermark(), board.closing()), (at(0, 5), None));
 }
 
 #[test]

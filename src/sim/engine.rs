@@ -32,6 +32,7 @@ enum Asked {
     Submit { serial: u64, stamp: Stamp },
     Advance,
     EndOfEpoch,
+    EndOfStream,
 }
 
 struct Thread {
@@ -44,6 +45,8 @@ struct Thread {
     registered: bool,
     /// The stream is known to take records.
     open: bool,
+    /// It has nothing to submit any more.
+    finished: bool,
     epoch: Epoch,
     closing: bool,
     /// It has said that it ends this epoch.
@@ -90,6 +93,7 @@ impl Engine {
                 register_ns: if late { fabric.random.below(plan.horizon_ns.max(1)) } else { 0 },
                 registered: false,
                 open: false,
+                finished: false,
                 epoch: Epoch(0),
                 closing: false,
                 ended: None,
@@ -127,7 +131,10 @@ impl Engine {
 
     fn begin(&mut self, fabric: &mut Fabric, at: usize) {
         let thread = &mut self.threads[at];
-        let may = thread.open && thread.ended != Some(thread.epoch) && thread.begun.len() < BEGUN_MAX;
+        let may = thread.open
+            && !thread.finished
+            && thread.ended != Some(thread.epoch)
+            && thread.begun.len() < BEGUN_MAX;
         let wants = fabric.random.chance(if thread.closing { 100_000 } else { 600_000 });
         if may && wants {
             self.clock += 1;
@@ -154,6 +161,11 @@ impl Engine {
         }
         if thread.ended == Some(thread.epoch) {
             return;
+        }
+        // The registrar's thread stays, for those that come late. Who has said it begins nothing any more, whatever is answered.
+        thread.finished |= at > 0 && thread.open && fabric.random.chance(2_000);
+        if thread.finished {
+            return self.send(fabric, at, node, shard, Asked::EndOfStream, StreamRequest::EndOfStream);
         }
         if thread.closing && fabric.random.chance(500_000) {
             thread.ended = Some(thread.epoch);
