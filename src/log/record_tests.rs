@@ -62,7 +62,7 @@ fn a_header_with_a_good_checksum_and_bad_fields_is_refused() {
         read(bytemuck::bytes_of(&header)).unwrap_err()
     };
     assert_eq!(refused(|h| h.kind = 0), Malformed::Field("kind"));
-    assert_eq!(refused(|h| h.kind = 4), Malformed::Field("kind"));
+    assert_eq!(refused(|h| h.kind = 5), Malformed::Field("kind"));
     assert_eq!(refused(|h| h.flags = 4), Malformed::Field("flags"));
     assert_eq!(refused(|h| h.reserved = 1), Malformed::Field("reserved"));
     assert_eq!(refused(|h| h.index = 0), Malformed::Field("index"));
@@ -71,6 +71,7 @@ fn a_header_with_a_good_checksum_and_bad_fields_is_refused() {
     assert_eq!(refused(|h| h.len_bytes = u32::MAX), Malformed::Field("len_bytes"));
     assert_eq!(refused(|h| h.len_bytes = 1), Malformed::Truncated);
     assert_eq!(refused(|h| (h.kind, h.flags) = (Kind::Noop as u8, FLAG_MORE)), Malformed::Field("flags"));
+    assert_eq!(refused(|h| (h.kind, h.flags) = (Kind::Mark as u8, FLAG_MORE)), Malformed::Field("flags"));
 }
 
 #[test]
