@@ -59,8 +59,9 @@ struct Lead {
     first: Index,
     /// The last stamp laid; `None` until all that earlier leaders have left is known.
     laid: Option<Stamp>,
-    /// An earlier leader may have taken entries with it: the epoch is to be cut short.
-    cut_due: bool,
+    /// Whether an earlier leader may have taken entries with it, so that the epoch is to be cut short: if it had told that
+    /// the stream takes records. `None` until all that it has left is known.
+    cut_due: Option<bool>,
     has_opened: bool,
     has_ended: bool,
     /// The last epoch for whose end this leader has laid a mark.
@@ -94,7 +95,7 @@ impl Stream {
         self.lead = (role == Role::Leader).then_some(Lead {
             first: last,
             laid: None,
-            cut_due: true,
+            cut_due: None,
             has_opened: false,
             has_ended: false,
             ended_epoch: None,
@@ -199,6 +200,7 @@ impl<W: World> Groups<W> {
             return;
         }
         let position = &shard.stream.position;
+        let cut_due = *lead.cut_due.get_or_insert(position.is_open());
         let Some(floor) = board.floor(shard.id).filter(|_| !position.has_ended()) else {
             // Not registered, or over: but the registrar's leader settles epochs when its own stream has ended, too.
             if shard.id == REGISTRAR {
@@ -210,7 +212,7 @@ impl<W: World> Groups<W> {
         let open = board.open_epoch();
         let closing = board.closing() == Some(open);
         let ends_here = position.has_closed(open) || lead.ended_epoch == Some(open);
-        if lead.cut_due && position.is_open() {
+        if cut_due {
             if !ends_here {
                 self.lay_mark(at, Mark::EndOfEpoch { epoch: open, complete: false });
             }
@@ -271,7 +273,7 @@ impl<W: World> Groups<W> {
             Mark::EndOfStream => lead.has_ended = true,
             Mark::EndOfEpoch { epoch, .. } => {
                 lead.ended_epoch = Some(epoch);
-                lead.cut_due = false;
+                lead.cut_due = Some(false);
             }
             Mark::EpochClosed { epoch, .. } => lead.settled_epoch = Some(epoch),
             Mark::Register { .. } | Mark::Data(_) => {}
@@ -406,7 +408,11 @@ fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outco
         // It will be, in a moment: what earlier leaders have left, or the stream's beginning, is not committed yet.
         return Err(Outcome::Busy);
     };
-    if stamp.epoch != open || lead.cut_due || position.has_closed(open) || lead.ended_epoch == Some(open) {
+    if stamp.epoch != open
+        || lead.cut_due == Some(true)
+        || position.has_closed(open)
+        || lead.ended_epoch == Some(open)
+    {
         return Err(Outcome::EpochClosed { open });
     }
     if stamp <= laid {

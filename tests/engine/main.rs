@@ -6,6 +6,7 @@
 mod child;
 mod embedded;
 mod processes;
+mod streams;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

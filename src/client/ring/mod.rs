@@ -53,7 +53,7 @@ use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::record::payload_crc;
 use crate::node::desk::{AttachError, Desk};
 use crate::types::{Acks, ClusterId, Epoch, Index, NodeId, ShardId, Timestamp};
-use crate::wire::client::{self as wire, Outcome, Reply, Request};
+use crate::wire::client::{self as wire, Outcome, Reply, Request, StreamRequest};
 
 /// How long a thread sleeps at most before it looks whether the node is still there.
 const LOOK_PERIOD: Duration = Duration::from_millis(20);
@@ -318,6 +318,19 @@ impl Attachment {
     pub fn transfer(&mut self, to: NodeId) -> Result<RequestId, RingError> {
         let (request, shard) = (self.outstanding.next(), self.options.shard);
         self.ask(&Request::Transfer { request, shard, to })
+    }
+
+    /// Has something written down of the shard's stream ([`crate::engine`]); answered when that is committed. A registration
+    /// goes to the registrar's shard.
+    pub fn stream(&mut self, asked: StreamRequest) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::Stream { request, shard, asked })
+    }
+
+    /// Wants to be told how the shard's stream is, and again whenever that changes: role, epoch, watermark.
+    pub fn subscribe(&mut self) -> Result<RequestId, RingError> {
+        let (request, shard) = (self.outstanding.next(), self.options.shard);
+        self.ask(&Request::Subscribe { request, shard })
     }
 
     fn ask(&mut self, request: &Request<'_>) -> Result<RequestId, RingError> {

@@ -1,0 +1,199 @@
+//! An engine's streams on a real node: registration, the watermark, stamps that are refused, and epochs.
+
+use std::sync::Arc;
+
+use plimsoll::client::ring::Attachment;
+use plimsoll::engine::board::Board;
+use plimsoll::node::Node;
+use plimsoll::raft::Role;
+use plimsoll::types::{Stamp, Term};
+use plimsoll::wire::client::{StreamRequest, StreamStatus};
+
+use crate::*;
+
+const LANES: u16 = 2;
+
+/// A node with two lanes and three shards, whose shards are streams; an attachment to each of the first two.
+struct Engine {
+    cluster: Cluster,
+    node: Node,
+    board: Arc<Board>,
+    streams: [Stream; 2],
+}
+
+/// One stream as its thread has it.
+struct Stream {
+    ring: Attachment,
+    status: StreamStatus,
+}
+
+impl Engine {
+    fn start(name: &str) -> Engine {
+        let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
+        let tune = |config: &mut Config| {
+            config.engine.streams = true;
+            // The engine of these tests always says itself that it ends an epoch.
+            config.engine.epoch_grace_ms = 60_000;
+        };
+        let shape = Shape {
+            nodes: 1,
+            lanes: LANES,
+            shards: 3,
+            segment_mib: 16,
+            capacity_mib: 128,
+            chunks: 8,
+            tune,
+            ..Shape::default()
+        };
+        let binary = Path::new(env!("CARGO_BIN_EXE_plimsoll"));
+        let cluster = Cluster::new(binary, &directory, &shape).unwrap();
+        let node = Node::start(cluster.config(NODE).clone()).unwrap();
+        let desk = node.desk();
+        let streams = [0, 1].map(|shard| {
+            let options = Options { shard: ShardId(shard), ..options(&cluster, 7) };
+            let mut ring = Attachment::embedded(&desk, options).unwrap();
+            await_leader(&mut ring);
+            Stream { ring, status: nothing_yet(ShardId(shard)) }
+        });
+        let board = node.board().unwrap();
+        Engine { cluster, node, board, streams }
+    }
+
+    /// Registers both streams, and waits until they take records.
+    fn register(&mut self) {
+        for shard in [0, 1].map(ShardId) {
+            let outcome = self.streams[0].ask(StreamRequest::Register(shard));
+            assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+        }
+        for stream in &mut self.streams {
+            stream.ring.subscribe().unwrap();
+            stream.await_status(|status| status.open);
+        }
+    }
+
+    fn stop(self) {
+        drop(self.streams);
+        self.node.stopper().stop();
+        self.node.wait().unwrap();
+        drop(self.cluster);
+    }
+}
+
+fn nothing_yet(shard: ShardId) -> StreamStatus {
+    StreamStatus {
+        shard,
+        role: Role::Follower,
+        term: Term(0),
+        leader: None,
+        epoch: Epoch(0),
+        open: false,
+        closing: false,
+        watermark: Stamp::ZERO,
+        stands_at: Timestamp(0),
+    }
+}
+
+impl Stream {
+    /// Takes in what has come until `is_done` says that it is enough.
+    fn wait_until(
+        &mut self,
+        what: &str,
+        mut is_done: impl FnMut(&mut Option<Outcome>, &StreamStatus) -> bool,
+    ) {
+        let until = Instant::now() + PATIENCE;
+        let mut ended = None;
+        while !is_done(&mut ended, &self.status) {
+            assert!(Instant::now() < until, "{what}: {:?}", self.status);
+            self.ring.wait(PATIENCE);
+            self.ring.poll(|reply| match reply {
+                Reply::Outcome { outcome, .. } => ended = Some(outcome),
+                Reply::Stream { status, .. } => self.status = status,
+                other => panic!("{other:?}"),
+            });
+        }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let mut outcome = None;
+        self.wait_until("no answer", |ended, _| {
+            outcome = *ended;
+            outcome.is_some()
+        });
+        outcome.unwrap()
+    }
+
+    fn ask(&mut self, asked: StreamRequest) -> Outcome {
+        self.ring.stream(asked).unwrap();
+        self.outcome()
+    }
+
+    fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
+        self.ring.submit(b"an entry", Timestamp(timestamp), Epoch(epoch), Acks::Quorum).unwrap();
+        self.outcome()
+    }
+
+    fn await_status(&mut self, is_it: impl Fn(&StreamStatus) -> bool) {
+        self.wait_until("the status does not come to that", |_, status| is_it(status));
+    }
+}
+
+fn is_committed(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Committed { .. })
+}
+
+fn at(epoch: u32, timestamp: u64) -> Stamp {
+    Stamp::new(Epoch(epoch), Timestamp(timestamp))
+}
+
+#[test]
+fn the_watermark_follows_the_slower_stream_and_is_told_across_lanes() {
+    let mut engine = Engine::start("streams");
+    assert_eq!(engine.streams[1].put(0, 5), Outcome::Unregistered);
+    engine.register();
+    let Engine { streams: [first, second], board, .. } = &mut engine;
+    assert!(is_committed(first.put(0, 10)));
+    assert_eq!(board.watermark(), Stamp::ZERO, "stream 1 stands at nothing");
+    assert!(is_committed(second.put(0, 7)));
+    // A commit is answered after its own lane has published where the stream stands.
+    assert_eq!(board.watermark(), at(0, 7));
+    assert_eq!(board.vector(), [(ShardId(0), at(0, 10)), (ShardId(1), at(0, 7))]);
+    first.await_status(|status| status.watermark == at(0, 7));
+
+    assert_eq!(second.put(0, 7), Outcome::Behind { last: at(0, 7) });
+    assert_eq!(second.put(1, 8), Outcome::EpochClosed { open: Epoch(0) });
+    assert_eq!(second.put(0, u64::MAX), Outcome::Invalid);
+    // An idle stream moves along without a record.
+    assert!(is_committed(second.ask(StreamRequest::Advance(at(0, 30)))));
+    assert_eq!(board.watermark(), at(0, 10));
+    assert_eq!(second.put(0, 30), Outcome::Behind { last: at(0, 30) });
+    // Records that carry no stamp are nobody's transactions, and go on as ever.
+    assert!(is_committed(second.put(0, 0)));
+    assert!(is_committed(second.ask(StreamRequest::EndOfStream)));
+    assert!(is_committed(first.put(0, 99)));
+    assert_eq!(board.watermark(), at(0, 99));
+    engine.stop();
+}
+
+#[test]
+fn an_epoch_ends_in_every_stream_and_the_next_one_takes_records() {
+    let mut engine = Engine::start("streams-epoch");
+    engine.register();
+    let Engine { streams: [first, second], board, .. } = &mut engine;
+    assert!(is_committed(first.put(0, 10)));
+    assert!(is_committed(second.put(0, 12)));
+    assert!(is_committed(second.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
+    assert_eq!(second.put(0, 13), Outcome::EpochClosed { open: Epoch(0) });
+    // The other is asked, and does the same before its time is up.
+    first.await_status(|status| status.closing);
+    assert!(is_committed(first.put(0, 14)));
+    assert!(is_committed(first.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
+    first.await_status(|status| status.epoch == Epoch(1));
+    second.await_status(|status| status.epoch == Epoch(1));
+    assert_eq!(board.open_epoch(), Epoch(1));
+    assert_eq!(board.watermark(), at(1, 0), "all of epoch 0 lives, and nothing of epoch 1 is there");
+    assert_eq!(first.put(0, 15), Outcome::EpochClosed { open: Epoch(1) });
+    assert!(is_committed(first.put(1, 3)));
+    assert!(is_committed(second.put(1, 4)));
+    assert_eq!(board.watermark(), at(1, 3));
+    engine.stop();
+}
