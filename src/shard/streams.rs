@@ -41,6 +41,8 @@ pub(super) struct Streams {
     next_look: Time,
     /// The open epoch in which positions were last published.
     published_in: Epoch,
+    /// Whether the open epoch was coming to its end when the board was last looked at.
+    closing: bool,
 }
 
 /// What a lane keeps for one stream.
@@ -81,7 +83,7 @@ struct Subscriber {
 impl Streams {
     pub(super) fn new(board: Arc<Board>) -> Streams {
         let (registry, watermark) = (Registry::default(), Stamp::ZERO);
-        Streams { board, registry, watermark, next_look: Time(0), published_in: Epoch(0) }
+        Streams { board, registry, watermark, next_look: Time(0), published_in: Epoch(0), closing: false }
     }
 
     pub(super) fn next_wake(&self) -> Time {
@@ -140,6 +142,7 @@ impl<W: World> Groups<W> {
             self.follow_stream(at, &mut streams);
         }
         self.turn_to_open_epoch(&mut streams);
+        streams.closing = streams.board.closing() == Some(streams.published_in);
         for at in 0..self.shards.len() {
             if self.shards[at].stream.lead.is_some() {
                 self.attend_lead(now, at, &mut streams);
@@ -209,8 +212,7 @@ impl<W: World> Groups<W> {
             return;
         };
         lead.laid.get_or_insert(position.last().max(floor));
-        let open = board.open_epoch();
-        let closing = board.closing() == Some(open);
+        let (open, closing) = (streams.published_in, streams.closing);
         let ends_here = position.has_closed(open) || lead.ended_epoch == Some(open);
         if cut_due {
             if !ends_here {
@@ -358,7 +360,7 @@ impl<W: World> Groups<W> {
     fn tell_subscribers(&mut self, at: usize, streams: &Streams) {
         let Groups { shards, clients, .. } = self;
         let shard = &mut shards[at];
-        let open = streams.board.open_epoch();
+        let open = streams.published_in;
         let position = &shard.stream.position;
         let stands_at = position.stands_at(open);
         let status = StreamStatus {
@@ -368,7 +370,7 @@ impl<W: World> Groups<W> {
             leader: shard.raft.leader(),
             epoch: open,
             open: position.is_open(),
-            closing: streams.board.closing() == Some(open),
+            closing: streams.closing,
             watermark: streams.watermark,
             stands_at: if stands_at.epoch < open { Stamp::begin_of(open) } else { stands_at }.timestamp,
         };

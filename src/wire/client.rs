@@ -37,10 +37,12 @@
 //! What a kind does not use is zero; the parts of the body add up to it exactly. A submit's `payload_crc` is carried,
 //! not checked here: the shard's ingress checks it when it takes the record, so that each byte is summed once.
 
+mod role;
 mod stream;
 
 use bytemuck::{Pod, Zeroable};
 
+use self::role::{role_code, role_of};
 pub use self::stream::{StreamRequest, StreamStatus};
 use super::Malformed;
 use super::frame::{self, Kind, check_place};
@@ -548,25 +550,6 @@ impl ShardStatus {
             elections: row.extent,
         })
     }
-}
-
-fn role_code(role: Role) -> u8 {
-    match role {
-        Role::Follower => 0,
-        Role::PreCandidate => 1,
-        Role::Candidate => 2,
-        Role::Leader => 3,
-    }
-}
-
-fn role_of(code: u8) -> Result<Role, Malformed> {
-    Ok(match code {
-        0 => Role::Follower,
-        1 => Role::PreCandidate,
-        2 => Role::Candidate,
-        3 => Role::Leader,
-        _ => return Err(Malformed::Field("role")),
-    })
 }
 
 fn entry(term: u64, index: u64) -> Result<EntryId, Malformed> {

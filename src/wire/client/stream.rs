@@ -1,6 +1,7 @@
 //! The rows that speak of an engine's streams. Drawn in [`super`].
 
-use super::{ReplyRow, RequestRow, node, role_code, role_of};
+use super::role::{role_code, role_of};
+use super::{ReplyRow, RequestRow, node};
 use crate::raft::Role;
 use crate::types::{Epoch, NodeId, ShardId, Stamp, Term, Timestamp};
 use crate::wire::Malformed;
