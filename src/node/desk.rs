@@ -1,5 +1,5 @@
 //! [`Desk`]: where the threads of an engine attach to a node's lanes by rings. The same for an engine in the node's process
-//! and for one that comes through the socket ([`super::usher`]).
+//! and for one that comes through the socket (`usher`).
 
 use core::fmt;
 use std::collections::BTreeSet;

@@ -204,7 +204,7 @@ impl Park for Reactor {
         }
     }
 
-    /// Over epoll the kernel is left alone for [`epoll::REST`] after it had nothing to tell, if the lane has something to
+    /// Over epoll the kernel is left alone for `epoll::REST` after it had nothing to tell, if the lane has something to
     /// look at meanwhile: a descriptor of [`Reactor::register_for_park`].
     fn glance(&mut self, now: Time) {
         match &self.inner.backend {
