@@ -35,6 +35,7 @@ mod options;
 mod order;
 mod question;
 mod reader;
+mod records;
 pub mod ring;
 mod socket;
 #[cfg(test)]
@@ -51,7 +52,8 @@ pub use self::options::{ClientError, Completion, Options, Outcome, RequestId, Su
 use self::order::Route;
 use self::question::Question;
 pub use self::question::Records;
-pub use self::reader::{Reader, Record};
+pub use self::reader::Reader;
+pub use self::records::{Item, Record};
 use self::socket::Slot;
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::record::payload_crc;

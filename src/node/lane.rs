@@ -26,6 +26,7 @@ use crate::io::reactor::Reactor;
 use crate::io::ring::port::{Door, RingPort};
 use crate::limits::CLIENTS_MAX;
 use crate::log::{Log, OpenError};
+use crate::raft::COMMIT_NOTICE;
 use crate::shard::{self, Lane, Stopped, World};
 use crate::types::{LaneId, NodeId, StoreId};
 use crate::wire::identity::Identity;
@@ -233,6 +234,8 @@ impl Seat {
             lane: self.lane,
             election_timeout: self.config.raft.election_timeout(),
             heartbeat: self.config.raft.heartbeat(),
+            // Engines everywhere wait for the watermark, which is made of every stream's commits.
+            commit_notice: if self.config.engine.streams { Duration::ZERO } else { COMMIT_NOTICE },
             seed: identity::draw(),
             spin: match cpu.spin_us {
                 Spin::Micros(spin_us) => Duration::from_micros(spin_us.into()),

@@ -47,7 +47,7 @@ use self::follower::{Carried, Follower};
 use self::local::Local;
 pub use self::message::Message;
 use self::random::Random;
-pub use self::replication::COMMIT_NOTICE_MAX;
+pub use self::replication::COMMIT_NOTICE;
 use self::replication::Leader;
 use crate::limits::VOTERS_MAX;
 use crate::types::{Durable, EntryId, Index, NodeId, Term, Time, Vote};
@@ -63,6 +63,9 @@ pub struct Options {
     pub election_timeout: Duration,
     /// How often a leader is heard from when there is nothing else to say; at most a third of the election timeout.
     pub heartbeat: Duration,
+    /// How long a commit waits for an append to carry it to the followers, before an empty one does; zero: not at all. At most
+    /// the heartbeat interval counts.
+    pub commit_notice: Duration,
     /// Where the random timeouts come from. Nodes and shards must not share one.
     pub seed: u64,
 }
@@ -141,7 +144,7 @@ impl Raft {
     /// If `options` break the bounds that they document, or what was recovered is no log: terms that do not ascend, a
     /// last entry beyond the vote's term.
     pub fn new(options: Options, recovered: Recovered, now: Time) -> Raft {
-        let Options { id, voters, election_timeout, heartbeat, seed } = options;
+        let Options { id, voters, election_timeout, heartbeat, commit_notice, seed } = options;
         let vote = *recovered.vote.get();
         assert!((1..=VOTERS_MAX).contains(&voters.len()), "between one voter and the most a shard may have");
         assert!((1..voters.len()).all(|at| !voters[..at].contains(&voters[at])), "every voter once");
@@ -156,7 +159,7 @@ impl Raft {
             timing: Timing {
                 election: election_timeout,
                 heartbeat,
-                commit_notice: heartbeat.min(COMMIT_NOTICE_MAX),
+                commit_notice: commit_notice.min(heartbeat),
             },
             random: Random::new(seed),
             vote,

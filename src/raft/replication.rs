@@ -4,8 +4,8 @@
 //! entry of the leader's own term (Raft, figure 8).
 //!
 //! *Commit notices.* Followers learn the commit index from the next append. When none follows within the notice delay
-//! ([`COMMIT_NOTICE_MAX`], or the heartbeat interval where that is shorter), an empty append tells them: a reader at a
-//! follower sees a commit at most that much late, and a busy shard is not sent a frame more.
+//! ([`super::Options::commit_notice`]), an empty append tells them: a reader at a follower sees a commit at most that much
+//! late, and a busy shard is not sent a frame more.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -19,8 +19,8 @@ use super::transfer::Handover;
 use super::{Raft, State, quorum};
 use crate::types::{EntryId, Index, NodeId, Term, Time};
 
-/// The longest that a commit waits for an append to carry it to the followers.
-pub const COMMIT_NOTICE_MAX: Duration = Duration::from_millis(5);
+/// How long a commit waits for an append to carry it to the followers, where nobody waits for it there.
+pub const COMMIT_NOTICE: Duration = Duration::from_millis(5);
 
 /// What only a leader has.
 #[derive(Clone, Debug)]

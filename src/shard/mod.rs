@@ -86,6 +86,8 @@ pub struct Options {
     pub election_timeout: core::time::Duration,
     /// See [`crate::raft::Options::heartbeat`].
     pub heartbeat: core::time::Duration,
+    /// See [`crate::raft::Options::commit_notice`].
+    pub commit_notice: core::time::Duration,
     /// Where random timeouts come from; differs from node to node.
     pub seed: u64,
     /// How long a turn that found nothing is repeated before the lane blocks.
@@ -133,6 +135,7 @@ impl Shard {
                 voters: options.voters.clone(),
                 election_timeout: options.election_timeout,
                 heartbeat: options.heartbeat,
+                commit_notice: options.commit_notice,
                 // Shards of one node must not stand for election in step, nor must nodes of one shard.
                 seed: options.seed ^ (u64::from(shard.0) << 32) ^ (u64::from(options.node.0) << 8),
             },

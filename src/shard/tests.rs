@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::log::record::{self, payload_crc};
 use crate::log::tests::disk::MemDisk;
 use crate::log::{self, Log};
+use crate::raft::COMMIT_NOTICE;
 use crate::types::{Acks, ClusterId, EntryId, Epoch, Term, Timestamp};
 use crate::wire::client::{Outcome, Reply, Request, Submit, replies};
 use crate::wire::frame::{Builder, Kind};
@@ -160,6 +161,7 @@ impl Bench {
             lane: LaneId(0),
             election_timeout: Duration::from_millis(150),
             heartbeat: Duration::from_millis(30),
+            commit_notice: COMMIT_NOTICE,
             seed: 1,
             spin: Duration::ZERO,
             busy_poll: true,

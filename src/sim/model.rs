@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::limits::RECORD_HEADER_BYTES;
 use crate::raft::effects::{Entries, Span};
-use crate::raft::{Effects, Input, Message, Options, Raft, Recovered};
+use crate::raft::{COMMIT_NOTICE, Effects, Input, Message, Options, Raft, Recovered};
 use crate::types::{Durable, EntryId, Flushed, Index, NodeId, Term, Time, Vote, WriteSequence};
 
 /// The election timeout of every model.
@@ -189,6 +189,7 @@ fn start(id: usize, nodes: usize, disk: &(Vote, Vec<Term>), now: Time) -> Raft {
         voters: (1..=nodes as u32).map(NodeId).collect(),
         election_timeout: ELECTION,
         heartbeat: ELECTION / 3,
+        commit_notice: COMMIT_NOTICE,
         seed: id as u64,
     };
     let recovered = Recovered {

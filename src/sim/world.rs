@@ -21,7 +21,7 @@ use crate::engine::board::Board;
 use crate::io::Park;
 use crate::io::pool::Pool;
 use crate::log::{self, Log, OpenError};
-use crate::raft::{Change, Role};
+use crate::raft::{COMMIT_NOTICE, Change, Role};
 use crate::shard::{Lane, Observer, Options, Stopped};
 use crate::types::{ClusterId, EntryId, Index, LaneId, ShardId};
 
@@ -292,6 +292,7 @@ impl World {
             lane: LaneId(0),
             election_timeout: Duration::from_nanos(plan.election_ns),
             heartbeat: Duration::from_nanos(plan.heartbeat_ns),
+            commit_notice: if plan.engine { Duration::ZERO } else { COMMIT_NOTICE },
             seed: mix(plan.seed ^ (node as u64) << 40 ^ u64::from(life) << 8),
             spin: Duration::ZERO,
             busy_poll: false,

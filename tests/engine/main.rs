@@ -6,6 +6,7 @@
 mod child;
 mod embedded;
 mod processes;
+mod replicas;
 mod streams;
 
 use std::path::Path;

@@ -34,6 +34,9 @@
 
 mod join;
 mod outstanding;
+mod replica;
+mod stream;
+mod tail;
 
 use core::cell::Cell;
 use core::fmt;
@@ -46,6 +49,8 @@ use rustix::thread::futex;
 
 use self::join::{Hold, Source};
 use self::outstanding::Outstanding;
+pub use self::replica::Replica;
+pub use self::stream::{Event, Stream, StreamRole, WrongAnswer};
 use super::RequestId;
 use crate::io::ring::port::ROW_BYTES;
 use crate::io::ring::{EngineEnd, Refused, Sizes, bell};

@@ -56,6 +56,12 @@ impl Outstanding {
         self.lost.extend(open.map(|(request, _)| (request, outcome)));
     }
 
+    /// Whether it was asked and has no end.
+    pub(super) fn is_open(&self, request: u64) -> bool {
+        let at = request.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        at.and_then(|at| self.ended.get(at)) == Some(&false)
+    }
+
     pub(super) fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }

@@ -146,6 +146,7 @@ impl Cluster {
             voters,
             election_timeout: ELECTION_TIMEOUT,
             heartbeat: HEARTBEAT,
+            commit_notice: COMMIT_NOTICE,
             seed: self.seed.wrapping_mul(31).wrapping_add(u64::from(id) * 1000 + node.lives),
         };
         let last = id_of(&node.disk_log, node.disk_log.len() as u64);

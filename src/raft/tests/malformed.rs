@@ -209,6 +209,7 @@ fn nothing_that_members_say_makes_a_node_panic() {
             voters: (1..=1 + random.next() as u32 % 4).map(NodeId).collect::<Vec<NodeId>>(),
             election_timeout: ELECTION_TIMEOUT,
             heartbeat: HEARTBEAT,
+            commit_notice: COMMIT_NOTICE,
             seed: round,
         };
         let recovered = Recovered {

@@ -1,0 +1,233 @@
+//! What an engine's thread is told, and what replicas replay, on three nodes of this process of which one is stopped.
+
+use std::collections::BTreeMap;
+
+use plimsoll::client::ring::{Event, Replica, Stream};
+use plimsoll::node::Node;
+use plimsoll::raft::Role;
+use plimsoll::types::{Stamp, Term};
+use plimsoll::wire::client::StreamRequest;
+
+use crate::*;
+
+const SHARDS: u32 = 2;
+const NODES: u32 = 3;
+const ROUNDS: u64 = 40;
+const RECORD_BYTES: usize = 300;
+
+/// A cluster whose nodes are all in this process, with the threads' streams at each.
+struct Rack {
+    cluster: Cluster,
+    seats: Vec<Option<Seat>>,
+}
+
+struct Seat {
+    node: Node,
+    streams: Vec<Stream>,
+    replica: Replica,
+    replayed: Vec<(ShardId, Stamp, Vec<u8>)>,
+}
+
+impl Rack {
+    fn start(name: &str) -> Rack {
+        let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
+        let tune = |config: &mut Config| config.engine.streams = true;
+        let shape = Shape {
+            nodes: NODES,
+            lanes: 2,
+            shards: SHARDS,
+            segment_mib: 16,
+            capacity_mib: 128,
+            chunks: 8,
+            tune,
+            ..Shape::default()
+        };
+        let cluster = Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, &shape).unwrap();
+        let seats = (1..=NODES).map(|id| Some(Seat::take(&cluster, NodeId(id)))).collect();
+        Rack { cluster, seats }
+    }
+
+    /// Polls every stream and replica, telling what is told at which node and of which shard, until it is enough.
+    fn run_until(
+        &mut self,
+        what: &str,
+        mut each: impl FnMut(NodeId, ShardId, Event),
+        mut is_done: impl FnMut(&mut Rack) -> bool,
+    ) {
+        let until = Instant::now() + PATIENCE;
+        while !is_done(self) {
+            assert!(Instant::now() < until, "{what}");
+            for (seat, id) in self.seats.iter_mut().zip(1..) {
+                let Some(seat) = seat else { continue };
+                for (stream, shard) in seat.streams.iter_mut().zip(0..) {
+                    stream.poll(|event| each(NodeId(id), ShardId(shard), event));
+                }
+                let Seat { replica, replayed, .. } = seat;
+                replica.poll(|shard, stamp, bytes| replayed.push((shard, stamp, bytes.into()))).unwrap();
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Where a thread of this shard may submit.
+    fn leader(&mut self, shard: u32) -> Option<&mut Stream> {
+        self.seats
+            .iter_mut()
+            .flatten()
+            .map(|seat| &mut seat.streams[shard as usize])
+            .find(|stream| stream.may_submit())
+    }
+
+    fn leads(&mut self, shard: u32) -> Option<&mut Stream> {
+        let leads = |stream: &Stream| stream.role().is_some_and(|role| role.role == Role::Leader);
+        self.seats
+            .iter_mut()
+            .flatten()
+            .map(|seat| &mut seat.streams[shard as usize])
+            .find(|stream| leads(stream))
+    }
+
+    fn stop(mut self) {
+        for seat in self.seats.drain(..).flatten() {
+            seat.leave();
+        }
+    }
+}
+
+impl Seat {
+    fn take(cluster: &Cluster, id: NodeId) -> Seat {
+        let node = Node::start(cluster.config(id).clone()).unwrap();
+        let desk = node.desk();
+        let attach = |shard, session| {
+            let options = Options { shard: ShardId(shard), ..options(cluster, session) };
+            Attachment::embedded(&desk, options).unwrap()
+        };
+        let streams = (0..SHARDS).map(|shard| {
+            let mut stream = Stream::new(attach(shard, 7));
+            stream.follow(Index(1));
+            stream
+        });
+        let streams = streams.collect();
+        let replica = Replica::new((0..SHARDS).map(|shard| attach(shard, 8)), 1 << 20);
+        Seat { node, streams, replica, replayed: Vec::new() }
+    }
+
+    fn leave(self) {
+        self.node.stopper().stop();
+        self.node.wait().unwrap();
+    }
+}
+
+/// Of each stream, what a replica has replayed, in its order.
+fn by_stream(replayed: &[(ShardId, Stamp, Vec<u8>)]) -> BTreeMap<ShardId, Vec<(Stamp, Vec<u8>)>> {
+    let mut streams = BTreeMap::<_, Vec<_>>::new();
+    for (shard, stamp, bytes) in replayed {
+        streams.entry(*shard).or_default().push((*stamp, bytes.clone()));
+    }
+    streams
+}
+
+#[test]
+fn every_replica_replays_the_same_across_a_change_of_leader() {
+    let mut rack = Rack::start("replicas");
+    rack.run_until("somebody leads each shard", nothing, |rack| {
+        (0..SHARDS).all(|shard| rack.leads(shard).is_some())
+    });
+    for shard in (0..SHARDS).map(ShardId) {
+        rack.leads(0).unwrap().attachment().stream(StreamRequest::Register(shard)).unwrap();
+    }
+    rack.run_until("both streams are open", nothing, |rack| {
+        (0..SHARDS).all(|shard| rack.leader(shard).is_some())
+    });
+    submit_all(&mut rack, 0);
+
+    // The leader of shard 1 is stopped in order: a change of leader, and so of the epoch.
+    let gone = (1..=NODES).find(|&id| {
+        let seat = rack.seats[id as usize - 1].as_ref().unwrap();
+        seat.streams[1].role().is_some_and(|role| role.role == Role::Leader)
+    });
+    let gone = gone.unwrap() as usize - 1;
+    rack.seats[gone].take().unwrap().leave();
+    let mut gained = Vec::new();
+    rack.run_until(
+        "the next epoch opens in both streams",
+        |node, shard, event| {
+            if let Event::Role(role) = event
+                && role.role == Role::Leader
+            {
+                gained.push((node, shard, role.term));
+            }
+        },
+        |rack| {
+            (0..SHARDS).all(|shard| {
+                rack.leader(shard).is_some_and(|stream| stream.role().unwrap().epoch == Epoch(1))
+            })
+        },
+    );
+    assert!(gained.iter().any(|&(node, shard, term)| {
+        node != NodeId(gone as u32 + 1) && shard == ShardId(1) && term > Term(1)
+    }));
+    submit_all(&mut rack, 1);
+
+    // It comes back, reads all from the beginning, and has replayed the same in the end.
+    rack.seats[gone] = Some(Seat::take(&rack.cluster, NodeId(gone as u32 + 1)));
+    let expected = expected();
+    let total = expected.values().map(Vec::len).sum::<usize>();
+    rack.run_until("every replica has replayed everything that is safe", nothing, |rack| {
+        rack.seats.iter().flatten().all(|seat| seat.replayed.len() >= total)
+    });
+    for seat in rack.seats.iter().flatten() {
+        assert_eq!(by_stream(&seat.replayed), expected);
+        assert_eq!(seat.replica.replay().counters().dead, 1, "the last one of epoch 0 in stream 1");
+    }
+    rack.stop();
+}
+
+/// What is safe of two epochs in which stream 1 was last stamped beyond stream 0: all but its last record.
+fn expected() -> BTreeMap<ShardId, Vec<(Stamp, Vec<u8>)>> {
+    let mut streams = BTreeMap::<_, Vec<_>>::new();
+    for (epoch, round, shard) in all_rounds() {
+        let stamp = stamp(epoch, round, shard);
+        if stamp <= self::stamp(epoch, ROUNDS, 0) {
+            streams
+                .entry(ShardId(shard))
+                .or_default()
+                .push((stamp, record(u64::from(shard), round, RECORD_BYTES)));
+        }
+    }
+    streams
+}
+
+fn all_rounds() -> impl Iterator<Item = (u32, u64, u32)> {
+    (0..2).flat_map(|epoch| {
+        (1..=ROUNDS).flat_map(move |round| (0..SHARDS).map(move |shard| (epoch, round, shard)))
+    })
+}
+
+fn stamp(epoch: u32, round: u64, shard: u32) -> Stamp {
+    Stamp::new(Epoch(epoch), Timestamp(2 * round + u64::from(shard)))
+}
+
+fn nothing(_: NodeId, _: ShardId, _: Event) {}
+
+/// Submits the rounds of one epoch, to whoever leads, and waits until all is committed.
+fn submit_all(rack: &mut Rack, epoch: u32) {
+    for (_, round, shard) in all_rounds().filter(|&(of, _, _)| of == epoch) {
+        let stream = rack.leader(shard).unwrap();
+        let bytes = record(u64::from(shard), round, RECORD_BYTES);
+        let stamp = stamp(epoch, round, shard);
+        stream.attachment().submit(&bytes, stamp.timestamp, stamp.epoch, Acks::Quorum).unwrap();
+    }
+    let mut committed = 0;
+    rack.run_until(
+        "all is committed",
+        |_, _, event| {
+            if let Event::Ended { outcome, .. } = event {
+                assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
+                committed += 1;
+            }
+        },
+        |rack| (0..SHARDS).all(|shard| rack.leader(shard).unwrap().outstanding() == 0),
+    );
+    assert_eq!(committed, ROUNDS * u64::from(SHARDS));
+}
