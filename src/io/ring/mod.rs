@@ -11,8 +11,9 @@
 //! ```
 //! A record is published with its header, stored last and with release ordering, and that is what the consumer polls: data
 //! and signal of a short record travel in one cache line, as in Aeron's one-to-one ring buffer, and no shared index goes to
-//! and fro. Before that the producer clears the header that comes next, which may still hold bytes of an earlier
-//! round. How far the consumer has come stands in a line of its own, which the producer reads only when what it knew of it
+//! and fro. Before that the header that comes next must be clear, which may still hold bytes of an earlier
+//! round: the producer clears some lines ahead, when a record is published and nobody waits for it, so that the stores of the
+//! next one find their lines in this core's cache and not behind a miss. How far the consumer has come stands in a line of its own, which the producer reads only when what it knew of it
 //! says that the ring is full.
 //!
 //! The other end may be another process, and write anything at any time. Every word that comes from there is read once and
@@ -49,6 +50,9 @@ pub(crate) const LINE_BYTES: usize = 64;
 
 /// The bytes of a record's header.
 pub const HEADER_BYTES: usize = 8;
+
+/// So many lines beyond what was published have a clear header, where the consumer has taken what was in them.
+const LINES_AHEAD: u64 = 4;
 
 /// Set in a header's length: nothing is here, go on at the ring's start.
 const PADDING: u32 = 1 << 31;
@@ -116,6 +120,10 @@ pub struct Producer {
     position: u64,
     /// How far the consumer was known to have come.
     taken: u64,
+    /// From the position up to here every line begins with a clear header.
+    cleared: u64,
+    /// Up to here the room of a record that is not published may have been written.
+    written: u64,
 }
 
 /// Room for one record. Dropped without [`Reserved::publish`] it was never there.
@@ -145,7 +153,9 @@ fn word(position: u64, len: u32) -> u64 {
 
 impl Producer {
     fn new(lines: Lines) -> Producer {
-        Producer { lines, position: 0, taken: 0 }
+        // New memory is zero, and so clear.
+        let cleared = LINES_AHEAD * LINE_BYTES as u64;
+        Producer { lines, position: 0, taken: 0, cleared, written: 0 }
     }
 
     /// The longest record.
@@ -200,9 +210,40 @@ impl Producer {
     #[inline]
     fn publish(&mut self, span: u64, len: u32) {
         let next = self.position + span;
-        self.lines.header(offset(&self.lines, next)).store(0, Ordering::Relaxed);
+        // Beyond a longer record that was given up, bytes of it lie where headers are expected.
+        if self.cleared <= next || self.written > next {
+            self.cleared = next;
+            self.clear_line();
+        }
         self.lines.header(self.at()).store(word(self.position, len), Ordering::Release);
-        self.position = next;
+        (self.position, self.written) = (next, next);
+        self.clear_ahead();
+    }
+
+    /// Clears lines for the records to come, as far as they are known to be taken.
+    #[inline]
+    fn clear_ahead(&mut self) {
+        let free = self.taken + self.lines.len_bytes() as u64;
+        let until = free.min(self.position + LINES_AHEAD * LINE_BYTES as u64);
+        while self.cleared < until {
+            self.clear_line();
+        }
+    }
+
+    #[inline]
+    fn clear_line(&mut self) {
+        self.lines.header(offset(&self.lines, self.cleared)).store(0, Ordering::Relaxed);
+        self.cleared += LINE_BYTES as u64;
+    }
+
+    /// The room of a record that is reserved.
+    #[inline]
+    fn room(&mut self, len_bytes: usize) -> &mut [u8] {
+        self.written = self.written.max(self.position + span_of(len_bytes));
+        let at = self.at();
+        // SAFETY: this is the one producer, the record is not published, and `reserve` has seen that the consumer has
+        // taken what was here.
+        unsafe { self.lines.room(at, len_bytes) }
     }
 }
 
@@ -214,18 +255,13 @@ impl<'a> Reserved<'a> {
     /// The room, for as long as the producer is borrowed for it. Reserve the same length again to publish it.
     #[inline]
     pub fn into_bytes(self) -> &'a mut [u8] {
-        let at = self.producer.at();
-        // SAFETY: as in `bytes`.
-        unsafe { self.producer.lines.room(at, self.len_bytes) }
+        self.producer.room(self.len_bytes)
     }
 
     /// The room, with whatever was there before.
     #[inline]
     pub fn bytes(&mut self) -> &mut [u8] {
-        let at = self.producer.at();
-        // SAFETY: this is the one producer, the record is not published, and `reserve` has seen that the consumer has
-        // taken what was here.
-        unsafe { self.producer.lines.room(at, self.len_bytes) }
+        self.producer.room(self.len_bytes)
     }
 
     /// Gives the record to the consumer.
