@@ -50,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bin::plimsoll::bench::link", &["types", "limits", "io", "wire",
                       "io::link", "io::clock", "io::reactor"]),
     ("bin::plimsoll::bench::ring", &["types", "client", "node", "local", "wire::client", "io::ring"]),
+    ("bin::plimsoll::bench::watermark", &["types", "client", "node", "local", "engine", "wire::client", "raft::Role"]),
     ("bin",         &["types", "limits", "client", "node", "local", "log", "wire::client", "raft::Role"]),
 ];
 

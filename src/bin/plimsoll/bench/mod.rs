@@ -7,6 +7,7 @@ mod flood;
 mod floor;
 mod link;
 mod ring;
+mod watermark;
 
 use clap::Subcommand;
 
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Link(link::Arguments),
     /// What it costs an engine's thread to reach a lane of the same host, beside a raw cache line's round trip.
     Ring(ring::Arguments),
+    /// How much later than a commit the watermark is visible that it moves.
+    Watermark(watermark::Arguments),
     /// What an engine's threads feel: the benchmark of Mako's replication, beside what was published for it.
     Engine(engine::Arguments),
     /// The round trip between two nodes while somebody floods one of them with what is bad.
@@ -33,6 +36,7 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Commit(arguments) => commit::run(arguments),
         Command::Link(arguments) => link::run(arguments),
         Command::Ring(arguments) => ring::run(arguments),
+        Command::Watermark(arguments) => watermark::run(arguments),
         Command::Engine(arguments) => engine::run(arguments),
         Command::Flood(arguments) => flood::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
