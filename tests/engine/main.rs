@@ -8,6 +8,7 @@ mod embedded;
 mod processes;
 mod replicas;
 mod streams;
+mod strict;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
