@@ -369,7 +369,7 @@ impl<W: World> Groups<W> {
             term: shard.raft.term(),
             leader: shard.raft.leader(),
             epoch: open,
-            open: position.is_open(),
+            open: position.is_open() && !position.has_closed(open),
             closing: streams.closing,
             watermark: streams.watermark,
             stands_at: if stands_at.epoch < open { Stamp::begin_of(open) } else { stands_at }.timestamp,

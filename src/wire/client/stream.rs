@@ -44,8 +44,8 @@ pub struct StreamStatus {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// The stream takes records: from here on the engine may begin transactions in it, with stamps beyond `stands_at`. What it
-    /// begins before that nobody knows of, and an epoch may end without it.
+    /// The stream takes records of that epoch: from here on the engine may begin transactions in it, with stamps beyond
+    /// `stands_at`. What it begins before that nobody knows of, and an epoch may end without it.
     pub open: bool,
     /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
     pub closing: bool,
