@@ -39,7 +39,7 @@ struct Cell {
     /// Odd while it is being written.
     sequence: AtomicU64,
     timestamp: AtomicU64,
-    /// The epoch, and above it what `flag` says.
+    /// The epoch, and above it what [`Flag`] says.
     rest: AtomicU64,
 }
 

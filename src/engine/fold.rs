@@ -51,9 +51,9 @@ impl Position {
         counts
     }
 
-    /// The first mark of an epoch counts: what others have concluded from it stands.
+    /// The first mark of an epoch counts, and none behind the end of the stream: what others have concluded from it stands.
     fn end(&mut self, epoch: Epoch, complete: bool) {
-        if self.closed_through.is_none_or(|closed| closed < epoch) {
+        if self.closed_through().is_none_or(|closed| closed < epoch) {
             let at = if complete { Stamp::end_of(epoch) } else { self.last.max(Stamp::begin_of(epoch)) };
             self.ends.push_back(End { epoch, at });
             self.closed_through = Some(epoch);

@@ -32,6 +32,16 @@
 //! An entry of a closed epoch lives if its stamp is at or under that minimum, and is dead otherwise, everywhere and for
 //! ever. The next epoch takes submits from then on.
 //!
+//! # An engine that comes back
+//! A thread of the engine that dies takes with it what it had begun and not submitted, and no leader notices. Whoever comes
+//! after it in its stream says so ([`StreamRequest::CutEpoch`](crate::wire::client::StreamRequest)), and the leader lays
+//! the mark that a new leader would. It begins nothing before that mark is committed and the next epoch is open: a mark that
+//! is committed is the first of its epoch, so nothing of a later one can have begun before it, and all that was begun is at
+//! or before that end. Where it is told that the epoch is closed it asks again, in the next one.
+//!
+//! A stream may end for good while an epoch ends. It then stands at infinity, but for the epoch whose end is before it in its
+//! log: of that it counts where it stood. The leader takes no such end before it has laid the cut that it owes.
+//!
 //! This is the scheme of the paper on Mako ("Mako: Speculative Distributed Transactions with Geo-Replication", OSDI 2025),
 //! with its replicated configuration kept in the registrar's log.
 

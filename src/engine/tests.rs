@@ -98,6 +98,36 @@ fn a_stream_that_has_ended_holds_nobody_back() {
     assert_eq!((board.watermark(), board.closing()), (at(0, 5), None));
 }
 
+/// A leader that ended its stream for good cut the epoch behind it, when the others ended that before the first was
+/// committed: the stream came back from the end of everything, and the watermark with it.
+#[test]
+fn behind_the_end_of_a_stream_no_mark_counts() {
+    let mut fold = fold(&[(0, register(0)), (0, register(1)), (0, data(0, 9)), (1, data(0, 5))]);
+    fold.take(ShardId(1), &Mark::EndOfStream);
+    assert_eq!(fold.watermark(), at(0, 9));
+    fold.take(ShardId(1), &end(0, false));
+    assert_eq!(fold.watermark(), at(0, 9));
+    assert_eq!(fold.position(ShardId(1)).stands_at(Epoch(0)), Stamp::NEVER);
+}
+
+/// It may end for good when its epoch has its end: of that it counts where it stood, of what follows it holds nobody back.
+#[test]
+fn a_stream_that_ends_in_an_epoch_that_was_cut_counts_there_where_it_was_cut() {
+    let mut fold = fold(&[
+        (0, register(0)),
+        (0, register(1)),
+        (0, data(0, 9)),
+        (1, data(0, 5)),
+        (1, end(0, false)),
+        (1, Mark::EndOfStream),
+    ]);
+    assert_eq!((fold.watermark(), fold.fate(at(0, 9))), (at(0, 5), Fate::Dead));
+    fold.take(REGISTRAR, &end(0, true));
+    fold.take(REGISTRAR, &closed(0, 5));
+    fold.take(REGISTRAR, &data(1, 3));
+    assert_eq!(fold.watermark(), at(1, 3));
+}
+
 #[test]
 fn what_a_cut_stream_never_had_kills_what_came_after_it_everywhere() {
     let history = [

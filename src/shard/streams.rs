@@ -204,7 +204,8 @@ impl<W: World> Groups<W> {
         }
         let position = &shard.stream.position;
         let cut_due = *lead.cut_due.get_or_insert(position.is_open());
-        let Some(floor) = board.floor(shard.id).filter(|_| !position.has_ended()) else {
+        let has_ended = lead.has_ended || position.has_ended();
+        let Some(floor) = board.floor(shard.id).filter(|_| !has_ended) else {
             // Not registered, or over: but the registrar's leader settles epochs when its own stream has ended, too.
             if shard.id == REGISTRAR {
                 self.settle_epoch(at, streams);
@@ -334,12 +335,11 @@ impl<W: World> Groups<W> {
             StreamRequest::Register(stream) => Ok(Mark::Register { stream }),
             StreamRequest::Advance(stamp) if !stamp.is_submittable() => Err(Outcome::Invalid),
             StreamRequest::Advance(stamp) => may_submit(shard, board, stamp).map(|_| Mark::Advance(stamp)),
-            StreamRequest::EndOfStream => {
-                let next = Stamp::end_of(board.open_epoch());
-                may_submit(shard, board, next).map(|_| Mark::EndOfStream)
-            }
+            StreamRequest::EndOfStream => may_end(shard, board).map(|()| Mark::EndOfStream),
             StreamRequest::EndOfEpoch(epoch) => may_submit(shard, board, Stamp::end_of(epoch))
                 .map(|_| Mark::EndOfEpoch { epoch, complete: true }),
+            StreamRequest::CutEpoch(epoch) => may_submit(shard, board, Stamp::end_of(epoch))
+                .map(|_| Mark::EndOfEpoch { epoch, complete: false }),
         }
     }
 
@@ -369,7 +369,7 @@ impl<W: World> Groups<W> {
             term: shard.raft.term(),
             leader: shard.raft.leader(),
             epoch: open,
-            open: position.is_open(),
+            open: position.is_open() && !position.has_closed(open),
             closing: streams.closing,
             watermark: streams.watermark,
             stands_at: if stands_at.epoch < open { Stamp::begin_of(open) } else { stands_at }.timestamp,
@@ -398,21 +398,11 @@ fn take_registration(registry: &mut Registry, board: &Board, registrar: &Positio
 
 /// Whether the leader of a stream may lay something with this stamp: the last one laid, or why not.
 fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outcome> {
-    let Some(lead) = &shard.stream.lead else {
-        return Err(Outcome::NotLeader { leader: shard.raft.leader() });
-    };
-    let position = &shard.stream.position;
+    let (lead, laid) = may_lay(shard, board)?;
     let open = board.open_epoch();
-    if board.floor(shard.id).is_none() || lead.has_ended || position.has_ended() {
-        return Err(Outcome::Unregistered);
-    }
-    let Some(laid) = lead.laid.filter(|_| position.is_open()) else {
-        // It will be, in a moment: what earlier leaders have left, or the stream's beginning, is not committed yet.
-        return Err(Outcome::Busy);
-    };
     if stamp.epoch != open
         || lead.cut_due == Some(true)
-        || position.has_closed(open)
+        || shard.stream.position.has_closed(open)
         || lead.ended_epoch == Some(open)
     {
         return Err(Outcome::EpochClosed { open });
@@ -421,4 +411,28 @@ fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outco
         return Err(Outcome::Behind { last: laid });
     }
     Ok(laid)
+}
+
+/// Whether the leader of a stream may end it for good, or why not. In an epoch that has its end here, too: of that the stream
+/// counts where it stood at its end. But not before the cut that is due, for the stream would stand beyond what an earlier
+/// leader has lost.
+fn may_end(shard: &Shard, board: &Board) -> Result<(), Outcome> {
+    let (lead, _) = may_lay(shard, board)?;
+    if lead.cut_due == Some(true) { Err(Outcome::Busy) } else { Ok(()) }
+}
+
+/// Whether the leader of a stream may lay anything of the engine's: who leads and the last stamp laid, or why not.
+fn may_lay<'a>(shard: &'a Shard, board: &Board) -> Result<(&'a Lead, Stamp), Outcome> {
+    let Some(lead) = &shard.stream.lead else {
+        return Err(Outcome::NotLeader { leader: shard.raft.leader() });
+    };
+    let position = &shard.stream.position;
+    if board.floor(shard.id).is_none() || lead.has_ended || position.has_ended() {
+        return Err(Outcome::Unregistered);
+    }
+    let Some(laid) = lead.laid.filter(|_| position.is_open()) else {
+        // It will be, in a moment: what earlier leaders have left, or the stream's beginning, is not committed yet.
+        return Err(Outcome::Busy);
+    };
+    Ok((lead, laid))
 }

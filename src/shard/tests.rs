@@ -1,8 +1,9 @@
 //! What a lane answers to clients, over a disk in memory: a single voter, so that what is durable is committed. With
-//! peers: [`peers`].
+//! peers: [`peers`]. With an engine: [`streams`].
 #![allow(clippy::unwrap_used)]
 
 mod peers;
+mod streams;
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -86,6 +87,8 @@ impl Clock for MockClock {
 enum Sent {
     Opened(ClientId),
     Frame(ClientId, Vec<u8>),
+    /// As it lies in shared memory: its row and its payload.
+    Request(ClientId, [u8; 64], Vec<u8>),
     Closed(ClientId),
 }
 
@@ -107,10 +110,16 @@ impl Port for MockPort {
             let flow = match &sent {
                 Sent::Opened(client) => sink(PortEvent::Opened(*client)),
                 Sent::Frame(from, bytes) => sink(PortEvent::Frame { from: *from, bytes }),
+                Sent::Request(from, row, payload) => sink(PortEvent::Request { from: *from, row, payload }),
                 Sent::Closed(client) => sink(PortEvent::Closed(*client)),
             };
-            if flow == Flow::Stop {
-                break;
+            match flow {
+                Flow::More => {}
+                Flow::Stop => break,
+                Flow::Again => {
+                    self.0.borrow_mut().inbox.push_front(sent);
+                    return events - 1;
+                }
             }
         }
         events
@@ -472,6 +481,30 @@ fn without_room_for_a_moment_a_frame_is_held_and_the_port_is_not_read() {
     let mut expected: Vec<_> = (1..=40).map(|request| (ALICE, request, request + 1)).collect();
     expected.push((BOB, 1, 42));
     assert_eq!(told, expected);
+}
+
+/// What lies in shared memory stays there: it is offered until there is room, and taken once.
+#[test]
+fn without_room_for_a_moment_a_request_in_a_ring_is_offered_again() {
+    let mut bench = Bench::new();
+    bench.disk().eager = false;
+    let payload = vec![7; ENTRY_PAYLOAD_BYTES_MAX];
+    for request in 1..=40 {
+        let row = Request::Submit(submit(request, &payload)).encode();
+        bench.port.0.borrow_mut().inbox.push_back(Sent::Request(ALICE, row, payload.clone()));
+    }
+    assert_eq!(bench.told(ALICE), []);
+    assert!(!bench.groups().ingress.is_held(), "the lane keeps no copy");
+    let left = bench.port.0.borrow().inbox.len() as u64;
+    assert!((1..40).contains(&left), "{left} requests are left to the ring");
+    let first = bench.lane.status(ShardId(0)).unwrap().last.index;
+    assert_eq!(first, Index(41 - left), "what was refused was not laid");
+    bench.turn().unwrap();
+    assert_eq!(bench.port.0.borrow().inbox.len() as u64, left, "nothing has become free");
+
+    bench.disk().eager = true;
+    let expected: Vec<_> = (1..=40).map(|request| committed(request, request + 1)).collect();
+    assert_eq!(bench.told(ALICE), expected);
 }
 
 #[test]

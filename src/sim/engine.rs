@@ -1,104 +1,60 @@
-//! A transaction engine: one thread for each shard, which begins transactions with stamps of one clock, submits them in
-//! order, ends epochs when it is asked to, and registers when its time has come. And the books that say what a watermark and
-//! the end of an epoch must never do.
+//! A transaction engine: one thread for each shard, which begins transactions with stamps of a clock of its own, submits them
+//! in order, ends epochs when it is asked to, registers when its time has come, and dies: what it had begun is lost, and the
+//! one after it knows nothing. `thread` is what it knows, `books` say what a watermark and the end of an epoch must never do.
 //!
 //! A transaction that has begun can be read by others at once. So one that is lost, for whatever reason, must take with it
 //! everything of its epoch that was stamped after it: that is what the last check is about.
 
-use std::collections::{BTreeMap, VecDeque};
+mod books;
+mod thread;
 
+use self::books::{Books, RECORD_BYTES};
+use self::thread::{Asked, Claim, Life, Thread, Waiting};
 use super::fabric::{ClientInput, Event, Fabric, PortInput};
 use super::net::node_of;
 use super::oracle::{Submitted, Told};
-use super::random::Random;
-use crate::engine::replay::Replay;
-use crate::engine::{Fate, Fold, Mark, REGISTRAR};
+use crate::engine::REGISTRAR;
 use crate::io::ClientId;
 use crate::log::record;
-use crate::types::{Acks, Epoch, ShardId, Stamp, Timestamp};
-use crate::wire::client::{Outcome, Reply, Request, StreamRequest, Submit, replies};
+use crate::types::{Acks, ShardId, Stamp, Timestamp};
+use crate::wire::client::{Outcome, Reply, Request, StreamRequest, StreamStatus, Submit, replies};
 use crate::wire::frame::{Builder, Kind};
 
 /// How many transactions a thread begins before it submits.
 const BEGUN_MAX: usize = 4;
 
-/// The bytes of a record.
-const RECORD_BYTES: usize = 40;
-
-/// What is under way, one thing at a time: a thread keeps the order of its stamps.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Register,
-    Submit { serial: u64, stamp: Stamp },
-    Advance,
-    EndOfEpoch,
-    EndOfStream,
-}
-
-struct Thread {
-    /// As connections know it.
-    client: usize,
-    connections: Vec<Option<ClientId>>,
-    leader: usize,
-    registrar: usize,
-    register_ns: u64,
-    registered: bool,
-    /// The stream is known to take records.
-    open: bool,
-    /// It has nothing to submit any more.
-    finished: bool,
-    epoch: Epoch,
-    closing: bool,
-    /// It has said that it ends this epoch.
-    ended: Option<Epoch>,
-    begun: VecDeque<Stamp>,
-    /// The first of them may have been taken: an earlier attempt ended as unknown.
-    in_doubt: bool,
-    waiting: Option<(u64, usize, Asked, u64)>,
-    next_request: u64,
-}
+/// Threads that die together with the leader that they are attached to.
+const DIES_WITH_LEADER_PPM: u32 = 500_000;
 
 /// All of it; without threads where the plan has no engine.
 pub(super) struct Engine {
     threads: Vec<Thread>,
     first_client: usize,
-    clock: u64,
+    /// The registrar's stream is registered: others may be.
+    has_registrar: bool,
+    /// Threads that die by themselves, each time they look at what they have to do.
+    dies_ppm: u32,
     pub(super) quiet: bool,
     books: Books,
-}
-
-/// What was seen.
-#[derive(Default)]
-struct Books {
-    /// Every transaction that was begun.
-    begun: Vec<(ShardId, Stamp)>,
-    /// Of each epoch the largest watermark that any node told.
-    told: BTreeMap<Epoch, Timestamp>,
-    /// Per node: its watermark in this life.
-    watermarks: Vec<Stamp>,
 }
 
 impl Engine {
     pub(super) fn new(fabric: &mut Fabric, first_client: usize) -> Engine {
         let plan = fabric.plan.clone();
+        let dies_ppm =
+            if fabric.random.chance(600_000) { fabric.random.between(500, 8_000) as u32 } else { 0 };
         let mut threads = Vec::new();
         for shard in 0..if plan.engine { plan.shards as usize } else { 0 } {
             let client = first_client + shard;
-            let late = fabric.random.chance(300_000);
+            let late = fabric.random.chance(400_000);
             threads.push(Thread {
                 client,
                 connections: vec![None; plan.nodes],
                 leader: fabric.random.below(plan.nodes as u64) as usize,
                 registrar: fabric.random.below(plan.nodes as u64) as usize,
                 register_ns: if late { fabric.random.below(plan.horizon_ns.max(1)) } else { 0 },
-                registered: false,
-                open: false,
-                finished: false,
-                epoch: Epoch(0),
-                closing: false,
-                ended: None,
-                begun: VecDeque::new(),
-                in_doubt: false,
+                dead_until_ns: 0,
+                life: Life::new(Claim::Held, &mut fabric.random),
                 waiting: None,
                 next_request: 1,
             });
@@ -106,8 +62,8 @@ impl Engine {
             fabric.schedule(at_ns, Event::Client { client });
         }
         fabric.oracle.submits.resize(first_client + threads.len(), Vec::new());
-        let books = Books { watermarks: vec![Stamp::ZERO; plan.nodes], ..Books::default() };
-        Engine { threads, first_client, clock: 0, quiet: false, books }
+        let books = Books::new(plan.nodes);
+        Engine { threads, first_client, has_registrar: false, dies_ppm, quiet: false, books }
     }
 
     /// Which of its threads, if any.
@@ -120,61 +76,113 @@ impl Engine {
         if self.quiet {
             return;
         }
-        self.give_up(fabric, at);
-        self.begin(fabric, at);
-        if self.threads[at].waiting.is_none() {
-            self.ask(fabric, at);
+        if self.threads[at].dead_until_ns <= fabric.now_ns {
+            self.live(fabric, at);
         }
         let next_ns = fabric.random.skewed(1, 2 * fabric.plan.load.think_ns);
         fabric.schedule(fabric.now_ns + next_ns, Event::Client { client: self.threads[at].client });
     }
 
+    fn live(&mut self, fabric: &mut Fabric, at: usize) {
+        if fabric.random.chance(self.dies_ppm) {
+            return self.die(fabric, at, Claim::Cut);
+        }
+        self.give_up(fabric, at);
+        self.begin(fabric, at);
+        if self.threads[at].waiting.is_none() {
+            self.ask(fabric, at);
+        }
+    }
+
+    /// What it had begun is lost, and so is all that it knew.
+    fn die(&mut self, fabric: &mut Fabric, at: usize, claim: Claim) {
+        for node in 0..fabric.nodes.len() {
+            self.leave(fabric, at, node);
+        }
+        let Engine { threads, .. } = self;
+        let thread = &mut threads[at];
+        if let Some(Waiting { asked: Asked::Submit { serial, .. }, .. }) = thread.waiting.take() {
+            fabric.oracle.on_told(fabric.now_ns, thread.client, serial, Told::Unknown);
+        }
+        // What is to be cut for the one before stays to be cut.
+        let claim = if thread.life.claim == Claim::Cut { Claim::Cut } else { claim };
+        thread.life = Life::new(claim, &mut fabric.random);
+        thread.dead_until_ns = fabric.now_ns + fabric.random.skewed(1, 10 * fabric.plan.election_ns);
+        fabric.oracle.counts.deaths += 1;
+    }
+
+    /// A node's process ends: threads that run beside the leader of their stream may end with it.
+    pub(super) fn node_stops(&mut self, fabric: &mut Fabric, node: usize) {
+        for at in 0..self.threads.len() {
+            let thread = &self.threads[at];
+            let leads = fabric.oracle.node_of_leader(ShardId(at as u32)) == Some(node);
+            let beside = thread.leader == node && thread.connections[node].is_some() && thread.life.open;
+            if leads && beside && fabric.random.chance(DIES_WITH_LEADER_PPM) {
+                self.die(fabric, at, Claim::Promise);
+            }
+        }
+    }
+
     fn begin(&mut self, fabric: &mut Fabric, at: usize) {
-        let thread = &mut self.threads[at];
-        let may = thread.open
-            && !thread.finished
-            && thread.ended != Some(thread.epoch)
-            && thread.begun.len() < BEGUN_MAX;
-        let wants = fabric.random.chance(if thread.closing { 100_000 } else { 600_000 });
+        let life = &mut self.threads[at].life;
+        let may = life.open
+            && life.claim == Claim::Held
+            && !life.finished
+            && life.ended != Some(life.epoch)
+            && life.begun.len() < BEGUN_MAX;
+        let wants = fabric.random.chance(if life.closing { 100_000 } else { 600_000 });
         if may && wants {
-            self.clock += 1;
-            let stamp = Stamp::new(thread.epoch, Timestamp(self.clock));
-            thread.begun.push_back(stamp);
-            self.books.begun.push((ShardId(at as u32), stamp));
+            let stamp = life.next_stamp(self.books.latest(life.epoch), &mut fabric.random);
+            life.begun.push_back(stamp);
+            self.books.begin(ShardId(at as u32), stamp);
         }
     }
 
     fn ask(&mut self, fabric: &mut Fabric, at: usize) {
-        let registrar_is = self.threads[0].registered;
-        let thread = &mut self.threads[at];
-        let shard = ShardId(at as u32);
-        if !thread.registered {
-            if fabric.now_ns >= thread.register_ns && (at == 0 || registrar_is) {
-                let asked = StreamRequest::Register(shard);
-                self.send(fabric, at, self.threads[at].registrar, REGISTRAR, Asked::Register, asked);
+        let Thread { life, leader, registrar, register_ns, .. } = &mut self.threads[at];
+        let (node, registrar) = (*leader, *registrar);
+        if !life.registered {
+            if fabric.now_ns >= *register_ns && (at == 0 || self.has_registrar) {
+                let asked = StreamRequest::Register(ShardId(at as u32));
+                self.send(fabric, at, registrar, Asked::Register, asked);
             }
             return;
         }
-        let node = thread.leader;
-        if let Some(&stamp) = thread.begun.front() {
+        match life.claim {
+            Claim::Held => {}
+            Claim::Cut => {
+                let epoch = life.epoch;
+                let asked = StreamRequest::CutEpoch(epoch);
+                return self.send(fabric, at, node, Asked::CutEpoch(epoch), asked);
+            }
+            // Who has nothing to submit ends the stream at once; the leader does not take that before the cut that it owes.
+            Claim::Promise if life.finished => {}
+            Claim::Promise => {
+                life.finished = at > 0 && fabric.random.chance(100_000);
+                let stamp = life.next_stamp(Timestamp(0), &mut fabric.random);
+                return self.send(fabric, at, node, Asked::Advance(stamp), StreamRequest::Advance(stamp));
+            }
+        }
+        if let Some(&stamp) = life.begun.front() {
             return self.submit(fabric, at, node, stamp);
         }
-        if thread.ended == Some(thread.epoch) {
+        // The registrar's thread stays, for those that come late. Who has said it begins nothing any more, whatever is answered.
+        let finishes_ppm = if life.closing { 20_000 } else { 2_000 };
+        life.finished |= at > 0 && life.open && fabric.random.chance(finishes_ppm);
+        if life.finished {
+            return self.send(fabric, at, node, Asked::EndOfStream, StreamRequest::EndOfStream);
+        }
+        if life.ended == Some(life.epoch) {
             return;
         }
-        // The registrar's thread stays, for those that come late. Who has said it begins nothing any more, whatever is answered.
-        thread.finished |= at > 0 && thread.open && fabric.random.chance(2_000);
-        if thread.finished {
-            return self.send(fabric, at, node, shard, Asked::EndOfStream, StreamRequest::EndOfStream);
-        }
-        if thread.closing && fabric.random.chance(500_000) {
-            thread.ended = Some(thread.epoch);
-            let asked = StreamRequest::EndOfEpoch(thread.epoch);
-            self.send(fabric, at, node, shard, Asked::EndOfEpoch, asked);
-        } else if fabric.random.chance(300_000) && self.clock > 0 {
+        if life.closing && fabric.random.chance(500_000) {
+            life.ended = Some(life.epoch);
+            let asked = StreamRequest::EndOfEpoch(life.epoch);
+            self.send(fabric, at, node, Asked::EndOfEpoch, asked);
+        } else if life.clock > 0 && fabric.random.chance(300_000) {
             // Whatever it begins from now on is stamped later.
-            let asked = StreamRequest::Advance(Stamp::new(thread.epoch, Timestamp(self.clock)));
-            self.send(fabric, at, node, shard, Asked::Advance, asked);
+            let stamp = Stamp::new(life.epoch, Timestamp(life.clock));
+            self.send(fabric, at, node, Asked::Advance(stamp), StreamRequest::Advance(stamp));
         }
     }
 
@@ -212,16 +220,9 @@ impl Engine {
         self.post(fabric, at, (node, connection), &request, &payload, Asked::Submit { serial, stamp });
     }
 
-    fn send(
-        &mut self,
-        fabric: &mut Fabric,
-        at: usize,
-        node: usize,
-        shard: ShardId,
-        what: Asked,
-        asked: StreamRequest,
-    ) {
+    fn send(&mut self, fabric: &mut Fabric, at: usize, node: usize, what: Asked, asked: StreamRequest) {
         let Some(connection) = self.connect(fabric, at, node) else { return };
+        let shard = if matches!(asked, StreamRequest::Register(_)) { REGISTRAR } else { ShardId(at as u32) };
         let request = Request::Stream { request: self.threads[at].next_request, shard, asked };
         self.post(fabric, at, (node, connection), &request, &[], what);
     }
@@ -236,7 +237,8 @@ impl Engine {
         asked: Asked,
     ) {
         let thread = &mut self.threads[at];
-        thread.waiting = Some((thread.next_request, node, asked, fabric.now_ns));
+        let (number, since_ns) = (thread.next_request, fabric.now_ns);
+        thread.waiting = Some(Waiting { request: number, node, asked, since_ns });
         thread.next_request += 1;
         fabric.send_to_node(thread.client, node, PortInput::Frame(connection, frame(request, body)));
     }
@@ -266,13 +268,18 @@ impl Engine {
 
     /// A thread that has waited too long for a node leaves it.
     fn give_up(&mut self, fabric: &mut Fabric, at: usize) {
-        let Some((_, node, _, since_ns)) = self.threads[at].waiting else { return };
+        let Some(Waiting { node, since_ns, .. }) = self.threads[at].waiting else { return };
         if since_ns + fabric.plan.load.patience_ns < fabric.now_ns {
-            if let Some(connection) = self.threads[at].connections[node].take() {
-                fabric.send_to_node(self.threads[at].client, node, PortInput::Closed(connection));
-                fabric.nodes[node].connections.retain(|&(id, _)| id != connection);
-            }
+            self.leave(fabric, at, node);
             self.lost(fabric, at, node);
+        }
+    }
+
+    fn leave(&mut self, fabric: &mut Fabric, at: usize, node: usize) {
+        let thread = &mut self.threads[at];
+        if let Some(connection) = thread.connections[node].take() {
+            fabric.send_to_node(thread.client, node, PortInput::Closed(connection));
+            fabric.nodes[node].connections.retain(|&(id, _)| id != connection);
         }
     }
 
@@ -286,11 +293,13 @@ impl Engine {
         if thread.registrar == node {
             thread.registrar = fabric.random.below(nodes) as usize;
         }
-        if let Some((_, asked_of, asked, _)) = thread.waiting
-            && asked_of == node
-        {
-            thread.waiting = None;
-            self.ended(fabric, at, asked, Outcome::Unknown);
+        self.end_as(fabric, at, node, Outcome::Unknown);
+    }
+
+    /// What this node was asked ends without its word.
+    fn end_as(&mut self, fabric: &mut Fabric, at: usize, node: usize, outcome: Outcome) {
+        if let Some(waiting) = self.threads[at].waiting.take_if(|waiting| waiting.node == node) {
+            self.ended(fabric, at, waiting.asked, outcome);
         }
     }
 
@@ -318,37 +327,18 @@ impl Engine {
     }
 
     fn on_reply(&mut self, fabric: &mut Fabric, at: usize, node: usize, reply: Reply<'_>) {
-        let thread = &mut self.threads[at];
         match reply {
-            Reply::Stream { status, .. } => {
-                if status.epoch > thread.epoch {
-                    thread.turn_to(status.epoch);
-                }
-                thread.open |= status.open;
-                if status.epoch == thread.epoch {
-                    thread.closing = status.closing;
-                }
-            }
+            Reply::Stream { status, .. } => self.on_status(fabric, at, &status),
             Reply::Outcome { request, outcome } => {
-                if let Some((asked_as, _, asked, _)) = thread.waiting
-                    && asked_as == request
-                {
-                    thread.waiting = None;
-                    self.ended(fabric, at, asked, outcome);
+                let waiting = &mut self.threads[at].waiting;
+                if let Some(waiting) = waiting.take_if(|waiting| waiting.request == request) {
+                    self.ended(fabric, at, waiting.asked, outcome);
                 }
             }
             Reply::Farewell => {
-                if let Some(connection) = thread.connections[node].take() {
-                    fabric.send_to_node(thread.client, node, PortInput::Closed(connection));
-                    fabric.nodes[node].connections.retain(|&(id, _)| id != connection);
-                }
+                self.leave(fabric, at, node);
                 // What is not answered by now was not taken.
-                if let Some((_, asked_of, asked, _)) = thread.waiting
-                    && asked_of == node
-                {
-                    thread.waiting = None;
-                    self.ended(fabric, at, asked, Outcome::Stopping);
-                }
+                self.end_as(fabric, at, node, Outcome::Stopping);
             }
             Reply::Records { .. } | Reply::Status { .. } | Reply::ReadIndex { .. } => {
                 fabric.oracle.fail(format!("an engine is told {reply:?}"));
@@ -356,60 +346,51 @@ impl Engine {
         }
     }
 
+    fn on_status(&mut self, fabric: &mut Fabric, at: usize, status: &StreamStatus) {
+        let life = &mut self.threads[at].life;
+        if status.epoch > life.epoch {
+            life.turn_to(status.epoch, &mut fabric.random);
+        }
+        life.open |= status.open;
+        if status.epoch == life.epoch {
+            life.closing = status.closing;
+            life.stands_at(status.stands_at);
+        }
+    }
+
     fn ended(&mut self, fabric: &mut Fabric, at: usize, asked: Asked, outcome: Outcome) {
-        let now_ns = fabric.now_ns;
         let random = fabric.random.below(fabric.nodes.len() as u64) as usize;
-        let thread = &mut self.threads[at];
+        let Thread { client, life, leader, registrar, .. } = &mut self.threads[at];
         if let Asked::Submit { serial, stamp } = asked {
-            let told = match outcome {
-                Outcome::Committed { id, .. } => Told::Committed(id),
-                Outcome::Unknown => Told::Unknown,
-                _ => Told::Rejected,
-            };
-            fabric.oracle.on_told(now_ns, thread.client, serial, told);
-            // What ended as unknown is offered again: if it was taken, the stream is not behind it any more.
-            let is_behind = matches!(outcome, Outcome::Behind { .. });
-            if is_behind && !thread.in_doubt && stamp.epoch == thread.epoch {
-                fabric.oracle.fail(format!("stream {at}: {stamp} grows, and is {outcome:?}"));
-            }
-            // Of an earlier epoch it was given up already.
-            if thread.begun.front() == Some(&stamp) {
-                if is_behind || matches!(outcome, Outcome::Committed { .. }) {
-                    thread.begun.pop_front();
-                    thread.in_doubt = false;
-                }
-                thread.in_doubt |= told == Told::Unknown;
-            }
+            submit_ended(fabric, *client, life, (serial, stamp), outcome);
         }
         match (asked, outcome) {
-            (Asked::Register, Outcome::Committed { .. }) => thread.registered = true,
-            (Asked::Register, Outcome::NotLeader { leader }) => {
-                thread.registrar = leader.map_or(random, node_of);
+            (Asked::Register, Outcome::Committed { .. }) => {
+                life.registered = true;
+                self.has_registrar = true;
             }
-            (_, Outcome::NotLeader { leader }) => thread.leader = leader.map_or(random, node_of),
-            (_, Outcome::EpochClosed { open }) if open > thread.epoch => thread.turn_to(open),
-            (_, Outcome::Invalid) => {
-                fabric.oracle.fail(format!("stream {at}: {asked:?} is answered Invalid"))
+            (Asked::Register, Outcome::NotLeader { leader }) => *registrar = leader.map_or(random, node_of),
+            (_, Outcome::NotLeader { leader: known }) => *leader = known.map_or(random, node_of),
+            (Asked::CutEpoch(epoch), Outcome::Committed { .. }) => {
+                life.claim = Claim::Held;
+                life.ended = Some(epoch);
+                fabric.oracle.counts.cuts += 1;
             }
+            (Asked::Advance(_), Outcome::Committed { .. }) => life.claim = Claim::Held,
+            (Asked::Advance(stamp), Outcome::Behind { last }) if stamp.epoch == life.epoch => {
+                life.stands_at(last.timestamp);
+            }
+            (Asked::EndOfStream, Outcome::EpochClosed { .. }) | (_, Outcome::Invalid) => {
+                fabric.oracle.fail(format!("stream {at}: {asked:?} is answered {outcome:?}"));
+            }
+            (_, Outcome::EpochClosed { open }) if open > life.epoch => life.turn_to(open, &mut fabric.random),
             _ => {}
         }
     }
 
     /// After a turn of a node: the watermark that it tells. `None`: it has just started.
     pub(super) fn observe(&mut self, fabric: &mut Fabric, node: usize, watermark: Option<Stamp>) {
-        let before = &mut self.books.watermarks[node];
-        let Some(watermark) = watermark else {
-            *before = Stamp::ZERO;
-            return;
-        };
-        if watermark < *before {
-            let why = format!("node {}: the watermark goes back from {before} to {watermark}", node + 1);
-            return fabric.oracle.fail(why);
-        }
-        *before = watermark;
-        fabric.oracle.published = fabric.oracle.published.max(watermark);
-        let told = self.books.told.entry(watermark.epoch).or_default();
-        *told = (*told).max(watermark.timestamp);
+        self.books.observe(fabric, node, watermark);
     }
 
     /// All is committed and read back: what was told must be true.
@@ -417,152 +398,36 @@ impl Engine {
         if self.threads.is_empty() || fabric.oracle.violation.is_some() {
             return Ok(());
         }
-        let logs = logs_of(fabric);
-        let truth = self.check_overtaken(&logs)?;
-        for (&epoch, &told) in &self.books.told {
-            if truth.registry().last_of(epoch).is_some_and(|last| told > last) {
-                return Err(format!(
-                    "epoch {epoch}: the watermark {told} was told, and dead is what it covers"
-                ));
-            }
-        }
-        if let Some((node, told)) = self.books.watermarks.iter().enumerate().find(|(node, told)| {
-            fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten && **told != truth.watermark()
-        }) {
-            let (node, all) = (node + 1, truth.watermark());
-            return Err(format!("node {node} tells the watermark {told} for good, where all is {all}"));
-        }
-        let first = replayed(&logs, truth.watermark(), &mut fabric.random)?;
-        let second = replayed(&logs, truth.watermark(), &mut fabric.random)?;
-        if first != second {
-            return Err("two replicas replay different entries".to_owned());
-        }
-        self.check_replayed(&logs, &truth, &first)?;
-        fabric.oracle.counts.replayed += first.iter().map(|stream| stream.len() as u64).sum::<u64>();
-        fabric.oracle.counts.epochs += u64::from(truth.registry().open_epoch().0);
-        Ok(())
-    }
-
-    /// No entry was committed at or under a watermark that was told before it.
-    fn check_overtaken(&self, logs: &[Vec<(Mark, Stamp)>]) -> Result<Fold, String> {
-        let mut truth = Fold::default();
-        for (stream, log) in (0..).map(ShardId).zip(logs) {
-            for (mark, published) in log {
-                let counts = truth.take(stream, mark);
-                if let Mark::Data(stamp) = mark
-                    && counts
-                    && stamp <= published
-                {
-                    return Err(format!(
-                        "stream {stream}: {stamp} is overtaken by the watermark {published}"
-                    ));
-                }
-            }
-        }
-        Ok(truth)
-    }
-
-    fn check_replayed(
-        &self,
-        logs: &[Vec<(Mark, Stamp)>],
-        truth: &Fold,
-        replayed: &[Vec<Stamp>],
-    ) -> Result<(), String> {
-        let mut last_live: BTreeMap<Epoch, Timestamp> = BTreeMap::new();
-        for (stream, stamps) in replayed.iter().enumerate() {
-            if !stamps.is_sorted() {
-                return Err(format!("stream {stream}: is replayed out of order"));
-            }
-            for stamp in stamps {
-                if truth.fate(*stamp) != Fate::Live {
-                    return Err(format!("stream {stream}: {stamp} is replayed, and is not live"));
-                }
-                let last = last_live.entry(stamp.epoch).or_default();
-                *last = (*last).max(stamp.timestamp);
-            }
-            let mut position = crate::engine::Position::default();
-            let live = logs[stream].iter().filter(|(mark, _)| {
-                let counts = position.take(mark);
-                matches!(mark, Mark::Data(stamp) if counts && truth.fate(*stamp) == Fate::Live)
-            });
-            if live.count() != stamps.len() {
-                return Err(format!("stream {stream}: not all that lives is replayed"));
-            }
-        }
-        for (stream, stamp) in &self.books.begun {
-            let after = last_live.get(&stamp.epoch).is_some_and(|last| *last > stamp.timestamp);
-            if after && replayed[stream.0 as usize].binary_search(stamp).is_err() {
-                return Err(format!(
-                    "stream {stream}: {stamp} is lost, and what may have read it is live up to {:?}",
-                    last_live[&stamp.epoch]
-                ));
-            }
-        }
-        Ok(())
+        self.books.check(fabric)
     }
 }
 
-impl Thread {
-    /// Another epoch takes records: what was begun in an earlier one is given up.
-    fn turn_to(&mut self, epoch: Epoch) {
-        self.epoch = epoch;
-        self.closing = false;
-        self.in_doubt = false;
-        self.begun.clear();
-    }
-}
-
-/// The committed marks of every stream, each with the largest watermark that was told before it was committed.
-fn logs_of(fabric: &Fabric) -> Vec<Vec<(Mark, Stamp)>> {
-    let of = |entry: &super::oracle::Committed| {
-        let header = entry.content.expect("everything was read back").header();
-        Mark::of(&header).ok().flatten().map(|mark| (mark, entry.published))
+fn submit_ended(
+    fabric: &mut Fabric,
+    client: usize,
+    life: &mut Life,
+    (serial, stamp): (u64, Stamp),
+    outcome: Outcome,
+) {
+    let told = match outcome {
+        Outcome::Committed { id, .. } => Told::Committed(id),
+        Outcome::Unknown => Told::Unknown,
+        _ => Told::Rejected,
     };
-    fabric.oracle.shards.iter().map(|log| log.iter().filter_map(of).collect()).collect()
-}
-
-/// What a replica replays that reads the streams in some order, with hardly any room, until its watermark is `last` and it
-/// has read all that it can.
-fn replayed(
-    logs: &[Vec<(Mark, Stamp)>],
-    last: Stamp,
-    random: &mut Random,
-) -> Result<Vec<Vec<Stamp>>, String> {
-    let mut replay = Replay::new(3 * RECORD_BYTES);
-    let mut next = vec![0; logs.len()];
-    let mut replayed = vec![Vec::new(); logs.len()];
-    loop {
-        let mut moved = false;
-        for _ in 0..logs.len() {
-            let stream = random.below(logs.len() as u64) as usize;
-            let many = random.between(1, 8) as usize;
-            for (mark, _) in logs[stream].iter().skip(next[stream]).take(many) {
-                if replay.push(ShardId(stream as u32), mark, &[0; RECORD_BYTES]).is_err() {
-                    break;
-                }
-                next[stream] += 1;
-                moved = true;
-            }
-        }
-        moved |= replay.drain(|stream, stamp, _| replayed[stream.0 as usize].push(stamp)) > 0;
-        let left = (0..logs.len()).any(|stream| next[stream] < logs[stream].len());
-        let stands_still = !moved && !can_move(logs, &next, &replay);
-        if !left || stands_still && replay.fold().watermark() == last {
-            return Ok(replayed);
-        }
-        if stands_still {
-            return Err("deferred replay is stuck: every stream that has more waits for another".to_owned());
-        }
+    fabric.oracle.on_told(fabric.now_ns, client, serial, told);
+    // What ended as unknown is offered again: if it was taken, the stream is not behind it any more.
+    let is_behind = matches!(outcome, Outcome::Behind { .. });
+    if is_behind && !life.in_doubt && stamp.epoch == life.epoch {
+        fabric.oracle.fail(format!("client {}: {stamp} grows, and is {outcome:?}", client + 1));
     }
-}
-
-/// Whether some stream can be given more, whichever it is.
-fn can_move(logs: &[Vec<(Mark, Stamp)>], next: &[usize], replay: &Replay) -> bool {
-    (0..logs.len()).any(|stream| {
-        logs[stream].get(next[stream]).is_some_and(|(mark, _)| {
-            !matches!(mark, Mark::Data(_)) || replay.has_room(ShardId(stream as u32), RECORD_BYTES)
-        })
-    })
+    // Of an earlier epoch it was given up already.
+    if life.begun.front() == Some(&stamp) {
+        if is_behind || matches!(outcome, Outcome::Committed { .. }) {
+            life.begun.pop_front();
+            life.in_doubt = false;
+        }
+        life.in_doubt |= told == Told::Unknown;
+    }
 }
 
 fn frame(request: &Request<'_>, body: &[u8]) -> Vec<u8> {

@@ -122,8 +122,14 @@ pub struct Counts {
     pub sessions: u64,
     /// Entries of engines that were replayed, in the runs that have an engine.
     pub replayed: u64,
+    /// Entries of engines that are dead.
+    pub dead: u64,
     /// Epochs that were closed there.
     pub epochs: u64,
+    /// Threads of engines that died.
+    pub deaths: u64,
+    /// Epochs that those after them had cut.
+    pub cuts: u64,
 }
 
 /// The books.

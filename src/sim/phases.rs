@@ -225,8 +225,22 @@ impl World {
                 }
             }
         }
+        self.leaders_are_settled(&fabric)?;
         self.streams_are_settled(&fabric)?;
         self.clients.unanswered().map_or(Ok(()), Err)
+    }
+
+    /// Whoever leads has committed all that it has. A new leader has not: it may owe a stream the end of its epoch, and no board
+    /// tells.
+    fn leaders_are_settled(&self, fabric: &Fabric) -> Result<(), String> {
+        let is_settled = |shard: &ShardId| {
+            let leader = fabric.oracle.node_of_leader(*shard).and_then(|node| self.lanes[node].as_ref());
+            leader
+                .and_then(|lane| lane.status(*shard))
+                .is_some_and(|status| status.role == Role::Leader && status.commit == status.last.index)
+        };
+        let unsettled = (0..self.plan.shards).map(ShardId).find(|shard| !is_settled(shard));
+        unsettled.map_or(Ok(()), |shard| Err(format!("shard {shard}: nobody leads who has committed all")))
     }
 
     /// No epoch is coming to its end any more, and every node tells the same watermark.

@@ -53,6 +53,11 @@ fn some_seeds_are_clean_and_see_something() {
     assert!(sum(|run| run.counts.datagrams) > 50_000);
     assert!(sum(|run| run.counts.repaired) > 20);
     assert!(sum(|run| run.counts.sessions) > 100);
+    assert!(sum(|run| run.counts.replayed) > 1_000);
+    assert!(sum(|run| run.counts.dead) > 20);
+    assert!(sum(|run| run.counts.epochs) > 20);
+    assert!(sum(|run| run.counts.deaths) > 20);
+    assert!(sum(|run| run.counts.cuts) > 5);
 }
 
 #[test]

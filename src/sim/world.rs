@@ -234,6 +234,7 @@ impl World {
         state.inbox.clear();
         state.port.clear();
         state.disk.crash(&mut fabric.random, kept_ppm);
+        self.engine.node_stops(fabric, node);
         fabric.close_all(node);
         if fabric.random.chance(500_000) {
             let by_peer = fabric.random.chance(800_000);

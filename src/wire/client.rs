@@ -4,14 +4,15 @@
 //! ```text
 //! request  0 kind         u8   1 submit, 2 read, 3 status, 4 transfer, 5 read index, 6 stream, 7 subscribe
 //!          1 flag         u8   1: acks: 0 none, 1 leader, 2 quorum; 2: wait;
-//!                              6: 1 register, 2 advance, 3 end of stream, 4 end of epoch; else 0
+//!                              6: 1 register, 2 advance, 3 end of stream, 4 end of epoch, 5 cut epoch; else 0
 //!          2 reserved     u16  0
 //!          4 shard        u32
 //!          8 request      u64
 //!         16 place        u64  1, advance: timestamp; 2: from
 //!         24 session      u64  1
 //!         32 serial       u64  1
-//!         40 number       u32  1, advance, end of epoch: epoch; 2: bytes_max; 4: the node to lead; register: the stream
+//!         40 number       u32  1, advance, end of epoch, cut epoch: epoch; 2: bytes_max; 4: the node to lead;
+//!                              register: the stream
 //!         44 payload_crc  u32  1: CRC32C of the bytes in the body
 //!         48 more_bytes   u32  1: of the same record, still to come
 //!         52 body_bytes   u32  1: of the payload, in the body

@@ -96,6 +96,7 @@ fn sample_requests() -> Vec<Request<'static>> {
         stream(StreamRequest::Advance(Stamp::new(Epoch(u32::MAX), Timestamp(u64::MAX)))),
         stream(StreamRequest::EndOfStream),
         stream(StreamRequest::EndOfEpoch(Epoch(4))),
+        stream(StreamRequest::CutEpoch(Epoch(u32::MAX))),
         Request::Subscribe { request: 6, shard: ShardId(2) },
     ]
 }
@@ -444,6 +445,26 @@ fn each_bound_of_a_submit_is_kept() {
     let transfer = Request::Transfer { request: 4, shard: ShardId(0), to: NodeId(3) };
     let nobody = refusal_of(Kind::Request, transfer.encode(), &[], |row| row[40] = 0);
     assert_eq!(nobody, Malformed::Field("to"));
+}
+
+#[test]
+fn a_stream_request_is_refused_for_what_it_does_not_use() {
+    let refused = |asked: StreamRequest, at: usize, byte: u8| {
+        refusal_of(Kind::Request, stream(asked).encode(), &[], |row| row[at] = byte)
+    };
+    let cut = StreamRequest::CutEpoch(Epoch(4));
+    for flag in [0, 6, 255] {
+        assert_eq!(refused(cut, 1, flag), Malformed::Field("stream request"));
+    }
+    // A cut of an epoch has no timestamp, session, serial or body.
+    for at in [2, 16, 24, 32, 44, 48, 52, 63] {
+        assert_eq!(refused(cut, at, 1), Malformed::Field("reserved"), "byte {at}");
+    }
+    assert_eq!(refused(StreamRequest::EndOfStream, 40, 1), Malformed::Field("reserved"));
+    // The end of a stream that speaks of an epoch is none.
+    assert_eq!(refused(cut, 1, 3), Malformed::Field("reserved"));
+    let register = StreamRequest::Register(ShardId(0));
+    assert_eq!(refused(register, 43, 1), Malformed::Field("shard"));
 }
 
 #[test]

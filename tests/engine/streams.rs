@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use plimsoll::client::ring::Attachment;
+use plimsoll::engine::Mark;
 use plimsoll::engine::board::Board;
+use plimsoll::engine::replay::Replay;
+use plimsoll::log::record::records as records_of;
 use plimsoll::node::Node;
 use plimsoll::raft::Role;
 use plimsoll::types::{Stamp, Term};
@@ -183,12 +186,14 @@ fn an_epoch_ends_in_every_stream_and_the_next_one_takes_records() {
     assert!(is_committed(second.put(0, 12)));
     assert!(is_committed(second.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
     assert_eq!(second.put(0, 13), Outcome::EpochClosed { open: Epoch(0) });
+    // A node that has the stream's log, and the registrar's not so far, once told an engine to begin in an epoch that had its end.
+    second.await_status(|status| status.epoch == Epoch(0) && !status.open);
     // The other is asked, and does the same before its time is up.
     first.await_status(|status| status.closing);
     assert!(is_committed(first.put(0, 14)));
     assert!(is_committed(first.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
     first.await_status(|status| status.epoch == Epoch(1));
-    second.await_status(|status| status.epoch == Epoch(1));
+    second.await_status(|status| status.epoch == Epoch(1) && status.open);
     assert_eq!(board.open_epoch(), Epoch(1));
     assert_eq!(board.watermark(), at(1, 0), "all of epoch 0 lives, and nothing of epoch 1 is there");
     assert_eq!(first.put(0, 15), Outcome::EpochClosed { open: Epoch(1) });
@@ -196,4 +201,59 @@ fn an_epoch_ends_in_every_stream_and_the_next_one_takes_records() {
     assert!(is_committed(second.put(1, 4)));
     assert_eq!(board.watermark(), at(1, 3));
     engine.stop();
+}
+
+/// A thread of the engine dies with transactions that others may have read. The one after it says so.
+#[test]
+fn a_thread_that_comes_after_one_that_died_cuts_the_epoch() {
+    let mut engine = Engine::start("streams-cut");
+    engine.register();
+    let Engine { cluster, node, streams: [first, second], board } = &mut engine;
+    assert!(is_committed(first.put(0, 10)));
+    assert!(is_committed(second.put(0, 12)));
+    // It had begun 13 and 14 as well, when it died; from them others have read.
+    assert!(is_committed(first.put(0, 20)));
+    let options = Options { shard: ShardId(1), ..options(cluster, 8) };
+    second.ring = Attachment::embedded(&node.desk(), options).unwrap();
+    second.status = nothing_yet(ShardId(1));
+    assert!(is_committed(second.ask(StreamRequest::CutEpoch(Epoch(0)))));
+    // What was still on its way comes too late, before the epoch is closed and after.
+    assert_eq!(second.put(0, 13), Outcome::EpochClosed { open: Epoch(0) });
+    second.ring.subscribe().unwrap();
+    first.await_status(|status| status.closing);
+    assert!(is_committed(first.put(0, 21)));
+    assert!(is_committed(first.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
+    first.await_status(|status| status.epoch == Epoch(1));
+    second.await_status(|status| status.epoch == Epoch(1));
+    assert_eq!(second.put(0, 14), Outcome::EpochClosed { open: Epoch(1) });
+    assert!(is_committed(second.put(1, 1)));
+    assert!(is_committed(first.put(1, 2)));
+    assert_eq!(board.watermark(), at(1, 1));
+    let (lived, dead) = replayed(first, second);
+    assert_eq!(lived, [at(0, 10), at(0, 12), at(1, 1)]);
+    assert_eq!(dead, 2, "20 and 21 came after what was lost");
+    engine.stop();
+}
+
+/// What a replica replays that reads both logs: which stamps, and how many are dead.
+fn replayed(first: &mut Stream, second: &mut Stream) -> (Vec<Stamp>, u64) {
+    let mut replay = Replay::new(1 << 20);
+    for (shard, stream) in [(ShardId(1), second), (ShardId(0), first)] {
+        let mut marks = Vec::new();
+        stream.ring.read(Index(1), 1 << 20, false).unwrap();
+        while marks.is_empty() {
+            assert!(stream.ring.wait(PATIENCE), "the log is not told");
+            stream.ring.poll(|reply| {
+                if let Reply::Records { records, .. } = reply {
+                    let headers = records_of(records).map(|record| record.unwrap().header);
+                    marks.extend(headers.filter_map(|header| Mark::of(&header).unwrap()));
+                }
+            });
+        }
+        marks.iter().for_each(|mark| replay.push(shard, mark, b"an entry").unwrap());
+    }
+    let mut lived = Vec::new();
+    replay.drain(|_, stamp, _| lived.push(stamp));
+    lived.sort_unstable();
+    (lived, replay.counters().dead)
 }

@@ -95,6 +95,11 @@ impl Totals {
         all.datagrams += one.datagrams;
         all.repaired += one.repaired;
         all.sessions += one.sessions;
+        all.replayed += one.replayed;
+        all.dead += one.dead;
+        all.epochs += one.epochs;
+        all.deaths += one.deaths;
+        all.cuts += one.cuts;
         self.hash = mix(self.hash ^ run.hash);
     }
 
@@ -102,6 +107,7 @@ impl Totals {
     fn too_little(&self) -> Option<String> {
         let seconds = self.simulated_ns / 1_000_000_000;
         let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, .. } = self.counts;
+        let Counts { replayed, dead, epochs, deaths, cuts, .. } = self.counts;
         let rates = [
             ("datagrams", datagrams, 20 * seconds),
             ("fragments sent again", repaired, seconds / 200),
@@ -111,13 +117,24 @@ impl Totals {
             ("faults", faults, seconds / 20),
             ("crashes", crashes, seconds / 100),
         ];
-        let poor = rates.into_iter().find(|(_, found, least)| self.seeds >= 20 && found < least)?;
+        // Three seeds of ten have an engine, and not each of them loses something.
+        let of_engines = [
+            ("entries of engines that were replayed", replayed, seconds),
+            ("entries of engines that are dead", dead, seconds / 20),
+            ("closed epochs", epochs, seconds / 50),
+            ("threads of engines that died", deaths, seconds / 50),
+            ("epochs that were cut for them", cuts, seconds / 200),
+        ];
+        let rates = rates.into_iter().filter(|_| self.seeds >= 20);
+        let of_engines = of_engines.into_iter().filter(|_| self.seeds >= 100);
+        let poor = rates.chain(of_engines).find(|(_, found, least)| found < least)?;
         Some(format!("{} {} in {seconds} simulated seconds are too few to show anything", poor.1, poor.0))
     }
 
     fn print(&self, json: bool, took: Duration) {
         let Counts { commits, elections, crashes, faults, acknowledged, index_reads, .. } = self.counts;
         let Counts { disk_stops, datagrams, repaired, sessions, .. } = self.counts;
+        let Counts { replayed, dead, epochs, deaths, cuts, .. } = self.counts;
         let simulated_s = self.simulated_ns as f64 / 1e9;
         let ratio = simulated_s / took.as_secs_f64();
         let hash = format!("{:016x}", self.hash);
@@ -126,7 +143,8 @@ impl Totals {
                 "seeds": self.seeds, "violations": self.violations, "simulated_s": simulated_s, "commits": commits,
                 "elections": elections, "crashes": crashes, "faults": faults, "hash": hash,
                 "acknowledged": acknowledged, "index_reads": index_reads, "disk_stops": disk_stops,
-                "datagrams": datagrams, "repaired": repaired, "sessions": sessions, "ratio": ratio,
+                "datagrams": datagrams, "repaired": repaired, "sessions": sessions, "replayed": replayed,
+                "dead": dead, "epochs": epochs, "deaths": deaths, "cuts": cuts, "ratio": ratio,
             });
             println!("{all}");
         } else {
@@ -134,7 +152,8 @@ impl Totals {
                 "{} seeds, {} violations, {simulated_s:.0} s simulated in {:.1} s ({ratio:.0} times faster): {commits} \
                  commits, {acknowledged} acknowledged, {index_reads} linearizable reads, {elections} elections, \
                  {crashes} crashes, {disk_stops} failed disks, {faults} faults; {datagrams} datagrams, {repaired} \
-                 fragments sent again, {sessions} sessions anew; hash {hash}",
+                 fragments sent again, {sessions} sessions anew; {replayed} entries of engines replayed, {dead} dead, \
+                 {epochs} epochs closed, {deaths} threads died, {cuts} epochs cut for them; hash {hash}",
                 self.seeds,
                 self.violations,
                 took.as_secs_f64(),

@@ -48,6 +48,34 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn what_is_written_of_an_engine_is_read_back() {
+    let mut config = three();
+    config.engine =
+        Engine { streams: true, epoch_grace_ms: 7, socket: Some("/run/plimsoll/a \"b\"/1".into()) };
+    let text = config.to_toml();
+    let set: Vec<_> = text.lines().skip_while(|line| *line != "[engine]").skip(1).take(3).collect();
+    assert_eq!(
+        set,
+        ["streams = true", "epoch_grace_ms = 7", "socket = \"/run/plimsoll/a \\\"b\\\"/1\""],
+        "{text}"
+    );
+    let back = Config::from_toml(&text).unwrap();
+    assert_eq!(back, config);
+    assert_eq!(back.engine.epoch_grace(), Duration::from_millis(7));
+    back.check().unwrap();
+    let short = text.replace("streams = true\nepoch_grace_ms = 7\n", "");
+    let Engine { streams, epoch_grace_ms, socket } = Config::from_toml(&short).unwrap().engine;
+    assert_eq!((streams, epoch_grace_ms, socket), (false, 100, config.engine.socket));
+    refused(|config| config.engine.epoch_grace_ms = 60_001, "engine.epoch_grace_ms", "0 to 60000");
+    refused(|config| config.engine.socket = Some("run/1".into()), "engine.socket", "an absolute path");
+    refused(
+        |config| config.engine.socket = Some(format!("/{:0107}", 1).into()),
+        "engine.socket",
+        "107 bytes",
+    );
+}
+
+#[test]
 fn a_short_file_has_defaults() {
     let text = "cluster = \"books\"\nnode = 1\ndata_dir = \"d\"\n[[member]]\nid = 1\n\
                 peer = \"127.0.0.1:7100\"\nclient = \"127.0.0.1:7200\"\n";

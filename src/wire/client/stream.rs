@@ -11,6 +11,7 @@ const REGISTER: u8 = 1;
 const ADVANCE: u8 = 2;
 const END_OF_STREAM: u8 = 3;
 const END_OF_EPOCH: u8 = 4;
+const CUT_EPOCH: u8 = 5;
 
 /// What is to be written down of an engine's stream: see [`crate::engine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +20,15 @@ pub enum StreamRequest {
     Register(ShardId),
     /// Nothing at or before this stamp will be submitted any more.
     Advance(Stamp),
-    /// Nothing will be submitted any more.
+    /// Nothing will be submitted any more: all that was begun is committed. Taken while an epoch ends, too; only before a cut
+    /// that is due, and before the stream is open, it is refused as busy.
     EndOfStream,
-    /// All that was begun in this epoch has been submitted.
+    /// All that was begun in this epoch is committed, and nothing more will be begun in it.
     EndOfEpoch(Epoch),
+    /// What was begun in this epoch may be lost: the engine's thread is not the one that began it. It says so again, each time
+    /// with the epoch that it is told is open, until one is committed, and begins nothing before. An answer that the epoch is
+    /// closed is not enough: the one before it may have begun in the next, unseen by who answers.
+    CutEpoch(Epoch),
 }
 
 /// How an engine's stream is, as one node sees it.
@@ -38,8 +44,8 @@ pub struct StreamStatus {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// The stream takes records: from here on the engine may begin transactions in it, with stamps beyond `stands_at`. What it
-    /// begins before that nobody knows of, and an epoch may end without it.
+    /// The stream takes records of that epoch: from here on the engine may begin transactions in it, with stamps beyond
+    /// `stands_at`. What it begins before that nobody knows of, and an epoch may end without it.
     pub open: bool,
     /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
     pub closing: bool,
@@ -59,6 +65,7 @@ impl StreamRequest {
             }
             StreamRequest::EndOfStream => RequestRow { flag: END_OF_STREAM, ..row },
             StreamRequest::EndOfEpoch(epoch) => RequestRow { flag: END_OF_EPOCH, number: epoch.0, ..row },
+            StreamRequest::CutEpoch(epoch) => RequestRow { flag: CUT_EPOCH, number: epoch.0, ..row },
         }
     }
 
@@ -68,6 +75,7 @@ impl StreamRequest {
             ADVANCE => StreamRequest::Advance(Stamp::new(Epoch(row.number), Timestamp(row.place))),
             END_OF_STREAM => StreamRequest::EndOfStream,
             END_OF_EPOCH => StreamRequest::EndOfEpoch(Epoch(row.number)),
+            CUT_EPOCH => StreamRequest::CutEpoch(Epoch(row.number)),
             _ => return Err(Malformed::Field("stream request")),
         })
     }

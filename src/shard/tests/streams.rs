@@ -1,0 +1,129 @@
+//! A lane whose one shard is an engine's stream, and the registrar: what the engine asks of it, and what the board tells.
+
+use alloc::sync::Arc;
+
+use super::*;
+use crate::engine::board::Board;
+use crate::engine::{Mark, Position};
+use crate::types::Stamp;
+use crate::wire::client::StreamRequest;
+
+const LATER: Outcome = Outcome::EpochClosed { open: Epoch(1) };
+
+/// A lane that leads its one shard, which is registered and open.
+struct Engine {
+    bench: Bench,
+    board: Arc<Board>,
+    next_request: u64,
+}
+
+impl Engine {
+    fn start() -> Engine {
+        let mut bench = Bench::new();
+        let board = Arc::new(Board::new(2));
+        bench.lane.serve_engine(Arc::clone(&board));
+        let mut engine = Engine { bench, board, next_request: 1 };
+        assert_eq!(engine.ask(StreamRequest::CutEpoch(Epoch(0))), Outcome::Unregistered);
+        assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(0)))));
+        engine
+    }
+
+    /// Sends it and does not wait.
+    fn send(&mut self, asked: StreamRequest) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.bench.send(ALICE, &[Request::Stream { request, shard: ShardId(0), asked }]);
+        request
+    }
+
+    fn ask(&mut self, asked: StreamRequest) -> Outcome {
+        let request = self.send(asked);
+        self.answer_to(request)
+    }
+
+    fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
+        let request = self.next_request;
+        self.next_request += 1;
+        let stamped =
+            Submit { epoch: Epoch(epoch), timestamp: Timestamp(timestamp), ..submit(request, b"data") };
+        self.bench.send(ALICE, &[Request::Submit(stamped)]);
+        self.answer_to(request)
+    }
+
+    fn answer_to(&mut self, request: u64) -> Outcome {
+        let told = self.bench.told(ALICE);
+        told.into_iter().find(|(answered, _)| *answered == request).expect("it is answered").1
+    }
+
+    /// The marks of the log.
+    fn marks(&self) -> Vec<Mark> {
+        let last = self.bench.lane.status(ShardId(0)).unwrap().last.index;
+        let header = |index| self.bench.lane.peek(ShardId(0), Index(index)).unwrap();
+        (1..=last.0).filter_map(|index| Mark::of(&header(index)).unwrap()).collect()
+    }
+}
+
+fn is_committed(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Committed { .. })
+}
+
+fn cut(epoch: u32) -> Mark {
+    Mark::EndOfEpoch { epoch: Epoch(epoch), complete: false }
+}
+
+#[test]
+fn an_engine_that_has_lost_what_it_had_begun_cuts_the_epoch() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    assert_eq!(engine.ask(StreamRequest::CutEpoch(Epoch(1))), Outcome::EpochClosed { open: Epoch(0) });
+    assert!(is_committed(engine.ask(StreamRequest::CutEpoch(Epoch(0)))));
+    assert!(engine.marks().contains(&cut(0)));
+    assert!(engine.marks().contains(&Mark::EpochClosed { epoch: Epoch(0), last: Timestamp(10) }));
+    // What the thread before it had still under way comes too late, and so does a second cut.
+    assert_eq!(engine.put(0, 11), LATER);
+    assert_eq!(engine.ask(StreamRequest::CutEpoch(Epoch(0))), LATER);
+    assert!(is_committed(engine.put(1, 1)));
+    assert_eq!(engine.board.watermark(), Stamp::new(Epoch(1), Timestamp(1)));
+}
+
+/// It was refused while the epoch was closing, and nothing told the engine when to come again.
+#[test]
+fn a_stream_ends_for_good_while_its_epoch_closes() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    engine.bench.disk().eager = false;
+    let (cuts, ends) =
+        (engine.send(StreamRequest::CutEpoch(Epoch(0))), engine.send(StreamRequest::EndOfStream));
+    assert_eq!(engine.bench.told(ALICE), [], "both are laid, and neither is committed");
+    assert_eq!(engine.ask(StreamRequest::CutEpoch(Epoch(0))), Outcome::Unregistered, "it has ended");
+    engine.bench.disk().eager = true;
+    let told = engine.bench.told(ALICE);
+    assert!(told.iter().all(|(request, outcome)| [cuts, ends].contains(request) && is_committed(*outcome)));
+    assert_eq!(told.len(), 2);
+    // The epoch closes where the stream was cut, and not where it stands that has ended.
+    assert!(engine.marks().contains(&Mark::EpochClosed { epoch: Epoch(0), last: Timestamp(10) }));
+    assert_eq!(engine.board.watermark(), Stamp::NEVER);
+}
+
+/// Its end was laid and not committed when the others ended the epoch: the leader cut the epoch behind it.
+#[test]
+fn a_leader_that_has_laid_the_end_of_its_stream_cuts_nothing_behind_it() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(1)))));
+    assert!(is_committed(engine.put(0, 10)));
+    engine.bench.disk().eager = false;
+    let request = engine.send(StreamRequest::EndOfStream);
+    engine.bench.turn().unwrap();
+    // Stream 1 lives in another lane, where the epoch ends.
+    let mut position = Position::default();
+    position.take(&cut(0));
+    engine.board.publish(ShardId(1), &position);
+    let grace = engine.bench.groups().options.epoch_grace;
+    for _ in 0..4 {
+        engine.bench.clock.0.set(engine.bench.clock.0.get() + grace.as_nanos() as u64);
+        engine.bench.turn().unwrap();
+    }
+    engine.bench.disk().eager = true;
+    assert!(is_committed(engine.answer_to(request)));
+    assert!(!engine.marks().contains(&cut(0)), "{:?}", engine.marks());
+}
