@@ -42,7 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client",      &["types", "limits", "wire", "engine", "raft::Role", "log::record", "log::assemble", "node::config"]),
     ("client::ring", &["types", "limits", "wire", "engine", "raft::Role", "log::record", "node::desk", "io", "io::ring",
                       "io::reactor"]),
-    ("ffi",         &["types", "limits", "client", "node", "engine", "raft::Role", "wire::client"]),
+    ("ffi",         &["types", "limits", "client", "node", "engine", "raft::Role", "wire::client", "wire::attach"]),
     ("local",       &["types", "limits", "client", "node", "raft::Role"]),
     ("bin::plimsoll-sim", &["sim", "node::config"]),
     ("bin::plimsoll::bench::flood", &["types", "limits", "io", "wire",
@@ -81,6 +81,14 @@ const LONGER: &[(&str, usize)] = &[];
 
 /// The files that may say `unsafe`. Each explains at its top why it must.
 const UNSAFE_FILES: &[&str] = &[
+    "src/ffi/barrier.rs",
+    "src/ffi/error.rs",
+    "src/ffi/hook.rs",
+    "src/ffi/node.rs",
+    "src/ffi/poll.rs",
+    "src/ffi/replica.rs",
+    "src/ffi/request.rs",
+    "src/ffi/stream.rs",
     "src/io/clock/tsc.rs",
     "src/io/disk/device/discard.rs",
     "src/io/disk/uring.rs",
