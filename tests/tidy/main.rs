@@ -288,7 +288,7 @@ fn nothing_names_a_machine() {
     // In pieces, so that this file does not name one.
     let machine_paths = [["/ro", "ot/"].concat(), ["/ho", "me/"].concat(), ["/wo", "rk/"].concat()];
     let mut texts = Vec::new();
-    for top in ["src", "bench", "tests", "deploy", ".ci"] {
+    for top in ["src", "bench", "tests", "deploy", "include", "examples", ".ci"] {
         collect(&root().join(top), &mut texts);
     }
     for page in ["README.md", "CHANGELOG.md", "tuning.md", "Cargo.toml"] {
