@@ -10,6 +10,7 @@
 //! - **Handles.** A handle that two threads use at once, or that a callback comes back to where it must not, is found out by a
 //!   flag and answered ([`barrier::Guarded`]). A pointer that is no handle, or none any more, cannot be found out.
 //! - **Callbacks hold nothing.** [`plimsoll_poll`] lets go of the stream before it calls out, so a callback may submit in it.
+#![allow(clippy::missing_safety_doc, reason = "what a caller must see to is said once, at the header's top")]
 
 mod barrier;
 mod error;

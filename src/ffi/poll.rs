@@ -82,6 +82,11 @@ impl Delivery {
         self.completions.len() + told.count()
     }
 
+    /// Whether something was collected that nobody was told.
+    fn has_something(&self) -> bool {
+        !self.told.is_empty() || !self.completions.is_empty()
+    }
+
     fn take_in(&mut self, event: Event) {
         match event {
             Event::Ended { request: RequestId(request), outcome } => {
@@ -256,7 +261,7 @@ pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u6
         let wait = |inner: &mut Inner| {
             inner.delivery.check_outside()?;
             inner.check_unreserved()?;
-            if inner.delivery.untaken() > 0 || inner.stream.wait(Duration::from_micros(timeout_us)) {
+            if inner.delivery.has_something() || inner.stream.wait(Duration::from_micros(timeout_us)) {
                 return Ok(());
             }
             Err(Failure::new(Status::TimedOut))
