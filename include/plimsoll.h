@@ -170,6 +170,9 @@ enum plimsoll_status
 typedef int32_t plimsoll_status;
 #endif // __cplusplus
 
+// Mako's files, taken together. Nothing changes it, and any thread may use it.
+typedef struct plimsoll_mako plimsoll_mako;
+
 // A node in this process.
 typedef struct plimsoll_node plimsoll_node;
 
@@ -446,6 +449,18 @@ plimsoll_status plimsoll_on_apply(struct plimsoll_stream *stream,
                                   plimsoll_entry_callback callback,
                                   void *context);
 
+// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may call it.
+plimsoll_status plimsoll_follow(struct plimsoll_stream *stream,
+                                uint64_t from_index);
+
+// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether. Nothing more is
+// asked of the node until all that has come was taken, so that who takes slowly holds nothing but its own reading back. The entry
+// is valid until the next call of this, plimsoll_poll or plimsoll_completions. plimsoll_poll is to be called now and then: it
+// brings the records. Never blocks. Not from a callback.
+plimsoll_status plimsoll_next_entry(struct plimsoll_stream *stream,
+                                    struct plimsoll_entry *entry,
+                                    bool *found);
+
 // Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come to. Asked
 // in the registrar's stream, which is that of shard 0, and registers itself first. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_register_stream(struct plimsoll_stream *registrar,
@@ -515,6 +530,42 @@ plimsoll_status plimsoll_replica_reattach(struct plimsoll_replica *replica);
 // Detaches, and frees the handle; null is nothing to close. If it is in use PLIMSOLL_REENTERED is answered, and it is not closed.
 // Afterwards the handle is no more, and must not be handed in again.
 plimsoll_status plimsoll_replica_close(struct plimsoll_replica *replica);
+
+// Reads Mako's YAML files, one after another. On PLIMSOLL_OK `*mako` is a handle that plimsoll_mako_free ends. From any thread.
+plimsoll_status plimsoll_mako_load(const char *const *files,
+                                   size_t count,
+                                   struct plimsoll_mako **mako);
+
+// Frees the handle; null is nothing to free. From any thread, while no other uses it.
+void plimsoll_mako_free(struct plimsoll_mako *mako);
+
+// How many partitions there are. From any thread.
+plimsoll_status plimsoll_mako_partitions(const struct plimsoll_mako *mako, uint32_t *count);
+
+// The name of a process's site in a partition, as a string of at most `capacity` bytes. From any thread.
+plimsoll_status plimsoll_mako_site(const struct plimsoll_mako *mako,
+                                   uint32_t partition,
+                                   const char *process,
+                                   char *name,
+                                   size_t capacity);
+
+// A process and its host: the `at`th of the `host:` map, by name. PLIMSOLL_BAD_ARGUMENT: there are no more. From any thread.
+plimsoll_status plimsoll_mako_host(const struct plimsoll_mako *mako,
+                                   size_t at,
+                                   char *process,
+                                   size_t process_capacity,
+                                   char *host,
+                                   size_t host_capacity);
+
+// Starts the node that takes the place of a process's sites, with its log in a directory below `data_dir` that is called as the
+// process. `lanes` is the cluster's, the same everywhere. On PLIMSOLL_OK `*node` is a handle that plimsoll_node_close ends, and
+// `*locale` the column of the process's sites. Blocks until the node is ready. From any thread.
+plimsoll_status plimsoll_mako_node_open(const struct plimsoll_mako *mako,
+                                        const char *process,
+                                        const char *data_dir,
+                                        uint16_t lanes,
+                                        struct plimsoll_node **node,
+                                        uint32_t *locale);
 
 #ifdef __cplusplus
 } // extern "C"

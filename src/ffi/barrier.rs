@@ -128,23 +128,23 @@ pub(super) unsafe fn reference<'a, T>(pointer: *const T) -> Result<&'a T, Failur
     unsafe { pointer.as_ref() }.ok_or(NULL)
 }
 
-/// The bytes of the caller. Of none, the pointer may be null.
+/// The values of the caller. Of none, the pointer may be null.
 ///
 /// # Safety
 /// The pointer is null, or `len` values are there that live and are not changed as long as the slice does.
 #[inline]
-pub(super) unsafe fn slice<'a>(bytes: *const u8, len: usize) -> Result<&'a [u8], Failure> {
+pub(super) unsafe fn slice<'a, T>(values: *const T, len: usize) -> Result<&'a [T], Failure> {
     if len == 0 {
         return Ok(&[]);
     }
-    if bytes.is_null() {
+    if values.is_null() {
         return Err(NULL);
     }
-    if len > isize::MAX as usize {
+    if len > isize::MAX as usize / size_of::<T>() {
         return Err(Failure::new(Status::Size));
     }
     // SAFETY: not null, of a length that can be, and the rest is what the caller must see to.
-    Ok(unsafe { core::slice::from_raw_parts(bytes, len) })
+    Ok(unsafe { core::slice::from_raw_parts(values, len) })
 }
 
 /// A string of the caller.

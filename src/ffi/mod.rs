@@ -16,6 +16,7 @@ mod barrier;
 mod error;
 #[cfg(debug_assertions)]
 mod hook;
+mod mako;
 mod node;
 mod poll;
 mod replica;
@@ -28,12 +29,16 @@ mod texts;
 mod types;
 
 pub use self::error::{plimsoll_last_error, plimsoll_status_text, plimsoll_version};
+pub use self::mako::{
+    MakoHandle, plimsoll_mako_free, plimsoll_mako_host, plimsoll_mako_load, plimsoll_mako_node_open,
+    plimsoll_mako_partitions, plimsoll_mako_site,
+};
 pub use self::node::{
     NodeHandle, plimsoll_node_close, plimsoll_node_open, plimsoll_node_vector, plimsoll_node_watermark,
 };
 pub use self::poll::{
-    plimsoll_completions, plimsoll_on_apply, plimsoll_on_completion, plimsoll_on_role, plimsoll_on_watermark,
-    plimsoll_poll, plimsoll_wait,
+    plimsoll_completions, plimsoll_follow, plimsoll_next_entry, plimsoll_on_apply, plimsoll_on_completion,
+    plimsoll_on_role, plimsoll_on_watermark, plimsoll_poll, plimsoll_wait,
 };
 pub use self::replica::{
     ReplicaHandle, plimsoll_replica_close, plimsoll_replica_connect, plimsoll_replica_open,

@@ -27,6 +27,13 @@ const _: () = {
 };
 
 impl NodeHandle {
+    pub(super) fn start(config: Config) -> Result<*mut NodeHandle, Failure> {
+        let shards = config.shards;
+        let node = Node::start(config)?;
+        let (desk, board) = (node.desk(), node.board());
+        Ok(Box::into_raw(Box::new(NodeHandle { node, desk, shards, board })))
+    }
+
     fn board(&self) -> Result<&Board, Failure> {
         const OFF: Failure = Failure::because(
             Status::NoStreams,
@@ -47,10 +54,7 @@ pub unsafe extern "C" fn plimsoll_node_open(
         // SAFETY: the caller hands in a string, and room for the answer.
         let (path, mut out) = unsafe { (path(config_path)?, Out::new(node)?) };
         let config = Config::load(path).map_err(|error| Failure::told(Status::Config, &error))?;
-        let shards = config.shards;
-        let node = Node::start(config)?;
-        let (desk, board) = (node.desk(), node.board());
-        out.set(Box::into_raw(Box::new(NodeHandle { node, desk, shards, board })));
+        out.set(NodeHandle::start(config)?);
         Ok(())
     })
 }

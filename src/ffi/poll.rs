@@ -139,6 +139,14 @@ impl Inner {
         Ok(())
     }
 
+    fn follow(&mut self, from_index: u64) -> Result<(), Failure> {
+        if mem::replace(&mut self.delivery.is_followed, true) {
+            return Err(Failure::new(Status::Followed));
+        }
+        self.stream.follow(Index(from_index));
+        Ok(())
+    }
+
     /// The next record, if one has come. It stays where it is until the next is asked for.
     fn next_entry(&mut self) -> Result<Option<Entry>, Failure> {
         loop {
@@ -336,18 +344,57 @@ pub unsafe extern "C" fn plimsoll_on_apply(
         if callback.is_none() {
             return Err(Failure::new(Status::NullArgument));
         }
-        if !(1..=INDEX_MAX).contains(&from_index) {
-            return Err(Failure::because(Status::BadArgument, "the first index is 1"));
-        }
+        check_index(from_index)?;
         let follow = |inner: &mut Inner| {
-            if mem::replace(&mut inner.delivery.is_followed, true) {
-                return Err(Failure::new(Status::Followed));
-            }
-            inner.stream.follow(Index(from_index));
+            inner.follow(from_index)?;
             inner.delivery.calls.entry = Call { callback, context };
             Ok(())
         };
         // SAFETY: the caller hands in a handle.
         unsafe { with(stream, follow) }
     })
+}
+
+/// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may call it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_follow(stream: *mut StreamHandle, from_index: u64) -> Status {
+    answer(|| {
+        check_index(from_index)?;
+        // SAFETY: the caller hands in a handle.
+        unsafe { with(stream, |inner| inner.follow(from_index)) }
+    })
+}
+
+/// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether. Nothing more is
+/// asked of the node until all that has come was taken, so that who takes slowly holds nothing but its own reading back. The entry
+/// is valid until the next call of this, plimsoll_poll or plimsoll_completions. plimsoll_poll is to be called now and then: it
+/// brings the records. Never blocks. Not from a callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_next_entry(
+    stream: *mut StreamHandle,
+    entry: *mut Entry,
+    found: *mut bool,
+) -> Status {
+    answer(|| {
+        // SAFETY: the caller hands in room for the answers.
+        let (mut entry, mut found) = unsafe { (Out::new(entry)?, Out::new(found)?) };
+        found.set(false);
+        let next = |inner: &mut Inner| {
+            inner.delivery.check_outside()?;
+            if let Some(next) = inner.next_entry()? {
+                entry.set(next);
+                found.set(true);
+            }
+            Ok(())
+        };
+        // SAFETY: the caller hands in a handle.
+        unsafe { with(stream, next) }
+    })
+}
+
+fn check_index(from_index: u64) -> Result<(), Failure> {
+    if (1..=INDEX_MAX).contains(&from_index) {
+        return Ok(());
+    }
+    Err(Failure::because(Status::BadArgument, "the first index is 1"))
 }
