@@ -122,10 +122,11 @@ inline void send_no_ops_to_all_workers(int epoch) { plimsoll::mako::replication(
 /// See `send_no_ops_to_all_workers`.
 inline void send_no_ops_for_mark(int epoch) { plimsoll::mako::replication().send_no_ops(epoch); }
 
-/// Moves leadership to a locale, and keeps it there while that is alive. A negative number: wherever it is.
+/// Moves leadership to a locale, and keeps it there while that is alive. A negative number: leaves it wherever it is. Called where
+/// the leader is it holds for every process, because it is written down; elsewhere for this process, when it leads.
 inline void set_preferred_leader(int locale) { plimsoll::mako::replication().prefer(locale); }
 
-/// Moves leadership to locale 1, which Mako calls p1.
+/// Moves leadership to locale 1, which Mako calls p1: see `set_preferred_leader`.
 inline void upgrade_p1_to_leader() { set_preferred_leader(1); }
 
 /// Waits until everything that was submitted here has its outcome, ten seconds at most.

@@ -88,7 +88,7 @@ class Partition {
     }
 
     /// False: nothing was submitted. A full ring is waited for.
-    bool add(const char *log, int len, bool only_leader) {
+    bool add(const char *log, int len, bool only_leader, char kind = is_log) {
         if (len < 0 || len > log_bytes_max) {
             std::fprintf(stderr, "plimsoll: a log of %d bytes for partition %u: 0 to %d are allowed\n", len, number_, log_bytes_max);
             return false;
@@ -99,7 +99,7 @@ class Partition {
             bool taken = false;
             {
                 const std::lock_guard<std::mutex> lock(submit_mutex_);
-                const plimsoll_status status = put(log, static_cast<size_t>(len));
+                const plimsoll_status status = put(log, static_cast<size_t>(len), kind);
                 if (status == PLIMSOLL_OK) {
                     taken = true;
                 } else if (status != PLIMSOLL_BUSY) {
@@ -112,6 +112,12 @@ class Partition {
             if (taken) return true;
             std::this_thread::yield();
         }
+    }
+
+    /// Writes down for every process that this locale is to lead. Nothing happens where this one does not lead.
+    void prefer(int locale) {
+        const std::string text = std::to_string(locale);
+        add(text.data(), static_cast<int>(text.size()), true, is_preference);
     }
 
     /// What was submitted and has no outcome.
@@ -160,19 +166,19 @@ class Partition {
         return (life << 8) | (static_cast<uint64_t>(shared_.locale) << 4) | which;
     }
 
-    /// Writes the log and the byte that says what it is into the ring.
-    plimsoll_status put(const char *log, size_t len) {
+    /// Writes bytes and the one that says what they are into the ring.
+    plimsoll_status put(const char *log, size_t len, char kind) {
         uint64_t request = 0;
         uint8_t *room = nullptr;
         plimsoll_status status = plimsoll_reserve(submits_, len + 1, &room);
         if (status == PLIMSOLL_OK) {
             if (len > 0) std::memcpy(room, log, len);
-            room[len] = is_log;
+            room[len] = static_cast<uint8_t>(kind);
             status = plimsoll_publish(submits_, 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
         } else if (status == PLIMSOLL_SIZE) {
             // Longer than an entry: it goes in parts, from a copy that has the byte.
             std::vector<uint8_t> whole(log, log + len);
-            whole.push_back(is_log);
+            whole.push_back(static_cast<uint8_t>(kind));
             status = plimsoll_submit(submits_, whole.data(), whole.size(), 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
         }
         if (status == PLIMSOLL_OK) ++outcomes_.submitted;
@@ -271,9 +277,13 @@ class Partition {
                 plimsoll_entry entry;
                 bool found = false;
                 if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK || !found) break;
-                if (entry.bytes[entry.len - 1] != is_log) continue;
-                ++slot_;
                 const char *log = reinterpret_cast<const char *>(entry.bytes);
+                if (log[entry.len - 1] == is_preference) {
+                    shared_.preferred.store(std::atoi(std::string(log, entry.len - 1).c_str()));
+                    continue;
+                }
+                if (log[entry.len - 1] != is_log) continue;
+                ++slot_;
                 if (!offer(log, static_cast<int>(entry.len - 1))) {
                     held_.assign(log, log + entry.len);
                     break;
@@ -328,8 +338,10 @@ class Partition {
         std::fprintf(stderr, "plimsoll: partition %u: %s: %s\n", number_, what, why);
     }
 
-    /// The last byte of what is replicated: the bytes before it are a log of the engine's, perhaps none.
+    // The last byte of what is replicated. What is before it is a log of the engine's, perhaps of no bytes, or the preferred
+    // locale.
     static constexpr char is_log = 1;
+    static constexpr char is_preference = 2;
 
     const uint32_t number_;
     Shared &shared_;

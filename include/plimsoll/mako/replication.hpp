@@ -184,7 +184,10 @@ class Replication {
         for (const auto &partition : all()) partition->add(mark.data(), static_cast<int>(mark.size()), false);
     }
 
-    void prefer(int locale) { shared_.preferred.store(locale); }
+    void prefer(int locale) {
+        shared_.preferred.store(locale);
+        for (const auto &partition : all()) partition->prefer(locale);
+    }
 
     bool drain() {
         const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
