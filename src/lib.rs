@@ -21,13 +21,14 @@
 //! - To embed a node: [`node::Node`], made of a [`node::Config`]. The command `plimsoll node` is a thin shell around it.
 //! - To submit and read from another process or machine: [`client::Client`] and [`client::Reader`].
 //! - To submit from the node's own host without system calls: [`client::ring::Attachment`].
+//! - The same from C and C++: [`ffi`], and `include/plimsoll.h`, which is made of it.
 //! - To start whole clusters on this machine, in tests and demos: [`local::Cluster`].
 //! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole log.
 //!
 //! # What it is made of
 //! Dependencies point down only, and a test keeps that:
 //! ```text
-//! local → client → node → shard → { raft, log, wire, engine } → { types, limits }
+//! { local, ffi } → client → node → shard → { raft, log, wire, engine } → { types, limits }
 //! ```
 //! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire`, `engine` and `shard`
 //! know no operating system: without the feature `node` the crate is `no_std`, and that is all of it that is left.
@@ -38,6 +39,8 @@ extern crate alloc;
 #[cfg(feature = "node")]
 pub mod client;
 pub mod engine;
+#[cfg(feature = "node")]
+pub mod ffi;
 pub mod io;
 pub mod limits;
 #[cfg(feature = "node")]

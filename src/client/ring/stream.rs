@@ -13,6 +13,7 @@
 //!     stream.wait(core::time::Duration::from_millis(100));
 //!     stream.poll(|event| match event {
 //!         Event::Ended { request, outcome } => println!("{request:?}: {outcome:?}"),
+//!         Event::Confirmed { request, index } => println!("{request:?}: read up to {index}"),
 //!         Event::Role(role) => println!("{role:?}"),
 //!         Event::Watermark(stamp) => println!("safe up to {stamp}"),
 //!         Event::Untold(outcome) => println!("the node does not tell: {outcome:?}"),
@@ -65,6 +66,13 @@ pub enum Event {
         request: RequestId,
         /// How.
         outcome: Outcome,
+    },
+    /// [`Attachment::read_index`] is answered: all that was acknowledged before it was asked is at or before this index.
+    Confirmed {
+        /// Which request.
+        request: RequestId,
+        /// Up to where must be read.
+        index: Index,
     },
     /// Leadership was gained or lost, or the epoch has changed, or begins to end.
     Role(StreamRole),
@@ -143,6 +151,10 @@ impl Stream {
                 }
                 Reply::Outcome { request, outcome } => {
                     each(Event::Ended { request: RequestId(request), outcome });
+                    count += 1;
+                }
+                Reply::ReadIndex { request, index } => {
+                    each(Event::Confirmed { request: RequestId(request), index });
                     count += 1;
                 }
                 // Answers to what was asked of the attachment itself.

@@ -1,0 +1,372 @@
+// One partition: what is submitted to it from here, and its worker, which applies what is committed.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <iterator>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "plimsoll.h"
+#include "plimsoll/mako/callback.hpp"
+#include "plimsoll/mako/encoding.hpp"
+
+namespace plimsoll::mako {
+
+/// The longest log: a byte beside it says that it is one.
+constexpr int log_bytes_max = (64 << 20) - 1;
+
+/// The most that one partition defers. One log is always taken.
+constexpr size_t deferred_bytes_max = size_t{256} << 20;
+
+/// What has become of a partition's submits.
+struct Outcomes {
+    uint64_t submitted = 0;
+    uint64_t committed = 0;
+    /// Not taken, and not in the log: this process did not lead, some bound was met, or the node was stopping.
+    uint64_t rejected = 0;
+    /// Leadership was lost before the commit: it may be in the log or not.
+    uint64_t unknown = 0;
+    uint64_t applied = 0;
+    uint64_t deferred_bytes = 0;
+    /// Answers of callbacks that did not fit an int.
+    uint64_t wrapped = 0;
+};
+
+/// Told of every submit's end: partition, the number of the submit in it (from 1), and how.
+using OutcomeCallback = std::function<void(uint32_t, uint64_t, plimsoll_status)>;
+
+/// What all partitions share.
+struct Shared {
+    std::function<void(uint32_t partition, bool leads)> on_leadership;
+    std::function<OutcomeCallback()> outcome_callback;
+    std::function<Callbacks(uint32_t partition)> callbacks;
+    std::atomic<int> preferred{0};
+    std::atomic<int> epoch{0};
+    int locale = 0;
+};
+
+/// See the file.
+class Partition {
+  public:
+    Partition(plimsoll_node *node, uint32_t number, Shared &shared) : number_(number), shared_(shared) {
+        submits_ = attach(node, 1);
+        applies_ = attach(node, 2);
+        if (is_attached()) worker_ = std::thread([this] { run(); });
+    }
+
+    /// The node must be there still.
+    ~Partition() {
+        stop_.store(true);
+        if (worker_.joinable()) worker_.join();
+        plimsoll_stream_close(submits_);
+        plimsoll_stream_close(applies_);
+        for (; !unreplayed_.empty(); unreplayed_.pop()) std::free(const_cast<char *>(std::get<4>(unreplayed_.front())));
+    }
+
+    Partition(const Partition &) = delete;
+    Partition &operator=(const Partition &) = delete;
+
+    bool is_attached() const { return submits_ != nullptr && applies_ != nullptr; }
+
+    bool leads() const { return leads_.load(std::memory_order_acquire); }
+
+    /// The locale that leads, if it is known.
+    bool leader(uint16_t &locale) const {
+        const uint32_t node = leader_.load(std::memory_order_acquire);
+        if (node != 0) locale = static_cast<uint16_t>(node - 1);
+        return node != 0;
+    }
+
+    /// False: nothing was submitted. A full ring is waited for.
+    bool add(const char *log, int len, bool only_leader, char kind = is_log) {
+        if (len < 0 || len > log_bytes_max) {
+            std::fprintf(stderr, "plimsoll: a log of %d bytes for partition %u: 0 to %d are allowed\n", len, number_, log_bytes_max);
+            return false;
+        }
+        for (;;) {
+            if (only_leader && !leads()) return false;
+            Ended ended;
+            bool taken = false;
+            {
+                const std::lock_guard<std::mutex> lock(submit_mutex_);
+                const plimsoll_status status = put(log, static_cast<size_t>(len), kind);
+                if (status == PLIMSOLL_OK) {
+                    taken = true;
+                } else if (status != PLIMSOLL_BUSY) {
+                    complain("a log was not submitted");
+                    return false;
+                }
+                if (!taken) ended = take_ended();
+            }
+            tell(ended);
+            if (taken) return true;
+            std::this_thread::yield();
+        }
+    }
+
+    /// Writes down for every process that this locale is to lead. Nothing happens where this one does not lead.
+    void prefer(int locale) {
+        const std::string text = std::to_string(locale);
+        add(text.data(), static_cast<int>(text.size()), true, is_preference);
+    }
+
+    /// What was submitted and has no outcome.
+    int outstanding() {
+        tell_ended();
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        return static_cast<int>(outcomes_.submitted - outcomes_.committed - outcomes_.rejected - outcomes_.unknown);
+    }
+
+    /// Waits for all outcomes; whether they came in time.
+    bool wait(std::chrono::steady_clock::time_point until) {
+        while (outstanding() > 0) {
+            if (std::chrono::steady_clock::now() >= until) return false;
+            std::this_thread::yield();
+        }
+        return true;
+    }
+
+    Outcomes outcomes() {
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        Outcomes now = outcomes_;
+        now.applied = applied_.load();
+        now.deferred_bytes = deferred_bytes_.load();
+        now.wrapped = wrapped_.load();
+        return now;
+    }
+
+  private:
+    using Ended = std::vector<std::pair<uint64_t, plimsoll_status>>;
+
+    plimsoll_stream *attach(plimsoll_node *node, uint64_t which) {
+        plimsoll_stream_options options;
+        plimsoll_stream_options_init(&options, sizeof options);
+        options.shard = number_;
+        options.session = session(which);
+        options.submit_ring_bytes = size_t{16} << 20;
+        plimsoll_stream *stream = nullptr;
+        if (plimsoll_stream_open(node, &options, &stream) != PLIMSOLL_OK) complain("cannot attach");
+        return stream;
+    }
+
+    /// Another one in every life of this process: serial numbers begin again.
+    uint64_t session(uint64_t which) const {
+        const auto now = std::chrono::system_clock::now().time_since_epoch();
+        const auto life = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+        return (life << 8) | (static_cast<uint64_t>(shared_.locale) << 4) | which;
+    }
+
+    /// Writes bytes and the one that says what they are into the ring.
+    plimsoll_status put(const char *log, size_t len, char kind) {
+        uint64_t request = 0;
+        uint8_t *room = nullptr;
+        plimsoll_status status = plimsoll_reserve(submits_, len + 1, &room);
+        if (status == PLIMSOLL_OK) {
+            if (len > 0) std::memcpy(room, log, len);
+            room[len] = static_cast<uint8_t>(kind);
+            status = plimsoll_publish(submits_, 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
+        } else if (status == PLIMSOLL_SIZE) {
+            // Longer than an entry: it goes in parts, from a copy that has the byte.
+            std::vector<uint8_t> whole(log, log + len);
+            whole.push_back(static_cast<uint8_t>(kind));
+            status = plimsoll_submit(submits_, whole.data(), whole.size(), 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
+        }
+        if (status == PLIMSOLL_OK) ++outcomes_.submitted;
+        return status;
+    }
+
+    /// Takes outcomes out of the ring. With the mutex.
+    Ended take_ended() {
+        Ended ended;
+        plimsoll_completion completions[64];
+        size_t count = 0;
+        do {
+            plimsoll_completions(submits_, completions, std::size(completions), &count);
+            for (size_t at = 0; at < count; ++at) {
+                const plimsoll_completion &completion = completions[at];
+                switch (completion.status) {
+                    case PLIMSOLL_COMMITTED: ++outcomes_.committed; break;
+                    case PLIMSOLL_UNKNOWN: ++outcomes_.unknown; break;
+                    default: ++outcomes_.rejected;
+                }
+                ended.emplace_back(++ended_, completion.status);
+            }
+        } while (count == std::size(completions));
+        return ended;
+    }
+
+    void tell_ended() {
+        Ended ended;
+        {
+            const std::lock_guard<std::mutex> lock(submit_mutex_);
+            ended = take_ended();
+        }
+        tell(ended);
+    }
+
+    /// Without the mutex: the callback may submit.
+    void tell(const Ended &ended) {
+        if (ended.empty()) return;
+        if (const OutcomeCallback callback = shared_.outcome_callback()) {
+            for (const auto &[number, status] : ended) callback(number_, number, status);
+        }
+    }
+
+    void run() {
+        plimsoll_on_role(applies_, &Partition::on_role, this);
+        plimsoll_follow(applies_, 1);
+        while (!stop_.load(std::memory_order_acquire)) {
+            size_t events = 0;
+            if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK) {
+                complain("its worker stops, and nothing is applied any more");
+                break;
+            }
+            const bool applied = apply_some();
+            tell_ended();
+            move_leadership();
+            // Short, because outcomes come by the other ring.
+            if (events == 0 && !applied) plimsoll_wait(applies_, 200);
+        }
+        set_role(false, 0);
+    }
+
+    static void on_role(void *context, const plimsoll_role *role) {
+        auto *partition = static_cast<Partition *>(context);
+        partition->set_role(role->role == PLIMSOLL_ROLE_LEADER, role->leader);
+    }
+
+    void set_role(bool leads, uint32_t leader) {
+        leader_.store(leader, std::memory_order_release);
+        if (leads_.exchange(leads, std::memory_order_acq_rel) != leads) {
+            next_move_ = std::chrono::steady_clock::now();
+            move_pause_ = std::chrono::milliseconds(100);
+            shared_.on_leadership(number_, leads);
+        }
+    }
+
+    /// Hands the partition to the preferred locale, again and again but ever more seldom: it may be dead.
+    void move_leadership() {
+        const int preferred = shared_.preferred.load();
+        const auto now = std::chrono::steady_clock::now();
+        if (preferred < 0 || preferred == shared_.locale || !leads() || now < next_move_) return;
+        if (preferred != moved_to_) {
+            moved_to_ = preferred;
+            move_pause_ = std::chrono::milliseconds(100);
+        }
+        uint64_t request = 0;
+        plimsoll_transfer(applies_, static_cast<uint32_t>(preferred) + 1, &request);
+        next_move_ = now + move_pause_;
+        move_pause_ = std::min(move_pause_ * 2, std::chrono::milliseconds(10'000));
+    }
+
+    /// Applies what has come; whether that was something.
+    bool apply_some() {
+        bool applied = false;
+        for (int turn = 0; turn < 64; ++turn) {
+            if (held_.empty()) {
+                plimsoll_entry entry;
+                bool found = false;
+                if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK || !found) break;
+                const char *log = reinterpret_cast<const char *>(entry.bytes);
+                if (log[entry.len - 1] == is_preference) {
+                    shared_.preferred.store(std::atoi(std::string(log, entry.len - 1).c_str()));
+                    continue;
+                }
+                if (log[entry.len - 1] != is_log) continue;
+                ++slot_;
+                if (!offer(log, static_cast<int>(entry.len - 1))) {
+                    held_.assign(log, log + entry.len);
+                    break;
+                }
+            } else {
+                if (!offer(held_.data(), static_cast<int>(held_.size() - 1))) break;
+                held_.clear();
+            }
+            applied = true;
+            applied_.fetch_add(1, std::memory_order_relaxed);
+        }
+        return applied;
+    }
+
+    /// Gives a log to the engine. False: it is to be offered again, because nobody listens yet, or because it is to be deferred
+    /// and there is no room for that.
+    bool offer(const char *log, int len) {
+        const Callbacks callbacks = shared_.callbacks(number_);
+        if (!callbacks.leader && !callbacks.follower) return false;
+        const auto &callback = leads() ? callbacks.leader : callbacks.follower;
+        if (!callback) return true;
+        const int returned = (*callback)(log, len, static_cast<int>(number_), static_cast<int>(slot_), unreplayed_);
+        while (lengths_.size() > unreplayed_.size()) {
+            deferred_bytes_.fetch_sub(lengths_.front());
+            lengths_.pop_front();
+        }
+        const Answer answer = decode(returned, trailer_timestamp(log, len));
+        if (answer.wrapped && wrapped_.fetch_add(1) == 0) {
+            std::fprintf(stderr,
+                         "plimsoll: partition %u: timestamp %u times ten no longer fits the callback's int; statuses are decoded "
+                         "by the log's own timestamp from here on\n",
+                         number_, answer.timestamp);
+        }
+        if (answer.status != static_cast<uint8_t>(Status::safety_fail) || len == 0) return true;
+        return defer(answer, log, static_cast<size_t>(len));
+    }
+
+    bool defer(const Answer &answer, const char *log, size_t len) {
+        if (!unreplayed_.empty() && deferred_bytes_.load() + len > deferred_bytes_max) return false;
+        char *copy = static_cast<char *>(std::malloc(len));
+        if (copy == nullptr) return false;
+        std::memcpy(copy, log, len);
+        unreplayed_.emplace(static_cast<int>(answer.timestamp), static_cast<int>(slot_), answer.status, static_cast<int>(len), copy);
+        lengths_.push_back(len);
+        deferred_bytes_.fetch_add(len);
+        return true;
+    }
+
+    void complain(const char *what) const {
+        char why[512];
+        plimsoll_last_error(why, sizeof why);
+        std::fprintf(stderr, "plimsoll: partition %u: %s: %s\n", number_, what, why);
+    }
+
+    // The last byte of what is replicated. What is before it is a log of the engine's, perhaps of no bytes, or the preferred
+    // locale.
+    static constexpr char is_log = 1;
+    static constexpr char is_preference = 2;
+
+    const uint32_t number_;
+    Shared &shared_;
+    std::atomic<bool> stop_{false};
+    std::atomic<bool> leads_{false};
+    std::atomic<uint32_t> leader_{0};
+
+    std::mutex submit_mutex_;
+    plimsoll_stream *submits_ = nullptr;
+    Outcomes outcomes_;
+    uint64_t ended_ = 0;
+
+    // The worker's.
+    plimsoll_stream *applies_ = nullptr;
+    /// A log that is to be offered again, and the byte after it.
+    std::vector<char> held_;
+    uint64_t slot_ = 0;
+    Unreplayed unreplayed_;
+    std::deque<size_t> lengths_;
+    std::chrono::steady_clock::time_point next_move_{};
+    std::chrono::milliseconds move_pause_{100};
+    int moved_to_ = -1;
+
+    std::atomic<uint64_t> applied_{0}, deferred_bytes_{0}, wrapped_{0};
+    std::thread worker_;
+};
+
+}  // namespace plimsoll::mako
