@@ -207,9 +207,8 @@ fn as_json(arguments: &Arguments, warm_kib: &[u64], parts: &[Part]) -> Value {
 }
 
 fn as_table(arguments: &Arguments, warm_kib: &[u64], parts: &[Part]) {
-    let mib = |kib: &[u64]| -> String {
-        kib.iter().map(|kib| format!("{:>10.1}", *kib as f64 / 1024.0)).collect()
-    };
+    let mib =
+        |kib: &[u64]| -> String { kib.iter().map(|kib| format!("{:>10.1}", *kib as f64 / 1024.0)).collect() };
     let part_s = arguments.seconds as f64 / f64::from(PARTS);
     say(&format!(
         "{} submits/s of {} B for {} s; each part is {part_s} s",
