@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use hdrhistogram::Histogram;
-use plimsoll::client::{Client, Completion, Submit, SubmitError};
+use plimsoll::client::{Client, Completion, Outcome, Submit, SubmitError};
 use plimsoll::local::{Cluster, Shape};
 use plimsoll::types::ShardId;
 use serde_json::{Value, json};
@@ -45,9 +45,17 @@ pub(crate) struct Arguments {
 
 /// A tenth of the run.
 struct Part {
-    latencies: Histogram<u64>,
+    ends: Ends,
     /// Of each node's process, at the part's end.
     resident_kib: Vec<u64>,
+}
+
+/// How submits ended.
+struct Ends {
+    /// Of those that were committed, from when they were due.
+    latencies: Histogram<u64>,
+    /// Refused or unknown: a leader was lost on the way.
+    lost: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -65,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     } else {
         as_table(arguments, &warm_kib, &parts);
     }
-    Ok(Verdict::Good)
+    Ok(if parts.iter().all(|part| part.ends.lost == 0) { Verdict::Good } else { Verdict::Bad })
 }
 
 fn play(
@@ -89,8 +97,8 @@ fn play(
     load.run(WARM_UP, 1, |_| Ok(()))?;
     let warm_kib = resident_kib(cluster)?;
     let mut parts = Vec::new();
-    load.run(Duration::from_secs(arguments.seconds), PARTS, |latencies| {
-        parts.push(Part { latencies, resident_kib: resident_kib(cluster)? });
+    load.run(Duration::from_secs(arguments.seconds), PARTS, |ends| {
+        parts.push(Part { ends, resident_kib: resident_kib(cluster)? });
         Ok(())
     })?;
     cluster.check().map_err(Failure::of)?;
@@ -130,18 +138,18 @@ impl Load<'_> {
                 self.client.submit(Submit::new(shard, &record)).map_err(Failure::of)?;
                 left -= 1;
             }
-            self.take(Duration::from_millis(20), |_, _| ())?;
+            self.take(Duration::from_millis(20), |_, _, _| ())?;
         }
         Ok(())
     }
 
-    /// Submits at the rate for so long, gives the latencies of each of so many parts to `tell` when it is over, and waits for
-    /// what is under way then. What ends late counts for the part in which it ends.
+    /// Submits at the rate for so long, gives the ends in each of so many parts to `tell` when it is over, and waits for what is
+    /// under way then. What ends late counts for the part in which it ends.
     fn run(
         &mut self,
         lasting: Duration,
         parts: u32,
-        mut tell: impl FnMut(Histogram<u64>) -> Result<(), Failure>,
+        mut tell: impl FnMut(Ends) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let (begun, rate) = (Instant::now(), self.rate);
         let due_at = |number: u64| {
@@ -149,7 +157,7 @@ impl Load<'_> {
         };
         let (mut number, mut first_request) = (0, None);
         for part in 1..=parts {
-            let mut latencies = histogram();
+            let mut ends = Ends { latencies: histogram(), lost: 0 };
             let end = begun + lasting * part / parts;
             while due_at(number) < end || (part == parts && self.client.outstanding() > 0) {
                 while due_at(number) < end.min(Instant::now()) {
@@ -164,36 +172,42 @@ impl Load<'_> {
                 }
                 let first_request = first_request.unwrap_or(0);
                 // Shorter than the gap between two submits: the machine's cores are for the nodes.
-                self.take(Duration::from_micros(100), |request, now| {
-                    record(&mut latencies, now.saturating_duration_since(due_at(request - first_request)));
+                self.take(Duration::from_micros(100), |request, is_committed, now| {
+                    if is_committed {
+                        let due = due_at(request - first_request);
+                        record(&mut ends.latencies, now.saturating_duration_since(due));
+                    } else {
+                        ends.lost += 1;
+                    }
                 })?;
             }
-            tell(latencies)?;
+            tell(ends)?;
         }
         Ok(())
     }
 
-    /// Takes in what has ended; anything but a commit is a failure.
-    fn take(&mut self, wait: Duration, mut each: impl FnMut(u64, Instant)) -> Result<(), Failure> {
+    /// Takes in what has ended: `each` is told which, whether it was committed, and when.
+    fn take(&mut self, wait: Duration, mut each: impl FnMut(u64, bool, Instant)) -> Result<(), Failure> {
         self.interrupt.check()?;
         self.client.flush();
         self.client.poll(wait, &mut self.completions);
         let now = Instant::now();
         for completion in self.completions.drain(..) {
-            if !completion.outcome.is_committed() {
-                return Err(Failure(format!("a submit ended {}", completion.outcome)));
+            if completion.outcome == Outcome::LogFull {
+                return Err(Failure("the log is full: give a shorter run or a lower rate".to_owned()));
             }
-            each(completion.request.0, now);
+            each(completion.request.0, completion.outcome.is_committed(), now);
         }
         Ok(())
     }
 }
 
 fn as_json(arguments: &Arguments, warm_kib: &[u64], parts: &[Part]) -> Value {
-    let part = |Part { latencies, resident_kib }: &Part| {
+    let part = |Part { ends, resident_kib }: &Part| {
         json!({
-            "committed": latencies.len(),
-            "commit_us": figures_json(latencies),
+            "committed": ends.latencies.len(),
+            "lost": ends.lost,
+            "commit_us": figures_json(&ends.latencies),
             "resident_kib": resident_kib,
         })
     };
@@ -215,14 +229,14 @@ fn as_table(arguments: &Arguments, warm_kib: &[u64], parts: &[Part]) {
         arguments.rate, arguments.bytes, arguments.seconds
     ));
     say(&format!(
-        "{:<6}{:>12}{:>10}{:>10}{:>10}   memory of each node, MiB",
-        "part", "committed", "p50 us", "p99 us", "p99.9 us"
+        "{:<6}{:>12}{:>8}{:>10}{:>10}{:>10}   memory of each node, MiB",
+        "part", "committed", "lost", "p50 us", "p99 us", "p99.9 us"
     ));
-    say(&format!("{:<48}{}", "warm", mib(warm_kib)));
-    for (number, Part { latencies, resident_kib }) in (1..).zip(parts) {
+    say(&format!("{:<56}{}", "warm", mib(warm_kib)));
+    for (number, Part { ends: Ends { latencies, lost }, resident_kib }) in (1..).zip(parts) {
         let [p50, _, p99, p999, _] = figures(latencies).map(|(_, micros)| micros);
         let committed = latencies.len();
         let mib = mib(resident_kib);
-        say(&format!("{number:<6}{committed:>12}{p50:>10.1}{p99:>10.1}{p999:>10.1}{mib}"));
+        say(&format!("{number:<6}{committed:>12}{lost:>8}{p50:>10.1}{p99:>10.1}{p999:>10.1}{mib}"));
     }
 }
