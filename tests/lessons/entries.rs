@@ -31,7 +31,7 @@ fn plain_records() -> Vec<Vec<u8>> {
     }
     records.push(b"no-ops:1".to_vec());
     for len_bytes in [ENTRY_PAYLOAD_BYTES_MAX, ENTRY_PAYLOAD_BYTES_MAX + 1] {
-        records.push((0..len_bytes).map(|at| (at * at >> 7) as u8).collect());
+        records.push((0..len_bytes).map(|at| ((at * at) >> 7) as u8).collect());
     }
     records
 }
@@ -260,7 +260,7 @@ fn n10_a_record_of_64_mib_passes_once_and_a_longer_one_is_refused() {
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let mut client = Client::connect(cluster.client_options()).unwrap();
-    let mut record: Vec<u8> = (0..=RECORD_BYTES_MAX).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect();
+    let mut record: Vec<u8> = (0..=RECORD_BYTES_MAX).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect();
 
     let mut ring = connect(&cluster, leader, 1);
     let refused = ring.submit(&record, Timestamp(0), Epoch(0), Acks::Quorum).unwrap_err();

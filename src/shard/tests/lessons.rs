@@ -37,11 +37,11 @@ fn n11_a_commit_waits_for_no_timer() {
         bench.hear(TWO, &message, &entries(Term(1), index, &[b"a record"]));
         last = EntryId { term: Term(1), index: Index(index) };
         (0..2).for_each(|_| assert!(bench.lane.turn().unwrap().work > 0));
-        let acks = bench.sent().into_iter().filter_map(|(to, message)| match message {
+        let mut acks = bench.sent().into_iter().filter_map(|(to, message)| match message {
             Message::Appended(ack) => Some((to, ack.matched())),
             _ => None,
         });
-        assert_eq!(acks.last(), Some((TWO, Index(index))));
+        assert_eq!(acks.next_back(), Some((TWO, Index(index))));
     }
     assert_eq!(bench.clock.0.get(), now);
 }
