@@ -35,7 +35,7 @@ fn assert_elected_once(cluster: &mut Cluster) {
 
 #[test]
 fn n02_nodes_started_at_once_or_apart_elect_once() {
-    /// How far apart they were started there: some ten times as long as an election waits.
+    /// How far apart they were started there: several times as long as an election waits.
     const APART: Duration = Duration::from_secs(2);
     let _turn = turn();
     let mut at_once = cluster("at-once", &small());

@@ -20,10 +20,19 @@ pub(crate) fn small() -> Shape {
     Shape { nodes: NODES, segment_mib: 16, capacity_mib: 1024, chunks: 8, ..Shape::default() }
 }
 
-/// A cluster of which nothing runs yet.
+/// A cluster of which nothing runs yet. Its elections wait longer than a machine that does much else holds a process up: how
+/// soon a leader is missed is for `tests/cluster` to show.
 pub(crate) fn cluster(name: &str, shape: &Shape) -> Cluster {
     let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
-    Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, shape).unwrap()
+    let mut cluster = Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, shape).unwrap();
+    for id in cluster.ids() {
+        let be_patient = |config: &mut Config| {
+            config.raft.election_timeout_ms = config.raft.election_timeout_ms.max(500);
+            config.raft.heartbeat_ms = config.raft.heartbeat_ms.max(100);
+        };
+        cluster.reconfigure(id, be_patient).unwrap();
+    }
+    cluster
 }
 
 /// One whose nodes, processes of their own, let engines in.
