@@ -12,7 +12,7 @@
 //! | 7 | timestamp, epoch and status in one int overflowed after 22 s | `entries::n07` | `src/engine/tests.rs`; at the edge of the drop-in, where an int is asked for, the drop-in's own tests |
 //! | 8 | the exchange took the maximum of the watermarks | `watermarks::n08` | `src/engine/tests.rs`, `src/sim/engine.rs`, bug 40 of `tests/bugs` |
 //! | 9 | streams at zero were left out of the minimum | `watermarks::n09` | the same |
-//! | 10 | a limit of frames under that of batches: endless resend | `entries::n10`, and `n10` in `src/shard/tests.rs` | `tests/cluster/records.rs`, `src/limits.rs` |
+//! | 10 | a limit of frames under that of batches: endless resend | `entries::n10`, and `n10` in `src/shard/tests/lessons.rs` | `tests/cluster/records.rs`, `src/limits.rs` |
 //! | 11 | three waits of 1 ms in every commit | `n11` in `src/shard/tests/lessons.rs` | `src/shard/turn.rs`; `plimsoll bench commit` |
 //! | 12 | one group for all partitions | `leaders::n12`, and `n12` in `src/shard/tests/lessons.rs` | `tests/cluster/kills.rs`; `plimsoll bench engine` |
 //! | 13 | the poller stopped before the server had drained: hang | `outcomes::n13` | `tests/cluster/stop.rs`, `src/shard/tests.rs` |
