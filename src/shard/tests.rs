@@ -1,7 +1,8 @@
 //! What a lane answers to clients, over a disk in memory: a single voter, so that what is durable is committed. With
-//! peers: [`peers`]. With an engine: [`streams`].
+//! peers: [`peers`], [`lessons`]. With an engine: [`streams`].
 #![allow(clippy::unwrap_used)]
 
+mod lessons;
 mod peers;
 mod streams;
 
@@ -155,11 +156,16 @@ impl Bench {
 
     /// One of so many voters.
     fn of(voters: u32, segments_max: u64) -> Bench {
+        Bench::of_shards(voters, 1, segments_max)
+    }
+
+    /// The same, with so many shards.
+    fn of_shards(voters: u32, shards: u32, segments_max: u64) -> Bench {
         let log_options = log::Options {
             cluster: ClusterId(7),
             node: NodeId(1),
             lane: LaneId(0),
-            shards: vec![ShardId(0)],
+            shards: (0..shards).map(ShardId).collect(),
             segments_max,
             segments_ahead: 1,
         };

@@ -174,3 +174,21 @@ fn bench_engine_tells_the_outage_of_a_killed_leader() {
     let longest_ms = case["latency_us"]["max"].as_f64().unwrap() / 1000.0;
     assert!(longest_ms > outages[0].as_f64().unwrap() / 2.0, "{result}");
 }
+
+#[test]
+fn bench_flat_tells_memory_and_latency_of_each_tenth() {
+    let _turn = turn();
+    let within = Within::new("flat");
+    let directory = within.0.display().to_string();
+    let asked = ["bench", "flat", "--json", "--seconds", "2", "--rate", "500", "--dir", &directory];
+    let result = json(&exits(0, &asked));
+    let parts = result["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 10, "{result}");
+    let committed = parts.iter().map(|part| part["committed"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(committed, 1000, "{result}");
+    for resident in parts.iter().map(|part| &part["resident_kib"]).chain([&result["resident_kib_warm"]]) {
+        let nodes = resident.as_array().unwrap();
+        assert!(nodes.len() == 3 && nodes.iter().all(|kib| kib.as_u64() > Some(1000)), "{result}");
+    }
+    assert_figures(&parts[9]["commit_us"]);
+}

@@ -4,25 +4,40 @@ use super::*;
 use crate::raft::message::{Ack, Grant, Message};
 use crate::wire;
 
-const TWO: NodeId = NodeId(2);
-const THREE: NodeId = NodeId(3);
+pub(super) const TWO: NodeId = NodeId(2);
+pub(super) const THREE: NodeId = NodeId(3);
 
 impl Bench {
-    fn hear(&mut self, from: NodeId, message: &Message, records: &[u8]) {
+    pub(super) fn hear(&mut self, from: NodeId, message: &Message, records: &[u8]) {
+        self.hear_of(from, ShardId(0), message, records);
+    }
+
+    pub(super) fn hear_of(&mut self, from: NodeId, shard: ShardId, message: &Message, records: &[u8]) {
         let mut head = Builder::new(Kind::Peer);
-        head.push(&wire::peer::encode(ShardId(0), message, records.len()), records.len());
+        head.push(&wire::peer::encode(shard, message, records.len()), records.len());
         let frame = [head.seal(), records].concat();
         self.lane.link_mut().inbox.push_back((from, frame));
     }
 
     /// What the lane has sent since it was last asked.
-    fn sent(&mut self) -> Vec<(NodeId, Message)> {
+    pub(super) fn sent(&mut self) -> Vec<(NodeId, Message)> {
+        self.sent_of_shards().into_iter().map(|(to, _, message)| (to, message)).collect()
+    }
+
+    pub(super) fn sent_of_shards(&mut self) -> Vec<(NodeId, ShardId, Message)> {
         let frames = core::mem::take(&mut self.lane.link_mut().outbox);
         let messages = |(to, frame): (NodeId, Vec<u8>)| {
             let decoded = wire::peer::decode(&frame).unwrap();
-            decoded.map(|(_, message, _)| (to, message)).collect::<Vec<_>>()
+            decoded.map(|(shard, message, _)| (to, shard, message)).collect::<Vec<_>>()
         };
         frames.into_iter().flat_map(messages).collect()
+    }
+
+    /// With both peers there, until the lane has nothing more to say at this time.
+    pub(super) fn settle(&mut self) {
+        while self.lane.turn().unwrap().work > 0 || !self.lane.link_mut().outbox.is_empty() {
+            self.serve_peers();
+        }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -30,7 +45,7 @@ impl Bench {
     }
 
     /// One that leads two others.
-    fn of_leader() -> Bench {
+    pub(super) fn of_leader() -> Bench {
         let mut bench = Bench::of(3, 16);
         while bench.lane.status(ShardId(0)).unwrap().commit == Index(0) {
             bench.lead(1, &[TWO, THREE]);
@@ -39,7 +54,7 @@ impl Bench {
     }
 
     /// So many turns, one every ten milliseconds, with the peers that are there. Who of them is told to stand comes back.
-    fn lead(&mut self, turns: usize, there: &[NodeId]) -> Vec<NodeId> {
+    pub(super) fn lead(&mut self, turns: usize, there: &[NodeId]) -> Vec<NodeId> {
         let turn = |bench: &mut Bench| {
             bench.pass(Duration::from_millis(10));
             bench.turn().unwrap();
@@ -49,24 +64,27 @@ impl Bench {
     }
 
     /// Both peers vote for this node and take what it appends. Who is told to stand comes back.
-    fn serve_peers(&mut self) -> Vec<NodeId> {
+    pub(super) fn serve_peers(&mut self) -> Vec<NodeId> {
         self.serve(&[TWO, THREE])
     }
 
     /// As [`Bench::serve_peers`]; of the two only these are there.
-    fn serve(&mut self, there: &[NodeId]) -> Vec<NodeId> {
+    pub(super) fn serve(&mut self, there: &[NodeId]) -> Vec<NodeId> {
         let mut told_to_stand = Vec::new();
-        for (to, message) in self.sent().into_iter().filter(|(to, _)| there.contains(to)) {
+        for (to, shard, message) in self.sent_of_shards() {
+            if !there.contains(&to) {
+                continue;
+            }
             match message {
                 Message::PreVote { term, .. } => {
-                    self.hear(to, &Message::PreVoteReply { term, granted: true }, &[]);
+                    self.hear_of(to, shard, &Message::PreVoteReply { term, granted: true }, &[]);
                 }
                 Message::RequestVote { term, .. } => {
-                    self.hear(to, &Message::VoteGranted(Grant::received(term)), &[]);
+                    self.hear_of(to, shard, &Message::VoteGranted(Grant::received(term)), &[]);
                 }
                 Message::Append { term, previous, count, round, .. } => {
                     let matched = Index(previous.index.0 + u64::from(count));
-                    self.hear(to, &Message::Appended(Ack::received(term, matched, round)), &[]);
+                    self.hear_of(to, shard, &Message::Appended(Ack::received(term, matched, round)), &[]);
                 }
                 Message::TimeoutNow { .. } => told_to_stand.push(to),
                 other => panic!("{other:?}"),
@@ -77,7 +95,7 @@ impl Bench {
 }
 
 /// Entries of one term from `first` on, as they come in an append.
-fn entries(term: Term, first: u64, payloads: &[&[u8]]) -> Vec<u8> {
+pub(super) fn entries(term: Term, first: u64, payloads: &[&[u8]]) -> Vec<u8> {
     let mut all = Vec::new();
     for (index, payload) in (first..).zip(payloads) {
         let header = record::Header {
@@ -95,7 +113,7 @@ fn entries(term: Term, first: u64, payloads: &[&[u8]]) -> Vec<u8> {
     all
 }
 
-fn append(term: Term, previous: EntryId, count: u32, commit: u64) -> Message {
+pub(super) fn append(term: Term, previous: EntryId, count: u32, commit: u64) -> Message {
     Message::Append { term, previous, entries_term: term, count, commit: Index(commit), round: 0 }
 }
 

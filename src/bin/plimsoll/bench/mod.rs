@@ -3,6 +3,7 @@
 mod catch_up;
 mod commit;
 mod engine;
+mod flat;
 mod flood;
 mod floor;
 mod link;
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Watermark(watermark::Arguments),
     /// What an engine's threads feel: the benchmark of Mako's replication, beside what was published for it.
     Engine(engine::Arguments),
+    /// A long run at a steady rate: memory and latencies must not grow with it.
+    Flat(flat::Arguments),
     /// The round trip between two nodes while somebody floods one of them with what is bad.
     Flood(flood::Arguments),
     /// Commits while a follower that is far behind is brought up.
@@ -38,6 +41,7 @@ pub(crate) fn run(command: &Command) -> Result<Verdict, Failure> {
         Command::Ring(arguments) => ring::run(arguments),
         Command::Watermark(arguments) => watermark::run(arguments),
         Command::Engine(arguments) => engine::run(arguments),
+        Command::Flat(arguments) => flat::run(arguments),
         Command::Flood(arguments) => flood::run(arguments),
         Command::CatchUp(arguments) => catch_up::run(arguments),
     }
