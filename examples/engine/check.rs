@@ -20,8 +20,8 @@ pub(crate) struct Findings {
     pub(crate) crc: u32,
     /// In how many epochs transactions live.
     pub(crate) epochs: u64,
-    /// Transactions that went into the log, or were about to.
-    pub(crate) submitted: u64,
+    /// Transactions that were executed.
+    pub(crate) begun: u64,
     /// Those in the tables.
     pub(crate) live: u64,
     /// Those that are not.
@@ -31,7 +31,7 @@ pub(crate) struct Findings {
     /// Replies for transactions that are not in the tables: acknowledged and lost.
     pub(crate) released_dead: u64,
     released_twice: u64,
-    never_submitted: u64,
+    never_begun: u64,
     pub(crate) money: i64,
     /// What was deposited at the beginning, and by all that lives since then.
     pub(crate) expected_money: i64,
@@ -76,9 +76,9 @@ pub(crate) fn all(dumps: &[String], accounts: u32, directory: &Path) -> Result<F
         model.0.iter().filter(|&(place, balance)| tables.balances.get(place) != Some(balance)).count() as u64;
 
     let live: BTreeSet<u64> = tables.history.values().map(|&(id, ..)| id).collect();
-    let mut submitted = BTreeSet::new();
-    for (first, count) in journal::read_all(Of::Submitted, directory).map_err(Failure::of)? {
-        submitted.extend(first..first + count);
+    let mut begun = BTreeSet::new();
+    for (first, count) in journal::read_all(Of::Begun, directory).map_err(Failure::of)? {
+        begun.extend(first..first + count);
     }
     let (mut released, mut released_twice) = (BTreeSet::new(), 0);
     let mut latencies_us = Histogram::new_with_bounds(1, 600_000_000, 3).map_err(Failure::of)?;
@@ -90,13 +90,13 @@ pub(crate) fn all(dumps: &[String], accounts: u32, directory: &Path) -> Result<F
         is_identical: dumps.iter().all(|dump| dump == first),
         crc: crc32c::crc32c(first.as_bytes()),
         epochs: tables.history.keys().map(|&(epoch, _)| epoch).collect::<BTreeSet<_>>().len() as u64,
-        submitted: submitted.len() as u64,
+        begun: begun.len() as u64,
         live: live.len() as u64,
-        dead: submitted.difference(&live).count() as u64,
+        dead: begun.difference(&live).count() as u64,
         released: released.len() as u64,
         released_dead: released.difference(&live).count() as u64,
         released_twice,
-        never_submitted: live.difference(&submitted).count() as u64,
+        never_begun: live.difference(&begun).count() as u64,
         money: tables.balances.values().sum(),
         expected_money: deposited + tables.history.values().map(|(_, _, effect)| effect.delta).sum::<i64>(),
         unserial,
@@ -119,7 +119,7 @@ impl Findings {
             (!self.is_identical, "the replicas differ"),
             (self.released_dead > 0, "a client was told of what is not in the tables"),
             (self.released_twice > 0, "a client was told twice"),
-            (self.never_submitted > 0, "the tables hold what nobody submitted"),
+            (self.never_begun > 0, "the tables hold what nobody has begun"),
             (self.money != self.expected_money, "the money does not add up"),
             (self.unserial > 0, "a transaction saw what no serial order shows"),
             (self.different > 0, "the balances are not those that the transactions make"),

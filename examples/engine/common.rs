@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) accounts: u32,
     /// Transactions a second, over all workers; clients do not wait for each other
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
     /// How long a buffer gathers transactions
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -74,7 +74,7 @@ pub(crate) struct Load {
     pub(crate) period: Duration,
     /// Of the next transaction. No two of any processes share one.
     pub(crate) next_id: u64,
-    pub(crate) submitted: Journal,
+    pub(crate) begun: Journal,
     pub(crate) released: Journal,
 }
 

@@ -20,6 +20,9 @@ const PROCESSES: u32 = 3;
 const SERVED_MIN: u64 = 200;
 const LIFE_MS_MAX: u64 = 500;
 
+/// Two ticks, as they are if nothing else is said.
+const KILL_WITHIN_US: u64 = 4000;
+
 /// What has happened.
 struct Course {
     /// From a kill to the first reply of the next leading process.
@@ -70,6 +73,8 @@ fn play(settings: &Settings, kills: u32, cluster: &Cluster, began: Instant) -> R
         })?;
         if kill < kills {
             let (at, state) = leading;
+            // At no particular moment of what it does: it has told its state just now.
+            std::thread::park_timeout(Duration::from_micros(random.below(KILL_WITHIN_US)));
             members.kill_and_restart(at)?;
             killed_at = Some(Instant::now());
             course.repeated += state.repeated;
@@ -113,7 +118,7 @@ fn report(course: &Course, findings: &Findings, wrong: &[String], ran: Duration,
         let result = json!({
             "kills": failovers.len(),
             "epochs": findings.epochs,
-            "submitted": findings.submitted,
+            "begun": findings.begun,
             "live": findings.live,
             "released": findings.released,
             "dead": findings.dead,
@@ -134,15 +139,19 @@ fn report(course: &Course, findings: &Findings, wrong: &[String], ran: Duration,
     }
     let _ = writeln!(
         out,
-        "{} transactions submitted, {} live, {} dead ({} kills, {} epochs); {} replies released, {} of the dead; {} executed again",
-        findings.submitted,
+        "{} transactions begun, {} live, {} dead ({} kills, {} epochs); {} replies released, {} of the dead",
+        findings.begun,
         findings.live,
         findings.dead,
         failovers.len(),
         findings.epochs,
         findings.released,
         findings.released_dead,
-        course.repeated,
+    );
+    let _ = writeln!(
+        out,
+        "{} transactions executed again; {} committed buffers that are dead",
+        course.repeated, course.dead_records
     );
     let _ = writeln!(
         out,

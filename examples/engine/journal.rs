@@ -19,8 +19,8 @@ pub(crate) struct Journal {
 /// Which files there are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Of {
-    /// Ids of transactions that go into the log: the first, and how many. Noted before they are submitted.
-    Submitted,
+    /// Ids of transactions that were executed: the first, and how many. Noted before they are submitted.
+    Begun,
     /// Replies to clients: a transaction's id, and its latency in microseconds. This note is the reply.
     Released,
 }
@@ -28,7 +28,7 @@ pub(crate) enum Of {
 impl Of {
     fn prefix(self) -> &'static str {
         match self {
-            Of::Submitted => "submitted-",
+            Of::Begun => "begun-",
             Of::Released => "released-",
         }
     }

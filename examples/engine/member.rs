@@ -198,9 +198,7 @@ impl Drop for Members<'_> {
 fn state_of(numbers: &[&str]) -> Result<State, Failure> {
     let parsed: Result<Vec<u64>, _> = numbers.iter().map(|number| number.parse()).collect();
     let wrong = || Failure(format!("a process tells its state as {numbers:?}"));
-    let Ok(
-        &[epoch, timestamp, told_epoch, told, transactions, begun, repeated, died, served, pending, quiet],
-    ) = parsed.as_deref()
+    let Ok(&[epoch, timestamp, told_epoch, told, repeated, served, pending, quiet]) = parsed.as_deref()
     else {
         return Err(wrong());
     };

@@ -134,7 +134,7 @@ fn load_of(settings: &Settings, directory: &Path, node: u32, life: u32, index: u
         tick: Duration::from_micros(settings.tick_us.into()),
         period: Duration::from_secs(1) * settings.workers / settings.rate,
         next_id: first_id,
-        submitted: journal(Of::Submitted)?,
+        begun: journal(Of::Begun)?,
         released: journal(Of::Released)?,
     })
 }

@@ -30,8 +30,8 @@ const WAITING_MAX: usize = 4096;
 pub(crate) struct Session {
     tenure: Order,
     term: Term,
-    /// Executed and not submitted, in the order of their stamps and ids.
-    begun: VecDeque<(u64, Transaction)>,
+    /// Executed and not submitted, in the order of their stamps.
+    begun: VecDeque<Transaction>,
     /// Since when the first of them waits.
     begun_at: Instant,
     /// The last stamp submitted: a buffer's, or an advance.
@@ -84,18 +84,25 @@ impl Session {
         self.tenure.over.load(Ordering::Acquire)
     }
 
+    /// Whether no transaction may be begun now, whoever comes.
+    fn is_held(&self, shared: &Shared) -> bool {
+        self.is_over() || self.waiting.len() >= WAITING_MAX || shared.quiet.load(Ordering::Relaxed)
+    }
+
     /// How long there may be nothing to do.
-    pub(crate) fn patience(&self, tick: Duration) -> Duration {
-        if self.is_over() { tick } else { tick.min(self.next_due.saturating_duration_since(Instant::now())) }
+    pub(crate) fn patience(&self, load: &Load, shared: &Shared) -> Duration {
+        if self.is_held(shared) {
+            return load.tick;
+        }
+        load.tick.min(self.next_due.saturating_duration_since(Instant::now()))
     }
 
     /// Executes what is due. It is visible to the other workers at once.
-    pub(crate) fn execute(&mut self, load: &mut Load, shared: &Shared) {
-        let now = Instant::now();
+    pub(crate) fn execute(&mut self, load: &mut Load, shared: &Shared) -> Result<(), Failure> {
+        let (now, first) = (Instant::now(), load.next_id);
         for _ in 0..AT_ONCE {
-            let is_held = self.waiting.len() >= WAITING_MAX || shared.quiet.load(Ordering::Relaxed);
-            if self.next_due > now || is_held || self.is_over() {
-                return;
+            if self.next_due > now || self.is_held(shared) {
+                break;
             }
             let operation = Operation::draw(&mut load.random, load.accounts);
             let (stamp, effect, written) = self.execute_one(&operation, shared);
@@ -105,11 +112,16 @@ impl Session {
                 self.begun_at = now;
             }
             let writes = log_of(id, &operation, &effect, &written);
-            self.begun.push_back((id, Transaction { stamp, writes }));
+            self.begun.push_back(Transaction { stamp, writes });
             self.waiting.push_back(Reply { id, stamp, due: self.next_due });
             shared.counts.begun.fetch_add(1, Ordering::Relaxed);
             self.next_due += load.period;
         }
+        let count = load.next_id - first;
+        if count > 0 {
+            load.begun.note([(first, count)]).map_err(Failure::of)?;
+        }
+        Ok(())
     }
 
     fn execute_one(&self, operation: &Operation, shared: &Shared) -> (u64, Effect, Vec<(Place, i64)>) {
@@ -129,7 +141,7 @@ impl Session {
         &mut self,
         ring: &mut Attachment,
         role: Option<StreamRole>,
-        load: &mut Load,
+        load: &Load,
         mut asked: impl FnMut(RequestId),
     ) -> Result<(), Failure> {
         let clock = &self.tenure.clock;
@@ -139,7 +151,7 @@ impl Session {
         }
         let ended = clock.ended();
         while self.in_flight < IN_FLIGHT_MAX {
-            let first = self.begun.front().map(|(_, first)| first.stamp).filter(|&first| first <= ended);
+            let first = self.begun.front().map(|first| first.stamp).filter(|&first| first <= ended);
             let request = match first {
                 Some(first) => self.submit_tick(ring, end_of(first), load)?,
                 None if self.laid < ended && !is_over => {
@@ -176,18 +188,16 @@ impl Session {
         &mut self,
         ring: &mut Attachment,
         end: u64,
-        load: &mut Load,
+        load: &Load,
     ) -> Result<Result<RequestId, RingError>, Failure> {
-        let count = self.begun.iter().take_while(|(_, transaction)| transaction.stamp <= end).count();
-        let transactions = || self.begun.range(..count).map(|(_, transaction)| transaction);
+        let count = self.begun.iter().take_while(|transaction| transaction.stamp <= end).count();
+        let transactions = || self.begun.range(..count);
         let mut room = match ring.reserve(entry::len_bytes(transactions())) {
             Ok(room) => room,
             Err(error) => return Ok(Err(error)),
         };
         let epoch = self.tenure.epoch;
         entry::encode(room.bytes(), epoch, load.start_ms(), transactions()).map_err(Failure)?;
-        let first = self.begun.front().map_or(0, |&(id, _)| id);
-        load.submitted.note([(first, count as u64)]).map_err(Failure::of)?;
         let request = room.publish(Timestamp(end), epoch, Acks::Quorum);
         self.begun.drain(..count);
         (self.laid, self.begun_at) = (end, Instant::now());

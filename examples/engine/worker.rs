@@ -89,8 +89,9 @@ impl Worker {
         let mut events = Vec::new();
         let mut is_quiet = false;
         while !self.shared.stop.load(Ordering::Relaxed) {
+            let session = self.session.as_ref();
             let patience =
-                self.session.as_ref().map_or(self.load.tick, |session| session.patience(self.load.tick));
+                session.map_or(self.load.tick, |session| session.patience(&self.load, &self.shared));
             self.stream.wait(patience);
             self.stream.poll(|event| events.push(event));
             for event in events.drain(..) {
@@ -226,10 +227,10 @@ impl Worker {
 
     fn serve(&mut self) -> Result<(), Failure> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        session.execute(&mut self.load, &self.shared);
+        session.execute(&mut self.load, &self.shared)?;
         let asked = &mut self.asked;
         let role = self.stream.role();
-        session.submit(self.stream.attachment(), role, &mut self.load, |request| {
+        session.submit(self.stream.attachment(), role, &self.load, |request| {
             asked.push_back((request, Asked::InSession));
         })?;
         if session.has_ended(role)
