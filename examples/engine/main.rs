@@ -25,6 +25,8 @@ mod replay;
 mod session;
 mod tables;
 mod tenure;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::io::Write as _;
