@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use plimsoll::local::{Cluster, Shape};
 use plimsoll::node::Config;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::bank::Random;
@@ -20,11 +21,17 @@ const PROCESSES: u32 = 3;
 const SERVED_MIN: u64 = 200;
 const LIFE_MS_MAX: u64 = 500;
 
+/// Longer than an election takes.
+const PAUSE: Duration = Duration::from_millis(600);
+
 /// Two ticks, as they are if nothing else is said.
-const KILL_WITHIN_US: u64 = 4000;
+const STRIKE_WITHIN_US: u64 = 4000;
 
 /// What has happened.
+#[derive(Debug, Default)]
 struct Course {
+    pauses: u32,
+    deposals: u32,
     /// From a kill to the first reply of the next leading process.
     failovers: Vec<Duration>,
     repeated: u64,
@@ -55,54 +62,113 @@ pub(crate) fn run(settings: &Settings, kills: u32, lanes: u16, as_json: bool) ->
     Ok(wrong.is_empty())
 }
 
+/// What is done to the leading process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    /// SIGKILL, and started again at once on its data.
+    Kill,
+    /// Stopped for longer than an election takes; then it goes on as if it still led.
+    Pause,
+    /// Made to give the leadership of one stream away, and so its epoch, in the middle of its work.
+    Depose,
+}
+
+struct Play<'a> {
+    settings: &'a Settings,
+    members: Members<'a>,
+    random: Random,
+    began: Instant,
+    course: Course,
+    /// The last tenure that came to blows.
+    tenure: u64,
+    /// When that was, and whether it was killed.
+    struck: Option<(Blow, Instant)>,
+}
+
 fn play(settings: &Settings, kills: u32, cluster: &Cluster, began: Instant) -> Result<Course, Failure> {
-    let mut random = Random::new(settings.seed);
-    let mut members = Members::start(settings, cluster)?;
-    let mut course = Course { failovers: Vec::new(), repeated: 0, dead_records: 0, dumps: Vec::new() };
-    let mut killed_at = None;
-    for kill in 0..=kills {
-        let serving = |states: &[State]| states.iter().position(|state| state.served > 0);
-        members.wait_for("nobody serves", serving)?;
-        if let Some(at) = killed_at.take().map(|at: Instant| at.elapsed()) {
-            course.failovers.push(at);
+    let members = Members::start(settings, cluster)?;
+    let course = Course::default();
+    let random = Random::new(settings.seed);
+    let mut play = Play { settings, members, random, began, course, tenure: 0, struck: None };
+    for _ in 0..kills {
+        // Before every kill, something from which a leading process comes back without its epoch.
+        let milder = if play.random.below(2) == 0 { Blow::Pause } else { Blow::Depose };
+        play.strike(milder)?;
+        play.strike(Blow::Kill)?;
+    }
+    play.await_serving()?;
+    play.finish()
+}
+
+impl Play<'_> {
+    /// Waits until a process serves in a later tenure than the last one, and has for a while: which.
+    fn await_serving(&mut self) -> Result<(usize, State), Failure> {
+        let last = self.tenure;
+        let newest = |states: &[State]| {
+            let newest = (0..states.len()).max_by_key(|&at| states[at].tenure)?;
+            (states[newest].tenure > last && states[newest].served > 0).then_some(newest)
+        };
+        self.members.wait_for("nobody serves", newest)?;
+        if let Some((Blow::Kill, at)) = self.struck.take() {
+            self.course.failovers.push(at.elapsed());
         }
-        let until = Instant::now() + Duration::from_millis(random.below(LIFE_MS_MAX));
-        let leading = members.wait_for("nobody serves for long", |states| {
-            let leading = states.iter().position(|state| state.served >= SERVED_MIN)?;
-            (Instant::now() >= until).then_some((leading, states[leading]))
+        let until = Instant::now() + Duration::from_millis(self.random.below(LIFE_MS_MAX));
+        self.members.wait_for("nobody serves for long", |states| {
+            let at = newest(states).filter(|&at| states[at].served >= SERVED_MIN)?;
+            (Instant::now() >= until).then_some((at, states[at]))
+        })
+    }
+
+    fn strike(&mut self, blow: Blow) -> Result<(), Failure> {
+        let (at, state) = self.await_serving()?;
+        // At no particular moment of what it does: it has told its state just now.
+        std::thread::park_timeout(Duration::from_micros(self.random.below(STRIKE_WITHIN_US)));
+        match blow {
+            Blow::Kill => {
+                self.course.repeated += state.repeated;
+                self.members.kill_and_restart(at)?;
+            }
+            Blow::Pause => {
+                self.course.pauses += 1;
+                self.members.signal(at, Signal::STOP)?;
+                std::thread::park_timeout(PAUSE);
+                self.members.signal(at, Signal::CONT)?;
+            }
+            Blow::Depose => {
+                self.course.deposals += 1;
+                let worker = self.random.below(self.settings.workers.into());
+                let heir = (at as u64 + 1 + self.random.below(2)) % u64::from(PROCESSES) + 1;
+                self.members.order(at, &format!("give {}", (worker + 1) << 32 | heir))?;
+            }
+        }
+        (self.tenure, self.struck) = (state.tenure, Some((blow, Instant::now())));
+        let (process, epoch) = (at + 1, state.tenure - 1);
+        let what = format!(
+            "{blow:?} of process {process}, which had given {} replies in epoch {epoch}",
+            state.served
+        );
+        tell(self.began, &what);
+        Ok(())
+    }
+
+    /// Lets all come to rest, and takes their tables.
+    fn finish(self) -> Result<Course, Failure> {
+        let Play { mut members, mut course, .. } = self;
+        members.order_all("quiet")?;
+        let states = members.wait_for("they do not come to rest", |states| {
+            let goal = states.iter().map(|state| state.told).max()?;
+            let is_rest = |state: &State| state.is_quiet && state.pending == 0 && state.watermark == goal;
+            states.iter().all(is_rest).then(|| states.to_vec())
         })?;
-        if kill < kills {
-            let (at, state) = leading;
-            // At no particular moment of what it does: it has told its state just now.
-            std::thread::park_timeout(Duration::from_micros(random.below(KILL_WITHIN_US)));
-            members.kill_and_restart(at)?;
-            killed_at = Some(Instant::now());
-            course.repeated += state.repeated;
-            tell(
-                began,
-                &format!(
-                    "killed process {}, which had served {} in epoch {}",
-                    at + 1,
-                    state.served,
-                    state.told.epoch
-                ),
-            );
+        course.repeated += states.iter().map(|state| state.repeated).sum::<u64>();
+        tell(self.began, &format!("all replicas are at {}", states[0].watermark));
+        for (text, dead) in members.dump_all()? {
+            course.dead_records = course.dead_records.max(dead);
+            course.dumps.push(text);
         }
+        members.end()?;
+        Ok(course)
     }
-    members.order_all("quiet")?;
-    let states = members.wait_for("they do not come to rest", |states| {
-        let goal = states.iter().map(|state| state.told).max()?;
-        let is_rest = |state: &State| state.is_quiet && state.pending == 0 && state.watermark == goal;
-        states.iter().all(is_rest).then(|| states.to_vec())
-    })?;
-    course.repeated += states.iter().map(|state| state.repeated).sum::<u64>();
-    tell(began, &format!("all replicas are at {}", states[0].watermark));
-    for (text, dead) in members.dump_all()? {
-        course.dead_records = course.dead_records.max(dead);
-        course.dumps.push(text);
-    }
-    members.end()?;
-    Ok(course)
 }
 
 fn tell(began: Instant, what: &str) {
@@ -117,6 +183,8 @@ fn report(course: &Course, findings: &Findings, wrong: &[String], ran: Duration,
     if as_json {
         let result = json!({
             "kills": failovers.len(),
+            "pauses": course.pauses,
+            "deposals": course.deposals,
             "epochs": findings.epochs,
             "begun": findings.begun,
             "live": findings.live,
@@ -139,11 +207,13 @@ fn report(course: &Course, findings: &Findings, wrong: &[String], ran: Duration,
     }
     let _ = writeln!(
         out,
-        "{} transactions begun, {} live, {} dead ({} kills, {} epochs); {} replies released, {} of the dead",
+        "{} transactions begun, {} live, {} dead ({} kills, {} pauses, {} deposals, {} epochs); {} replies released, {} of the dead",
         findings.begun,
         findings.live,
         findings.dead,
         failovers.len(),
+        course.pauses,
+        course.deposals,
         findings.epochs,
         findings.released,
         findings.released_dead,

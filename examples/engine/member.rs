@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll::local::Cluster;
 use plimsoll::types::{Epoch, NodeId, Stamp, Timestamp};
+use rustix::process::{Pid, Signal};
 
 use crate::common::{Failure, Settings};
 
@@ -23,7 +24,9 @@ pub(crate) struct State {
     pub(crate) told: Stamp,
     /// Transactions executed again.
     pub(crate) repeated: u64,
-    /// Replies given in the tenure that is; 0: it does not serve.
+    /// The epoch of the tenure that is, and 1; 0: there is none.
+    pub(crate) tenure: u64,
+    /// Replies given in it.
     pub(crate) served: u64,
     /// Begun, and without a reply.
     pub(crate) pending: u64,
@@ -145,11 +148,17 @@ impl<'a> Members<'a> {
         Ok(())
     }
 
+    /// Stops one where it is, or lets it go on.
+    pub(crate) fn signal(&self, at: usize, signal: Signal) -> Result<(), Failure> {
+        let pid = Pid::from_child(&self.members[at].child);
+        rustix::process::kill_process(pid, signal).map_err(Failure::on(format!("process {}", at + 1)))
+    }
+
     pub(crate) fn order_all(&mut self, order: &str) -> Result<(), Failure> {
         (0..self.members.len()).try_for_each(|at| self.order(at, order))
     }
 
-    fn order(&mut self, at: usize, order: &str) -> Result<(), Failure> {
+    pub(crate) fn order(&mut self, at: usize, order: &str) -> Result<(), Failure> {
         let stdin = self.members[at].child.stdin.as_mut();
         let stdin = stdin.ok_or_else(|| Failure("a process without a pipe".to_owned()))?;
         writeln!(stdin, "{order}").map_err(Failure::on(format!("telling process {}: {order}", at + 1)))
@@ -198,7 +207,8 @@ impl Drop for Members<'_> {
 fn state_of(numbers: &[&str]) -> Result<State, Failure> {
     let parsed: Result<Vec<u64>, _> = numbers.iter().map(|number| number.parse()).collect();
     let wrong = || Failure(format!("a process tells its state as {numbers:?}"));
-    let Ok(&[epoch, timestamp, told_epoch, told, repeated, served, pending, quiet]) = parsed.as_deref()
+    let Ok(&[epoch, timestamp, told_epoch, told, repeated, tenure, served, pending, quiet]) =
+        parsed.as_deref()
     else {
         return Err(wrong());
     };
@@ -209,6 +219,7 @@ fn state_of(numbers: &[&str]) -> Result<State, Failure> {
         watermark: stamp(epoch, timestamp)?,
         told: stamp(told_epoch, told)?,
         repeated,
+        tenure,
         served,
         pending,
         is_quiet: quiet == 1,

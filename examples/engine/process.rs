@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ const REPLICA: u64 = 2;
 /// What the coordinator wants.
 enum Command {
     Quiet,
+    /// As [`Shared::give`] is to be.
+    Give(u64),
     Dump(PathBuf),
     End,
 }
@@ -77,6 +79,7 @@ pub(crate) fn run(settings: &Settings, config: &Path, life: u32) -> Result<(), F
     let shared = Arc::new(Shared {
         node: id,
         home: AtomicU32::new(0),
+        give: AtomicU64::new(0),
         quiet: AtomicBool::new(false),
         stop: AtomicBool::new(false),
         counts: Counts::default(),
@@ -150,6 +153,7 @@ fn commands() -> Result<Receiver<Command>, Failure> {
         for line in std::io::stdin().lines().map_while(Result::ok) {
             let command = match line.split_once(' ') {
                 Some(("dump", path)) => Command::Dump(path.into()),
+                Some(("give", what)) => Command::Give(what.parse().unwrap_or_default()),
                 _ if line == "quiet" => Command::Quiet,
                 _ => Command::End,
             };
@@ -166,6 +170,7 @@ impl Keeper {
         loop {
             match commands.recv_timeout(LOOK_PERIOD) {
                 Ok(Command::Quiet) => self.shared.quiet.store(true, Ordering::Relaxed),
+                Ok(Command::Give(what)) => self.shared.give.store(what, Ordering::Relaxed),
                 Ok(Command::Dump(path)) => {
                     let text = self.replayed.dump(self.replica.watermark());
                     std::fs::write(&path, text).map_err(Failure::on(path.display()))?;
@@ -278,9 +283,10 @@ impl Keeper {
         let [released, died, begun, repeated] =
             [&counts.released, &counts.died, &counts.begun, &counts.repeated]
                 .map(|count| count.load(Ordering::Relaxed));
+        let tenure = self.last_tenure.filter(|_| self.serving > 0).map_or(0, |epoch| epoch.0 + 1);
         let served = if self.serving == 0 { 0 } else { released - self.released_before };
         let line = format!(
-            "state {} {} {} {} {repeated} {served} {} {}",
+            "state {} {} {} {} {repeated} {tenure} {served} {} {}",
             self.replica.watermark().epoch,
             self.replica.watermark().timestamp,
             self.watermark.epoch,

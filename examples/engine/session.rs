@@ -218,6 +218,8 @@ impl Session {
             | Outcome::Stopping => {
                 self.is_whole = false;
                 self.end();
+                // It must not get into the log without what was before it.
+                self.begun.clear();
                 Ok(())
             }
             // Nothing that this engine does leads to these.

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) node: NodeId,
     /// Who leads shard 0, and so is to lead all; 0: nobody knows.
     pub(crate) home: AtomicU32,
+    /// A worker, from 1, and whom it is to give its stream to, in the lower half: though it serves. 0: nobody.
+    pub(crate) give: AtomicU64,
     /// Begin no transactions.
     pub(crate) quiet: AtomicBool,
     /// End.

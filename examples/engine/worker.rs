@@ -97,6 +97,7 @@ impl Worker {
             for event in events.drain(..) {
                 self.take(event)?;
             }
+            self.give()?;
             if self.session.is_some() {
                 self.serve()?;
             } else {
@@ -197,6 +198,17 @@ impl Worker {
             let stamp = Stamp::new(role.epoch, next);
             let request = self.stream.attachment().stream(StreamRequest::Advance(stamp));
             self.ask(Asked::Handshake(stamp, role), request)?;
+        }
+        Ok(())
+    }
+
+    /// Gives its stream away, if that was ordered: a leader that lives on without its epoch.
+    fn give(&mut self) -> Result<(), Failure> {
+        let ordered = self.shared.give.load(Ordering::Relaxed);
+        if ordered >> 32 == self.index as u64 + 1 {
+            self.shared.give.store(0, Ordering::Relaxed);
+            let request = self.stream.attachment().transfer(NodeId(ordered as u32));
+            self.ask(Asked::Transfer, request)?;
         }
         Ok(())
     }
