@@ -176,7 +176,8 @@ impl Worker {
     /// Does what is to be done before there can be a tenure, and begins one that has come.
     fn prepare(&mut self) -> Result<(), Failure> {
         if let Ok(tenure) = self.orders.try_recv() {
-            return self.begin(tenure);
+            self.begin(tenure);
+            return Ok(());
         }
         let leads = self.stream.role().filter(|role| role.role == Role::Leader);
         let Some(role) = leads.filter(|_| self.asked.is_empty() && Instant::now() >= self.next_try) else {
@@ -222,19 +223,19 @@ impl Worker {
         Ok(())
     }
 
-    fn begin(&mut self, tenure: Order) -> Result<(), Failure> {
-        let role = self.stream.role().filter(|role| role.epoch == tenure.epoch);
-        match (self.ready.take(), role) {
+    /// Begins a tenure, if it is the one that this worker was ready for. If it is not, what was said of a later epoch stands: the
+    /// process was slow, and a tenure of that may be under way already.
+    fn begin(&mut self, tenure: Order) {
+        match (self.ready, self.stream.role()) {
             (Some(Ready(stamp)), Some(role)) if stamp.epoch == tenure.epoch => {
+                self.ready = None;
                 self.session = Some(Session::begin(tenure, role.term, stamp.timestamp.0));
             }
-            // The role has changed meanwhile.
             _ => {
                 tenure.over.store(true, Ordering::Release);
                 self.tell(Told::Left(tenure.epoch, VecDeque::new()));
             }
         }
-        Ok(())
     }
 
     fn serve(&mut self) -> Result<(), Failure> {
