@@ -32,6 +32,11 @@
 //! An entry of a closed epoch lives if its stamp is at or under that minimum, and is dead otherwise, everywhere and for
 //! ever. The next epoch takes submits from then on.
 //!
+//! # Records of several transactions
+//! A record lives or dies as a whole, by its one stamp. An engine that puts several transactions into one must cut and stamp the
+//! records of all its streams alike, so that whatever a transaction may have read from has a stamp that is no greater than its
+//! own record's: else the end of an epoch can fall between the two, and what it has read from is dead.
+//!
 //! This is the scheme of the paper on Mako ("Mako: Speculative Distributed Transactions with Geo-Replication", OSDI 2025),
 //! with its replicated configuration kept in the registrar's log.
 
