@@ -42,6 +42,11 @@
 //! A stream may end for good while an epoch ends. It then stands at infinity, but for the epoch whose end is before it in its
 //! log: of that it counts where it stood. The leader takes no such end before it has laid the cut that it owes.
 //!
+//! # Records of several transactions
+//! A record lives or dies as a whole, by its one stamp. An engine that puts several transactions into one must cut and stamp the
+//! records of all its streams alike, so that whatever a transaction may have read from has a stamp that is no greater than its
+//! own record's: else the end of an epoch can fall between the two, and what it has read from is dead.
+//!
 //! This is the scheme of the paper on Mako ("Mako: Speculative Distributed Transactions with Geo-Replication", OSDI 2025),
 //! with its replicated configuration kept in the registrar's log.
 

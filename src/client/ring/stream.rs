@@ -76,7 +76,9 @@ pub enum Event {
     },
     /// Leadership was gained or lost, or the epoch has changed, or begins to end.
     Role(StreamRole),
-    /// Everything up to this stamp is committed in every registered stream. Never goes back.
+    /// Everything up to this stamp is committed in every registered stream. Never goes back. It covers what was stamped in its
+    /// own epoch: when it has moved on to the next one, what is left of the epoch before may be dead
+    /// ([`Fold::fate`](crate::engine::Fold::fate)).
     Watermark(Stamp),
     /// The node does not tell of roles and watermarks, because of this: [`Outcome::Invalid`] if `engine.streams` is off in its
     /// configuration.
