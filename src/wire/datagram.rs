@@ -87,7 +87,7 @@ const CREDIT: u8 = 7;
 const BYE: u8 = 8;
 const UNKNOWN: u8 = 9;
 
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 struct Header {
     magic: u32,
@@ -243,8 +243,8 @@ pub fn open(datagram: &[u8]) -> Result<(Place, Body<'_>), Malformed> {
     }
     let place = Place { session: header.session, number: header.number, limit: header.limit };
     let read = read_body(&header, body, drawn)?;
-    // What the kind does not use must be zero, and so a second writing gives the same bytes.
-    if seal(place, &read) != *head {
+    // What the kind does not use must be zero, and so a second writing gives the same bytes. Its checksum was looked at.
+    if (Header { crc: header.crc, ..header_of(place, &read) }) != header {
         return Err(Malformed::Field("reserved"));
     }
     check_place(&header, &read)?;
@@ -344,6 +344,17 @@ fn check_padding(padding: &[u8]) -> Result<(), Malformed> {
 /// The header of a datagram with this body, checksum included; [`write_body`] writes what comes after it, unless that is
 /// data or a fragment, which are sent from where they lie.
 pub fn seal(place: Place, body: &Body<'_>) -> [u8; 48] {
+    let header = header_of(place, body);
+    if matches!(body, Body::Data(_) | Body::Fragment { .. } | Body::Bye | Body::Unknown) {
+        return finish(header, &[]);
+    }
+    let mut drawn = [0; MISSING_BYTES_MAX];
+    let drawn_bytes = write_body(body, &mut drawn);
+    finish(header, &drawn[..drawn_bytes])
+}
+
+/// All but the checksum.
+fn header_of(place: Place, body: &Body<'_>) -> Header {
     let Place { session, number, limit } = place;
     let header = Header { magic: MAGIC, version: VERSION, session, number, limit, ..Header::default() };
     let cut = |kind, cut: &Cut, fragment: usize| Header {
@@ -354,7 +365,7 @@ pub fn seal(place: Place, body: &Body<'_>) -> [u8; 48] {
         unit: cut.unit,
         ..header
     };
-    let header = match body {
+    match body {
         Body::Hello(..) => Header { kind: HELLO, number: 0, ..header },
         Body::Welcome(..) => Header { kind: WELCOME, number: 0, ..header },
         Body::Refusal(_) => Header { kind: REFUSAL, number: 0, limit: 0, ..header },
@@ -364,13 +375,7 @@ pub fn seal(place: Place, body: &Body<'_>) -> [u8; 48] {
         Body::Credit(_) => Header { kind: CREDIT, ..header },
         Body::Bye => Header { kind: BYE, ..header },
         Body::Unknown => Header { kind: UNKNOWN, number: 0, limit: 0, ..header },
-    };
-    if matches!(body, Body::Data(_) | Body::Fragment { .. } | Body::Bye | Body::Unknown) {
-        return finish(header, &[]);
     }
-    let mut drawn = [0; MISSING_BYTES_MAX];
-    let drawn_bytes = write_body(body, &mut drawn);
-    finish(header, &drawn[..drawn_bytes])
 }
 
 /// As [`seal`] of [`Body::Data`], for a frame of so many bytes that lies in several parts.

@@ -128,19 +128,34 @@ impl Builder {
     /// If nothing was added: there is no such frame.
     pub fn seal(&mut self) -> &[u8] {
         assert!(self.count > 0, "a frame carries at least one message");
-        let mut header = Header {
-            magic: MAGIC,
-            len_bytes: (self.head.len() + self.body_bytes) as u32,
-            kind: self.kind as u8,
-            version: VERSION,
-            count: self.count as u16,
-            reserved: [0; 16],
-            crc: 0,
-        };
-        header.crc = checksum(bytemuck::bytes_of(&header), &self.head[FRAME_HEADER_BYTES..]);
-        self.head[..FRAME_HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
+        let len_bytes = self.head.len() + self.body_bytes;
+        let header = header_of(self.kind, len_bytes, self.count, &self.head[FRAME_HEADER_BYTES..]);
+        self.head[..FRAME_HEADER_BYTES].copy_from_slice(&header);
         &self.head
     }
+}
+
+/// A whole frame of one row and no body. Takes no memory, for strangers can make this end read and answer such frames.
+pub(super) fn seal_row(kind: Kind, row: &[u8; 64]) -> [u8; 96] {
+    let mut frame = [0; FRAME_HEADER_BYTES + ROW_BYTES];
+    let (header, table) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    header.copy_from_slice(&header_of(kind, FRAME_HEADER_BYTES + ROW_BYTES, 1, row));
+    table.copy_from_slice(row);
+    frame
+}
+
+fn header_of(kind: Kind, len_bytes: usize, count: usize, table: &[u8]) -> [u8; 32] {
+    let mut header = Header {
+        magic: MAGIC,
+        len_bytes: len_bytes as u32,
+        kind: kind as u8,
+        version: VERSION,
+        count: count as u16,
+        reserved: [0; 16],
+        crc: 0,
+    };
+    header.crc = checksum(bytemuck::bytes_of(&header), table);
+    bytemuck::cast(header)
 }
 
 fn checksum(header: &[u8], table: &[u8]) -> u32 {

@@ -26,7 +26,7 @@ use core::fmt;
 use bytemuck::{Pod, Zeroable};
 
 use super::Malformed;
-use super::frame::{self, Builder, Kind};
+use super::frame::{self, Kind};
 use crate::limits::{LANES_MAX, SHARDS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, StoreId};
 
@@ -208,15 +208,12 @@ impl Greeting {
 
     /// The whole frame.
     pub fn encode(&self) -> [u8; 96] {
-        let mut builder = Builder::new(match self {
+        let kind = match self {
             Greeting::Hello(_) => Kind::Hello,
             Greeting::Welcome(_) => Kind::Welcome,
             Greeting::Refusal(_) => Kind::Refusal,
-        });
-        builder.push(&self.row(), 0);
-        let mut frame = [0; GREETING_BYTES];
-        frame.copy_from_slice(builder.seal());
-        frame
+        };
+        frame::seal_row(kind, &self.row())
     }
 
     fn row(&self) -> [u8; 64] {
