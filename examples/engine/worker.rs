@@ -121,6 +121,7 @@ impl Worker {
                 self.tell(Told::Watermark(stamp));
             }
             Event::Ended { request, outcome } => self.on_outcome(request, outcome)?,
+            Event::Confirmed { request, .. } => return Err(Failure(format!("{request:?} was never made"))),
             Event::Untold(outcome) => return Err(Failure(format!("the node does not tell: {outcome:?}"))),
             Event::Detached => return Err(Failure("the node is gone".to_owned())),
         }
