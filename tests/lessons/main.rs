@@ -8,8 +8,8 @@
 //! | 3 | a log handed to a node that does not lead vanished | `outcomes::n03` | `tests/cluster/kills.rs`, the simulator's clients |
 //! | 4 | a flag against reentrancy lost applies: followers applied 1 to 30 % | `replay::n04` | `tests/engine/replicas.rs`, `src/sim/oracle.rs` |
 //! | 5 | deferred copies from malloc, freed only on drain | `replay::n05` | `src/engine/tests.rs` |
-//! | 6 | waiting waited for a constant; a count was mixed with an index | `outcomes::n06` | `src/client/tests.rs`, `tests/engine/processes.rs` |
-//! | 7 | timestamp, epoch and status in one int overflowed after 22 s | `entries::n07` | `src/engine/tests.rs`; at the edge of the drop-in, where an int is asked for, the drop-in's own tests |
+//! | 6 | waiting waited for a constant; a count was mixed with an index | `outcomes::n06` | `src/client/tests.rs`, `tests/engine/processes.rs`, `tests/mako/replicate.cc` |
+//! | 7 | timestamp, epoch and status in one int overflowed after 22 s | `entries::n07` | `src/engine/tests.rs`; where the drop-in is asked for an int, `tests/mako/unit.cc` |
 //! | 8 | the exchange took the maximum of the watermarks | `watermarks::n08` | `src/engine/tests.rs`, `src/sim/engine.rs`, bug 40 of `tests/bugs` |
 //! | 9 | streams at zero were left out of the minimum | `watermarks::n09` | the same |
 //! | 10 | a limit of frames under that of batches: endless resend | `entries::n10`, and `n10` in `src/shard/tests/lessons.rs` | `tests/cluster/records.rs`, `src/limits.rs` |

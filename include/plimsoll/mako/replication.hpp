@@ -197,10 +197,13 @@ class Replication {
     }
 
     int stop() {
+        std::vector<std::shared_ptr<Partition>> ending;
         {
             const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
-            partitions_.clear();
+            ending.swap(partitions_);
         }
+        // Without the lock: a worker that ends may stand in a callback that submits.
+        ending.clear();
         const plimsoll_status status = node_ == nullptr ? PLIMSOLL_OK : plimsoll_node_close(node_);
         if (status != PLIMSOLL_OK) complain("shutdown_paxos");
         node_ = nullptr;
