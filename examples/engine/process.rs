@@ -72,6 +72,12 @@ struct Keeper {
 pub(crate) fn run(settings: &Settings, config: &Path, life: u32) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(Failure::on("asking to end with the coordinator"))?;
+    // A thread that dies of a defect takes the process with it: nobody waits for it.
+    let say_it = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say_it(panic);
+        std::process::abort();
+    }));
     let config = Config::load(config).map_err(Failure::of)?;
     let (id, cluster) = (config.node_id(), config.cluster_id());
     let node = Node::start(config).map_err(Failure::of)?;

@@ -17,7 +17,7 @@ use plimsoll::raft::Role;
 use plimsoll::types::{NodeId, ShardId, Stamp, Timestamp};
 use plimsoll::wire::client::{Outcome, StreamRequest};
 
-use crate::clock::end_of;
+use crate::clock::TICK;
 use crate::common::{Failure, Load};
 use crate::session::Session;
 use crate::tenure::{Order, Ready, Shared, Told};
@@ -196,8 +196,15 @@ impl Worker {
             }
         } else if self.stream.may_submit() && self.ready.is_none() {
             let stands_at = self.stream.status().map_or(Timestamp(0), |status| status.stands_at);
-            let next = Timestamp(end_of(self.behind.max(stands_at).0 + 1));
-            let stamp = Stamp::new(role.epoch, next);
+            // A stream that has ended the epoch stands beyond all stamps. That the epoch is closing is told a moment later.
+            let next = self
+                .behind
+                .max(stands_at)
+                .0
+                .checked_add(1)
+                .and_then(|next| next.checked_next_multiple_of(TICK));
+            let Some(next) = next else { return Ok(()) };
+            let stamp = Stamp::new(role.epoch, Timestamp(next));
             let request = self.stream.attachment().stream(StreamRequest::Advance(stamp));
             self.ask(Asked::Handshake(stamp, role), request)?;
         }
