@@ -42,6 +42,12 @@
 //! A stream may end for good while an epoch ends. It then stands at infinity, but for the epoch whose end is before it in its
 //! log: of that it counts where it stood. The leader takes no such end before it has laid the cut that it owes.
 //!
+//! # Records that are refused
+//! A thread may have many records under way. If one of them is refused, because its leader was busy or about to hand over, the
+//! leader takes none with a later stamp until that one was submitted again: else the watermark would pass a transaction that
+//! others may have read from. So what is refused is submitted again with the same stamp, in order; or given up, with
+//! [`StreamRequest::CutEpoch`](crate::wire::client::StreamRequest) if anybody may have read it, and with `Advance` if not.
+//!
 //! # Records of several transactions
 //! A record lives or dies as a whole, by its one stamp. An engine that puts several transactions into one must cut and stamp the
 //! records of all its streams alike, so that whatever a transaction may have read from has a stamp that is no greater than its

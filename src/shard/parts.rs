@@ -12,7 +12,7 @@ use super::{Groups, World};
 use crate::limits::{ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX};
 use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE};
 use crate::log::{NewEntry, NoRoom};
-use crate::types::{Acks, EntryId, NodeId, Time};
+use crate::types::{Acks, EntryId, NodeId, Stamp, Time};
 use crate::wire::client::{Outcome, Submit};
 
 /// How long a record may wait for its next part when others find no room for theirs.
@@ -85,6 +85,7 @@ impl<W: World> Groups<W> {
         }
         self.ingress.assembling_bytes -= parts.total_bytes;
         let outcome = if stopping { Outcome::Stopping } else { Outcome::Invalid };
+        self.refuse_stamp(at, parts.stamp(), &outcome);
         self.clients.answer(client, parts.request, outcome);
         (parts.request == submit.request).then(|| self.pass_over(client, submit))
     }
@@ -108,6 +109,7 @@ impl<W: World> Groups<W> {
             self.refusal(at, submit)
         };
         if let Some(outcome) = refusal {
+            self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome);
             self.clients.answer(client, submit.request, outcome);
             self.pass_over(client, submit);
         } else if let Some(slot) = self.clients.assembly(client) {
@@ -126,6 +128,9 @@ impl<W: World> Groups<W> {
         let silent = self.clients.refuse_parts(|parts| now.since(parts.fed_at) >= PART_PATIENCE);
         for (client, parts) in silent {
             self.ingress.assembling_bytes -= parts.total_bytes;
+            if let Some(at) = self.position(parts.entry.shard) {
+                self.refuse_stamp(at, parts.stamp(), &Outcome::Busy);
+            }
             self.clients.answer(client, parts.request, Outcome::Busy);
         }
         enough(self.ingress.assembling_bytes)
@@ -179,6 +184,9 @@ impl<W: World> Groups<W> {
     }
 
     fn end_large(&mut self, large: Large, outcome: Outcome) {
+        if let Some(at) = self.position(large.parts.entry.shard) {
+            self.refuse_stamp(at, large.parts.stamp(), &outcome);
+        }
         self.ingress.assembling_bytes -= large.parts.total_bytes;
         self.clients.answer(large.client, large.parts.request, outcome);
     }
@@ -207,6 +215,10 @@ impl Parts {
             && submit.payload.len() + submit.more_bytes as usize == self.more_bytes
             && self.cuts.len() < PARTS_MAX
             && record::payload_crc(submit.payload) == submit.payload_crc
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp::new(self.entry.epoch, self.entry.timestamp)
     }
 
     pub(super) fn request(&self) -> u64 {

@@ -7,6 +7,7 @@
 //! Commits wake no other lane. A lane that blocks looks at the board every [`LOOK_PERIOD`] all the same, for what was written
 //! there by others: that is for registrations, ends of epochs and subscribers elsewhere, never for a commit's own watermark.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,7 +19,7 @@ use crate::engine::board::Board;
 use crate::engine::fold::Registry;
 use crate::engine::{Mark, Position, REGISTRAR};
 use crate::io::Disk;
-use crate::limits::{APPEND_BYTES_MAX, SUBSCRIBERS_MAX};
+use crate::limits::{APPEND_BYTES_MAX, SUBMITS_PENDING_MAX, SUBSCRIBERS_MAX};
 use crate::log::record::{self, Kind};
 use crate::log::{Log, NewEntry};
 use crate::raft::{Role, Span};
@@ -72,6 +73,9 @@ struct Lead {
     closing_since: Option<Time>,
     /// The registrar's: the last epoch that it has settled.
     settled_epoch: Option<Epoch>,
+    /// The stamps of records that were refused, and not submitted again. Nothing beyond the least is taken: others may have
+    /// read what is in it, and the watermark would pass it.
+    refused: BTreeSet<Stamp>,
 }
 
 struct Subscriber {
@@ -103,6 +107,7 @@ impl Stream {
             ended_epoch: None,
             closing_since: None,
             settled_epoch: None,
+            refused: BTreeSet::new(),
         });
     }
 
@@ -272,11 +277,15 @@ impl<W: World> Groups<W> {
         let lead = shard.stream.lead.as_mut().expect("who may propose leads");
         match mark {
             Mark::Open { .. } => lead.has_opened = true,
-            Mark::Advance(stamp) => lead.laid = Some(stamp),
+            Mark::Advance(stamp) => {
+                lead.laid = Some(stamp);
+                lead.refused.retain(|refused| *refused > stamp);
+            }
             Mark::EndOfStream => lead.has_ended = true,
             Mark::EndOfEpoch { epoch, .. } => {
                 lead.ended_epoch = Some(epoch);
                 lead.cut_due = Some(false);
+                lead.refused.clear();
             }
             Mark::EpochClosed { epoch, .. } => lead.settled_epoch = Some(epoch),
             Mark::Register { .. } | Mark::Data(_) => {}
@@ -290,13 +299,38 @@ impl<W: World> Groups<W> {
         if !stamp.is_submittable() {
             return Err(Outcome::Invalid);
         }
-        may_submit(&self.shards[at], &streams.board, stamp).map(drop)
+        may_submit_next(&self.shards[at], &streams.board, stamp)
     }
 
     /// A record with this stamp was laid.
     pub(super) fn claim_stamp(&mut self, at: usize, stamp: Stamp) {
         if let Some(lead) = &mut self.shards[at].stream.lead {
             lead.laid = lead.laid.max(Some(stamp).filter(|_| stamp.timestamp.0 > 0));
+            lead.refused.remove(&stamp);
+        }
+    }
+
+    /// A record with this stamp was refused. An engine that has more under way finds them refused, too, until it has submitted
+    /// this one again.
+    pub(super) fn refuse_stamp(&mut self, at: usize, stamp: Stamp, outcome: &Outcome) {
+        let leaves_a_hole = matches!(
+            outcome,
+            Outcome::Busy
+                | Outcome::NotLeader { .. }
+                | Outcome::LogFull
+                | Outcome::Invalid
+                | Outcome::Stopping
+        );
+        let Some(streams) = self.streams.as_ref().filter(|_| leaves_a_hole && stamp.is_submittable()) else {
+            return;
+        };
+        let Some(lead) = &mut self.shards[at].stream.lead else { return };
+        if stamp.epoch == streams.board.open_epoch() && lead.ended_epoch != Some(stamp.epoch) {
+            lead.refused.insert(stamp);
+            if lead.refused.len() > SUBMITS_PENDING_MAX {
+                // More than can be remembered: nobody may read on from them, as if an earlier leader had lost them.
+                lead.cut_due = Some(true);
+            }
         }
     }
 
@@ -334,12 +368,12 @@ impl<W: World> Groups<W> {
             }
             StreamRequest::Register(stream) => Ok(Mark::Register { stream }),
             StreamRequest::Advance(stamp) if !stamp.is_submittable() => Err(Outcome::Invalid),
-            StreamRequest::Advance(stamp) => may_submit(shard, board, stamp).map(|_| Mark::Advance(stamp)),
+            StreamRequest::Advance(stamp) => may_submit(shard, board, stamp).map(|()| Mark::Advance(stamp)),
             StreamRequest::EndOfStream => may_end(shard, board).map(|()| Mark::EndOfStream),
-            StreamRequest::EndOfEpoch(epoch) => may_submit(shard, board, Stamp::end_of(epoch))
-                .map(|_| Mark::EndOfEpoch { epoch, complete: true }),
+            StreamRequest::EndOfEpoch(epoch) => may_submit_next(shard, board, Stamp::end_of(epoch))
+                .map(|()| Mark::EndOfEpoch { epoch, complete: true }),
             StreamRequest::CutEpoch(epoch) => may_submit(shard, board, Stamp::end_of(epoch))
-                .map(|_| Mark::EndOfEpoch { epoch, complete: false }),
+                .map(|()| Mark::EndOfEpoch { epoch, complete: false }),
         }
     }
 
@@ -396,8 +430,18 @@ fn take_registration(registry: &mut Registry, board: &Board, registrar: &Positio
     }
 }
 
-/// Whether the leader of a stream may lay something with this stamp: the last one laid, or why not.
-fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outcome> {
+/// Whether the leader of a stream may lay something with this stamp that comes after all that was begun before it, or why not:
+/// what was refused comes first.
+fn may_submit_next(shard: &Shard, board: &Board, stamp: Stamp) -> Result<(), Outcome> {
+    may_submit(shard, board, stamp)?;
+    let lead = shard.stream.lead.as_ref();
+    let is_behind_refused =
+        lead.is_some_and(|lead| lead.refused.range(Stamp::begin_of(stamp.epoch)..stamp).next().is_some());
+    if is_behind_refused { Err(Outcome::Busy) } else { Ok(()) }
+}
+
+/// Whether the leader of a stream may lay something with this stamp, or why not.
+fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<(), Outcome> {
     let (lead, laid) = may_lay(shard, board)?;
     let open = board.open_epoch();
     if stamp.epoch != open
@@ -407,10 +451,11 @@ fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outco
     {
         return Err(Outcome::EpochClosed { open });
     }
-    if stamp <= laid {
+    // A record in parts is refused when its first ones are laid, and comes again.
+    if stamp <= laid && !lead.refused.contains(&stamp) {
         return Err(Outcome::Behind { last: laid });
     }
-    Ok(laid)
+    Ok(())
 }
 
 /// Whether the leader of a stream may end it for good, or why not. In an epoch that has its end here, too: of that the stream
@@ -418,7 +463,7 @@ fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<Stamp, Outco
 /// leader has lost.
 fn may_end(shard: &Shard, board: &Board) -> Result<(), Outcome> {
     let (lead, _) = may_lay(shard, board)?;
-    if lead.cut_due == Some(true) { Err(Outcome::Busy) } else { Ok(()) }
+    if lead.cut_due == Some(true) || !lead.refused.is_empty() { Err(Outcome::Busy) } else { Ok(()) }
 }
 
 /// Whether the leader of a stream may lay anything of the engine's: who leads and the last stamp laid, or why not.

@@ -50,6 +50,20 @@ impl Engine {
         self.answer_to(request)
     }
 
+    /// A submit whose bytes were torn on their way.
+    fn put_torn(&mut self, epoch: u32, timestamp: u64) -> Outcome {
+        let request = self.next_request;
+        self.next_request += 1;
+        let stamped = Submit {
+            epoch: Epoch(epoch),
+            timestamp: Timestamp(timestamp),
+            payload_crc: 0,
+            ..submit(request, b"data")
+        };
+        self.bench.send(ALICE, &[Request::Submit(stamped)]);
+        self.answer_to(request)
+    }
+
     fn answer_to(&mut self, request: u64) -> Outcome {
         let told = self.bench.told(ALICE);
         told.into_iter().find(|(answered, _)| *answered == request).expect("it is answered").1
@@ -126,4 +140,37 @@ fn a_leader_that_has_laid_the_end_of_its_stream_cuts_nothing_behind_it() {
     engine.bench.disk().eager = true;
     assert!(is_committed(engine.answer_to(request)));
     assert!(!engine.marks().contains(&cut(0)), "{:?}", engine.marks());
+}
+
+/// An engine that has several records under way and is refused one of them: the ones behind it were read from it, perhaps, and
+/// the watermark must not pass it. This was possible when a transfer of leadership failed.
+#[test]
+fn nothing_passes_a_record_that_was_refused_until_it_comes_again() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    assert_eq!(engine.put_torn(0, 11), Outcome::Invalid);
+    assert_eq!(engine.put(0, 12), Outcome::Busy);
+    assert_eq!(engine.put(0, 13), Outcome::Busy);
+    assert_eq!(engine.ask(StreamRequest::EndOfEpoch(Epoch(0))), Outcome::Busy);
+    assert_eq!(engine.ask(StreamRequest::EndOfStream), Outcome::Busy);
+    assert_eq!(engine.board.watermark(), Stamp::new(Epoch(0), Timestamp(10)));
+    assert!(is_committed(engine.put(0, 11)));
+    // The one after it was refused, too, and is as little to be passed.
+    assert_eq!(engine.put(0, 14), Outcome::Busy);
+    for timestamp in [12, 13, 14, 15] {
+        assert!(is_committed(engine.put(0, timestamp)));
+    }
+    assert_eq!(engine.board.watermark(), Stamp::new(Epoch(0), Timestamp(15)));
+}
+
+#[test]
+fn who_gives_a_refused_record_up_says_so() {
+    let mut engine = Engine::start();
+    assert_eq!(engine.put_torn(0, 11), Outcome::Invalid);
+    assert!(is_committed(engine.ask(StreamRequest::Advance(Stamp::new(Epoch(0), Timestamp(11))))));
+    assert!(is_committed(engine.put(0, 12)));
+    // Others have read it: what they stamped after it dies with it.
+    assert_eq!(engine.put_torn(0, 13), Outcome::Invalid);
+    assert!(is_committed(engine.ask(StreamRequest::CutEpoch(Epoch(0)))));
+    assert!(is_committed(engine.put(1, 1)));
 }

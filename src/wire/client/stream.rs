@@ -18,7 +18,7 @@ const CUT_EPOCH: u8 = 5;
 pub enum StreamRequest {
     /// This stream counts from now on.
     Register(ShardId),
-    /// Nothing at or before this stamp will be submitted any more.
+    /// Nothing at or before this stamp will be submitted any more. What was refused there is given up.
     Advance(Stamp),
     /// Nothing will be submitted any more: all that was begun is committed. Taken while an epoch ends, too; only before a cut
     /// that is due, and before the stream is open, it is refused as busy.
