@@ -4,6 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::Counters;
+use super::ration::Ration;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Time;
 use crate::wire::datagram::{Cut, FRAGMENTS_MAX, MISSING_BYTES_MAX};
@@ -26,13 +28,29 @@ const FRAMES_REMEMBERED: u32 = 1024;
 /// How far the number of a frame may be ahead of all others: every one in between took two datagrams at least.
 const FRAMES_AHEAD_MAX: u32 = 1 << 16;
 
+/// A frame of which nothing came for so many times the wait for what is missing gives way to another.
+const STALE_WAITS: u32 = 8;
+
+/// Repair requests that may bring nothing: so many at once, and then one at a time. Every fragment that one brings allows for
+/// some more, for on a bad path most may be lost, or their answers. So they are rare only for who sends what never becomes
+/// whole.
+const ASKS_MAX: u32 = 64;
+const ASK_PAUSE: Duration = Duration::from_millis(2);
+const ASKS_PER_ANSWER: u32 = 4;
+
 const WORDS: usize = FRAGMENTS_MAX.div_ceil(64);
 
 #[derive(Debug)]
 pub(super) struct Assembly {
     slots: Vec<Slot>,
-    /// Slots in use.
-    used: usize,
+    /// Slots in use, a bit each.
+    used: u32,
+    /// Their frames, side by side: every fragment looks for its own.
+    frames: [u32; SLOTS],
+    /// There is no room for a frame that needs so much, before this time or until one is done with.
+    crowded: Option<(usize, Time)>,
+    /// Repair requests.
+    asks: Ration,
     /// The memory of all slots.
     bytes: usize,
     /// The highest frame of which something came.
@@ -43,7 +61,6 @@ pub(super) struct Assembly {
 
 #[derive(Debug)]
 struct Slot {
-    used: bool,
     cut: Cut,
     /// Fragments that came.
     have: usize,
@@ -59,7 +76,11 @@ struct Slot {
     fed: bool,
     /// How often it was asked in vain.
     tries: u32,
+    /// What was asked for is below this.
+    asked: usize,
 }
+
+const _: () = assert!(SLOTS == u32::BITS as usize, "every slot has a bit");
 
 /// What became of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +109,6 @@ pub(super) struct Missing {
 impl Assembly {
     pub(super) fn new() -> Assembly {
         let slot = || Slot {
-            used: false,
             cut: Cut::default(),
             have: 0,
             high: 0,
@@ -98,28 +118,38 @@ impl Assembly {
             fed_at: Time(0),
             fed: false,
             tries: 0,
+            asked: 0,
         };
-        let slots = (0..SLOTS).map(|_| slot()).collect();
-        Assembly { slots, used: 0, bytes: 0, newest: u32::MAX, done: [0; FRAMES_REMEMBERED as usize / 64] }
+        Assembly {
+            slots: (0..SLOTS).map(|_| slot()).collect(),
+            used: 0,
+            frames: [0; SLOTS],
+            crowded: None,
+            asks: Ration::new(ASKS_MAX, ASK_PAUSE),
+            bytes: 0,
+            newest: u32::MAX,
+            done: [0; FRAMES_REMEMBERED as usize / 64],
+        }
     }
 
     /// For a new session; the memory stays.
     pub(super) fn reset(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.used = false);
-        self.used = 0;
+        (self.used, self.crowded) = (0, None);
+        self.asks.refill();
         self.newest = u32::MAX;
         self.done.fill(0);
     }
 
-    /// Takes a fragment in. What is missing is asked for after `wait`. In `abandoned` the frames are counted that had to go.
+    /// Takes a fragment in. What is missing is asked for after `wait`. The frames that had to go for it are counted.
     pub(super) fn take(
         &mut self,
         now: Time,
         wait: Duration,
         (cut, fragment, bytes): (Cut, usize, &[u8]),
-        abandoned: &mut u64,
+        counters: &mut Counters,
     ) -> Outcome {
-        let place = match self.slots.iter().position(|slot| slot.used && slot.cut.frame == cut.frame) {
+        let is_it = |at: &usize| self.frames[*at] == cut.frame && self.is_used(*at);
+        let place = match (0..SLOTS).find(is_it) {
             Some(place) => place,
             None => {
                 match self.remember(cut.frame) {
@@ -127,7 +157,7 @@ impl Assembly {
                     Some(true) => return Outcome::Late,
                     None => return Outcome::Contrary,
                 }
-                let Some(place) = self.open(now, wait, cut, abandoned) else { return Outcome::Crowded };
+                let Some(place) = self.open(now, wait, cut, counters) else { return Outcome::Crowded };
                 place
             }
         };
@@ -145,6 +175,9 @@ impl Assembly {
         let in_order = fragment == slot.high && slot.have == fragment + 1;
         slot.high = slot.high.max(fragment + 1);
         (slot.fed_at, slot.fed, slot.tries) = (now, true, 0);
+        if fragment < slot.asked {
+            self.asks.give(ASKS_PER_ANSWER);
+        }
         if slot.have == cut.fragments() {
             self.finish(place);
             return Outcome::Whole(place);
@@ -191,82 +224,92 @@ impl Assembly {
         }
     }
 
+    fn is_used(&self, place: usize) -> bool {
+        self.used >> place & 1 == 1
+    }
+
+    /// The slots in use, or the others.
+    fn places(&self, used: bool) -> impl Iterator<Item = usize> + use<> {
+        let bits = if used { self.used } else { !self.used };
+        (0..SLOTS).filter(move |place| bits >> place & 1 == 1)
+    }
+
     fn finish(&mut self, place: usize) {
-        self.slots[place].used = false;
-        self.used -= 1;
+        self.used &= !(1 << place);
+        self.crowded = None;
         self.mark(self.slots[place].cut.frame, true);
     }
 
     /// A slot for a frame.
-    fn open(&mut self, now: Time, wait: Duration, cut: Cut, abandoned: &mut u64) -> Option<usize> {
+    fn open(&mut self, now: Time, wait: Duration, cut: Cut, counters: &mut Counters) -> Option<usize> {
         let need = (cut.frame_bytes as usize).next_power_of_two().max(SLOT_BYTES_MIN);
+        if self.crowded.is_some_and(|(least, until)| need >= least && now < until) {
+            return None;
+        }
         let place = match self.spare(need) {
             Some(place) => place,
             None => {
                 // Who has waited for long gives way; who makes progress does not.
-                let stale = |slot: &&Slot| slot.used && now.since(slot.fed_at) >= 8 * wait;
-                let oldest = self.slots.iter().filter(stale).min_by_key(|slot| slot.fed_at)?.cut.frame;
-                let place = self.slots.iter().position(|slot| slot.used && slot.cut.frame == oldest)?;
-                self.finish(place);
-                *abandoned += 1;
+                let oldest = self.places(true).min_by_key(|&place| self.slots[place].fed_at)?;
+                let stale_at = self.slots[oldest].fed_at.after(STALE_WAITS * wait);
+                if now < stale_at {
+                    self.crowded = Some((need, stale_at));
+                    return None;
+                }
+                self.finish(oldest);
+                counters.frames_abandoned += 1;
                 self.spare(need)?
             }
         };
         let slot = &mut self.slots[place];
         let words = cut.fragments().div_ceil(64);
         slot.came[..words].fill(0);
-        (slot.used, slot.cut, slot.have, slot.high) = (true, cut, 0, 0);
+        (slot.cut, slot.have, slot.high, slot.asked) = (cut, 0, 0, 0);
         (slot.ask_at, slot.fed_at, slot.fed, slot.tries) = (now.after(wait), now, true, 0);
-        self.used += 1;
+        self.frames[place] = cut.frame;
+        self.used |= 1 << place;
         Some(place)
     }
 
     /// A free slot with so much memory: the smallest that has it, else one that grows.
     fn spare(&mut self, need: usize) -> Option<usize> {
-        let free = || self.slots.iter().enumerate().filter(|(_, slot)| !slot.used);
-        let fits =
-            free().filter(|(_, slot)| slot.bytes.len() >= need).min_by_key(|(_, slot)| slot.bytes.len());
-        if let Some((place, _)) = fits {
-            return Some(place);
+        let len_bytes = |place: &usize| self.slots[*place].bytes.len();
+        let fits = self.places(false).filter(|place| len_bytes(place) >= need).min_by_key(len_bytes);
+        if fits.is_some() {
+            return fits;
         }
         // One without memory first, so that short and long frames have slots of their own.
-        let (place, _) = free().min_by_key(|(_, slot)| slot.bytes.len())?;
-        let others = |at: &usize| *at != place;
-        let mut bytes = self.bytes - self.slots[place].bytes.len();
-        for at in (0..SLOTS).filter(others) {
+        let place = self.places(false).min_by_key(len_bytes)?;
+        if need + self.places(true).map(|place| len_bytes(&place)).sum::<usize>() > BYTES_MAX {
+            return None;
+        }
+        let mut bytes = self.bytes - len_bytes(&place);
+        for other in self.places(false).filter(|other| *other != place) {
             if bytes + need <= BYTES_MAX {
                 break;
             }
-            let slot = &mut self.slots[at];
-            if !slot.used {
-                bytes -= slot.bytes.len();
-                slot.bytes = Vec::new();
-            }
+            bytes -= core::mem::take(&mut self.slots[other].bytes).len();
         }
         let slot = &mut self.slots[place];
-        let fits = bytes + need <= BYTES_MAX;
-        slot.bytes = if fits { vec![0; need] } else { Vec::new() };
+        slot.bytes = vec![0; need];
         slot.came.resize(WORDS, 0);
-        self.bytes = bytes + slot.bytes.len();
-        fits.then_some(place)
+        self.bytes = bytes + need;
+        Some(place)
     }
 
     /// When something is to be asked for, or given up.
     pub(super) fn next_wake(&self) -> Time {
-        if self.used == 0 {
-            return Time::NEVER;
-        }
-        self.slots.iter().filter(|slot| slot.used).map(|slot| slot.ask_at).min().unwrap_or(Time::NEVER)
+        self.places(true).map(|place| self.slots[place].ask_at).min().unwrap_or(Time::NEVER)
     }
 
     /// The next frame for which it is time to ask, and what of it is missing.
-    pub(super) fn due(&mut self, now: Time, wait: Duration, abandoned: &mut u64) -> Option<Missing> {
-        while self.used > 0 {
-            let place = self.slots.iter().position(|slot| slot.used && slot.ask_at <= now)?;
+    pub(super) fn due(&mut self, now: Time, wait: Duration, counters: &mut Counters) -> Option<Missing> {
+        while self.used != 0 {
+            let place = self.places(true).find(|&place| self.slots[place].ask_at <= now)?;
             let slot = &mut self.slots[place];
             if now.since(slot.fed_at) >= ABANDONED_AFTER {
                 self.finish(place);
-                *abandoned += 1;
+                counters.frames_abandoned += 1;
                 continue;
             }
             // While something comes what is behind it may still come by itself.
@@ -274,9 +317,12 @@ impl Assembly {
             slot.tries = if slot.fed { 0 } else { (slot.tries + 1).min(5) };
             slot.fed = false;
             slot.ask_at = now.after(wait * (1 << slot.tries));
-            if let Some(missing) = slot.missing(until) {
+            let Some(missing) = slot.missing(until) else { continue };
+            if self.asks.take(now) {
+                slot.asked = slot.asked.max(until);
                 return Some(missing);
             }
+            counters.repairs_withheld += 1;
         }
         None
     }
@@ -290,22 +336,81 @@ impl Assembly {
 }
 
 impl Slot {
-    fn has(&self, fragment: usize) -> bool {
-        self.came[fragment / 64] >> (fragment % 64) & 1 == 1
-    }
-
     /// The first fragments below `until` that are missing, as many as a bitmap holds.
     fn missing(&self, until: usize) -> Option<Missing> {
-        let first = (0..until).find(|&fragment| !self.has(fragment))?;
+        let gaps = |word: usize| {
+            let bits = until - 64 * word;
+            !self.came[word] & if bits < 64 { (1 << bits) - 1 } else { u64::MAX }
+        };
+        let words = until.div_ceil(64);
+        let first = (0..words).find(|&word| gaps(word) != 0)?;
         let mut bitmap = [0; MISSING_BYTES_MAX];
-        let mut len_bytes = 0;
-        for fragment in first..until.min(first + MISSING_BYTES_MAX * 8) {
-            if !self.has(fragment) {
-                let bit = fragment - first;
-                bitmap[bit / 8] |= 1 << (bit % 8);
-                len_bytes = bit / 8 + 1;
-            }
+        for (bytes, word) in bitmap.chunks_exact_mut(8).zip(first..words) {
+            bytes.copy_from_slice(&gaps(word).to_le_bytes());
         }
-        Some(Missing { cut: self.cut, first, bitmap, len_bytes })
+        let len_bytes = bitmap.iter().rposition(|&byte| byte != 0)? + 1;
+        Some(Missing { cut: self.cut, first: 64 * first, bitmap, len_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(1);
+    const LONG: Cut = Cut { frame: 0, frame_bytes: 4 << 20, unit: 65_528 };
+
+    fn take(assembly: &mut Assembly, now: Time, cut: Cut, fragment: usize) -> Outcome {
+        let bytes = vec![7; cut.range(fragment).len()];
+        assembly.take(now, WAIT, (cut, fragment, &bytes), &mut Counters::default())
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_and_nothing_else() {
+        let cut = Cut { frame: 0, frame_bytes: 300 * 256 - 1, unit: 256 };
+        for missing in [&[0][..], &[63, 64], &[0, 1, 127, 299], &[130, 255, 256, 298]] {
+            let mut assembly = Assembly::new();
+            for fragment in (0..300).filter(|fragment| !missing.contains(fragment)) {
+                assert_eq!(take(&mut assembly, Time(0), cut, fragment), Outcome::Taken);
+            }
+            let mut asked = Vec::new();
+            for wait in 1..4 {
+                let due = assembly.due(Time(0).after(wait * WAIT), WAIT, &mut Counters::default());
+                let Some(Missing { first, bitmap, len_bytes, .. }) = due else { continue };
+                let bits = (0..8 * len_bytes).filter(|bit| bitmap[bit / 8] >> (bit % 8) & 1 == 1);
+                asked = bits.map(|bit| first + bit).collect();
+            }
+            assert_eq!(asked, missing);
+        }
+    }
+
+    /// That there was no room is remembered: it must not outlive what it was true for.
+    #[test]
+    fn room_is_found_as_soon_as_there_is_some() {
+        let mut assembly = Assembly::new();
+        let long = |frame| Cut { frame, ..LONG };
+        let at = |waits| Time(0).after(waits * WAIT);
+        for frame in 0..4 {
+            assert_eq!(take(&mut assembly, at(frame), long(frame), 0), Outcome::Taken);
+        }
+        for frame in 4..8 {
+            assert_eq!(take(&mut assembly, at(4), long(frame), 0), Outcome::Crowded);
+        }
+        // A long frame that becomes whole makes room.
+        let last = LONG.fragments() - 1;
+        for fragment in 1..last {
+            assert_eq!(take(&mut assembly, at(4), long(3), fragment), Outcome::Taken);
+        }
+        assert_eq!(take(&mut assembly, at(4), long(3), last), Outcome::Whole(3));
+        assert_eq!(take(&mut assembly, at(4), long(4), 0), Outcome::Taken);
+        // So does one that is stale, but not before it is.
+        assert_eq!(take(&mut assembly, at(7), long(5), 0), Outcome::Crowded);
+        assert_eq!(take(&mut assembly, at(STALE_WAITS), long(5), 0), Outcome::Taken);
+        assert_eq!(take(&mut assembly, at(STALE_WAITS), long(6), 0), Outcome::Crowded);
+        assert_eq!(take(&mut assembly, at(STALE_WAITS + 1), long(6), 0), Outcome::Taken);
+        assert_eq!(take(&mut assembly, at(STALE_WAITS + 1), long(7), 0), Outcome::Crowded);
+        // A new session has all of it.
+        assembly.reset();
+        assert_eq!(take(&mut assembly, at(STALE_WAITS + 1), long(0), 0), Outcome::Taken);
     }
 }

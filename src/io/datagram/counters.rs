@@ -38,6 +38,8 @@ pub struct Counters {
     pub unasked: u64,
     /// Dropped without an answer: more of them came at once than are answered.
     pub unanswered: u64,
+    /// Dropped: a hello in the name of a peer that is heard, of which more came than are answered.
+    pub hellos_unanswered: u64,
 
     /// Fragments that came and were new.
     pub fragments_in: u64,
@@ -51,6 +53,8 @@ pub struct Counters {
     pub frames_abandoned: u64,
     /// Repair requests sent.
     pub repairs_asked: u64,
+    /// Repair requests not sent: too many before them had brought nothing.
+    pub repairs_withheld: u64,
     /// Fragments sent again because a peer asked for them.
     pub repaired: u64,
     /// Repair requests for frames that were not kept any more.

@@ -14,6 +14,9 @@ use crate::wire::identity::check_store;
 /// The smallest window that an end may tell.
 const LIMIT_MIN: u64 = WINDOW_MIN as u64 - PROBES_HELD;
 
+/// In so many of the times after which it says something in any case, a peer that is there is heard.
+const HEARD_WITHIN: u32 = 2;
+
 impl<A: Copy + Eq> State<A> {
     /// Somebody wants a session. Nothing is believed before a datagram names what is answered.
     pub(super) fn on_hello(
@@ -44,8 +47,25 @@ impl<A: Copy + Eq> State<A> {
             self.counters.unasked += 1;
             return;
         }
+        if !self.may_welcome(at, from) {
+            self.counters.hellos_unanswered += 1;
+            return;
+        }
         let own = self.pend(at, from, limit, &offer, hello.store, len_bytes);
         self.reply(from, offer.session, Answer::Welcome { own, got_bytes: len_bytes });
+    }
+
+    /// Whether a good hello of the peer at `at` is answered: each, unless the peer is heard. Then it hardly greets, and others
+    /// may do so in its name; those who do it from elsewhere do not use up what is left for where it is. Who has restarted is
+    /// not heard any more: no one but it can speak in its session.
+    fn may_welcome(&mut self, at: usize, from: A) -> bool {
+        let Some(session) = &self.peers[at].session else { return true };
+        if self.now.since(session.heard_at) >= HEARD_WITHIN * session.keepalive(self.unheard) {
+            return true;
+        }
+        let is_there = session.address == from;
+        let ration = if is_there { &mut self.welcomes_there } else { &mut self.welcomes_elsewhere };
+        ration.take(self.now)
     }
 
     /// The id of a session that is welcomed: the same for the same hello, for as long as there is room.

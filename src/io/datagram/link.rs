@@ -8,6 +8,7 @@ use super::kept::Kept;
 use super::notice::{Notices, Why};
 use super::numbers::{Seen, window_of};
 use super::peer::{Dial, Peer, REDIAL_MIN};
+use super::ration::Ration;
 use super::{Carrier, Counters, DATAGRAM_BYTES_MIN, Notice, WINDOW_MIN};
 use crate::io::{Full, Link, LinkEvent};
 use crate::limits::{FRAME_BYTES_MAX, PEER_OUTGOING_BYTES_MAX};
@@ -18,11 +19,11 @@ use crate::wire::identity::Identity;
 /// Answers to greetings and to strangers that one poll gives; beyond, they are not answered.
 const REPLIES_MAX: usize = 64;
 
-/// Of them, answers that refuse: to who names a session that is not known, or greets and does not belong here. Each costs
-/// more than what it answers, and who is honest asks again: so many at once, and then one at a time, so that a flood of
-/// strangers is dropped and not answered.
-const REFUSALS_MAX: u32 = 8;
-const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
+/// Answers to what anybody can send, of each sort: to who names a session that is not known, or greets and does not belong
+/// here, and to hellos of a peer that is heard. Each costs more than what it answers, and who is honest asks again: so many
+/// at once, and then one at a time, so that a flood is dropped and not answered.
+const ANSWERS_MAX: u32 = 8;
+const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 
 /// After a carrier was full it is tried again this soon, if it does not say so itself.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
@@ -85,7 +86,11 @@ pub(super) struct State<A> {
     pub(super) identity: Identity,
     pub(super) peers: Vec<Peer<A>>,
     pub(super) replies: Vec<Reply<A>>,
-    refusals: Refusals,
+    /// Answers that refuse.
+    refusals: Ration,
+    /// Welcomes to who greets as a peer that is heard: from where it is, and from elsewhere.
+    pub(super) welcomes_there: Ration,
+    pub(super) welcomes_elsewhere: Ration,
     pub(super) learned: Vec<(NodeId, StoreId)>,
     pub(super) notices: Notices<A>,
     pub(super) counters: Counters,
@@ -102,27 +107,6 @@ pub(super) struct State<A> {
     pub(super) now: Time,
     /// The carrier took no more at that time.
     pub(super) full_at: Option<Time>,
-}
-
-/// How many refusals may be sent, as of a time: another one after each pause.
-#[derive(Debug)]
-struct Refusals {
-    left: u32,
-    at: Time,
-}
-
-impl Refusals {
-    fn take(&mut self, now: Time) -> bool {
-        let more = now.since(self.at).as_nanos() / REFUSAL_PAUSE.as_nanos();
-        if more > 0 {
-            self.left =
-                u32::try_from(more).unwrap_or(REFUSALS_MAX).saturating_add(self.left).min(REFUSALS_MAX);
-            self.at = now;
-        }
-        let is_left = self.left > 0;
-        self.left -= u32::from(is_left);
-        is_left
-    }
 }
 
 /// An answer to somebody with whom there is no session.
@@ -211,11 +195,14 @@ impl<C: Carrier> DatagramLink<C> {
             "{kept_bytes} bytes keep less than two of the longest frames"
         );
         let window = window_of(window);
+        let ration = || Ration::new(ANSWERS_MAX, ANSWER_PAUSE);
         let mut state = State {
             identity,
             peers: Vec::with_capacity(peers.len()),
             replies: Vec::with_capacity(REPLIES_MAX),
-            refusals: Refusals { left: REFUSALS_MAX, at: Time(0) },
+            refusals: ration(),
+            welcomes_there: ration(),
+            welcomes_elsewhere: ration(),
             learned: Vec::new(),
             notices: Notices::new(),
             counters: Counters::default(),

@@ -26,7 +26,9 @@
 //! at intervals, for the datagrams that carried them may be lost.
 //!
 //! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
-//! dropped; nothing that a stranger sends takes memory.
+//! dropped; nothing that a stranger sends takes memory. An answer costs more than what it answers, and so what anybody can
+//! send is answered so many times at once, and then one at a time: strangers, hellos in the name of a peer that is heard,
+//! and frames that do not become whole however often they are asked for.
 
 mod assembly;
 mod counters;
@@ -36,6 +38,7 @@ mod link;
 mod notice;
 mod numbers;
 mod peer;
+mod ration;
 mod receive;
 #[cfg(test)]
 mod tests;

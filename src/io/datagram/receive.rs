@@ -146,7 +146,7 @@ impl<A: Copy + Eq> State<A> {
         let State { peers, counters, now, .. } = self;
         let peer = &mut peers[at];
         let wait = peer.session.as_ref().map_or_else(Default::default, Session::wait);
-        let outcome = peer.assembly.take(*now, wait, piece, &mut counters.frames_abandoned);
+        let outcome = peer.assembly.take(*now, wait, piece, counters);
         match outcome {
             Outcome::Taken | Outcome::Whole(_) => counters.fragments_in += 1,
             Outcome::Late => counters.fragments_late += 1,

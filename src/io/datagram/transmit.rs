@@ -171,8 +171,7 @@ impl<C: Carrier> DatagramLink<C> {
         let (peer, mut out) = split(&mut self.carrier, &mut self.list, &mut self.state, place);
         let Some(session) = &mut peer.session else { return };
         let wait = session.wait();
-        let abandoned = &mut 0;
-        while let Some(missing) = peer.assembly.due(out.now, wait, abandoned) {
+        while let Some(missing) = peer.assembly.due(out.now, wait, out.counters) {
             if C::RELIABLE {
                 continue;
             }
@@ -186,7 +185,6 @@ impl<C: Carrier> DatagramLink<C> {
                 out.counters.repairs_asked += 1;
             }
         }
-        out.counters.frames_abandoned += *abandoned;
     }
 
     /// Hello, as long as the path is to carry; now and then shorter, for it may not.

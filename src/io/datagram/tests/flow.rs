@@ -65,6 +65,7 @@ fn frames_longer_than_a_datagram_survive_loss() {
         );
         let (sender, receiver) = (world.counters(0), world.counters(1));
         assert!(sender.repaired > 0 && receiver.repairs_asked > 0, "{sender:?} {receiver:?}");
+        assert_eq!(receiver.repairs_withheld, 0, "{receiver:?}");
         let lost = receiver.lost as f64 / sender.datagrams_out as f64;
         assert!((lost * 1e6 - f64::from(loss)).abs() < f64::from(loss) / 3.0 + 3e3, "{lost} at {loss}");
     }

@@ -111,6 +111,61 @@ fn a_storm_of_forged_hellos_displaces_nothing_and_lets_others_in() {
     assert!(world.link(1).learned().len() <= 1, "nothing was learned of who was never heard again");
 }
 
+fn greet(world: &mut World<false>, from: u16, hellos: usize) {
+    for _ in 0..hellos {
+        let drawn = world.net.borrow_mut().draw();
+        let (head, body) = hello(drawn | 1);
+        inject(world, from, 1, &head, &body);
+    }
+}
+
+/// Each was answered by a datagram as long, and half as much again was what a neighbour waited for it.
+#[test]
+fn hellos_in_the_name_of_a_peer_that_is_heard_are_answered_now_and_then() {
+    let mut world = World::<false>::new(2, 30, CALM);
+    world.meet();
+    world.pass(MS);
+    let before = world.counters(1);
+    for _ in 0..1_000 {
+        greet(&mut world, 5_000, 10);
+        world.pass(20 * US);
+    }
+    world.pass(MS);
+    let after = world.counters(1);
+    let answered = 10_000 - (after.hellos_unanswered - before.hellos_unanswered);
+    assert!((20..=32).contains(&answered), "{answered} answers in 21 ms");
+    assert!(after.datagrams_out - before.datagrams_out < 40);
+}
+
+/// Those hellos must not keep out whom they name: one that has restarted and that nobody missed yet.
+#[test]
+fn who_restarts_amid_hellos_in_its_name_is_welcomed_in_time() {
+    // From elsewhere they take nothing from it. From its own address they do, until it has not been heard for two
+    // keepalives: then its next hello, after a pause for dialling, is answered.
+    for (from, within_ms) in [(5_000, 2), (address(0), 200 + 200 + 20)] {
+        for seed in 0..5 {
+            let mut world = World::<false>::new(2, seed, CALM);
+            world.meet();
+            // Nobody is told that a session is not known: silence is all that there is.
+            world.net.borrow_mut().filter = |sent| sent.bytes[4] == 9;
+            (0..10).for_each(|_| {
+                greet(&mut world, from, 20);
+                world.pass(MS);
+            });
+            world.kill(0);
+            world.start(0, identity(0));
+            let mut passed_ms = 0;
+            while !(world.is_up(0, 1) && world.is_up(1, 0)) {
+                assert!(passed_ms < within_ms, "seed {seed}: not up {passed_ms} ms after it started");
+                greet(&mut world, from, 20);
+                world.pass(MS);
+                passed_ms += 1;
+            }
+            assert!(world.counters(1).hellos_unanswered > 100);
+        }
+    }
+}
+
 /// Each was answered, at a cost beyond all else that was done about it.
 #[test]
 fn a_flood_of_strangers_is_dropped_without_an_answer_to_each() {
@@ -178,6 +233,38 @@ fn a_flood_of_first_fragments_takes_bounded_memory_and_passes() {
         assert!(world.until(50 * MS, |world| !world.frames(1).is_empty()), "{:?}", world.counters(1));
         assert!(world.link(1).state.peers[0].assembly.memory_bytes() <= BYTES_MAX);
     }
+}
+
+/// Each was asked for again and again, and every such request cost more than the fragments.
+#[test]
+fn frames_that_never_become_whole_are_hardly_asked_for() {
+    let mut world = World::<false>::new(2, 31, CALM);
+    world.meet();
+    let begun = (world.counters(1), world.now());
+    let cut = |frame| Cut { frame, frame_bytes: 100_000, unit: 1424 };
+    for at in 0..20_000_u32 {
+        // All but the last fragment of some, and the first and last of others.
+        let fragment = if at < 10_000 { at as usize % 70 } else { at as usize % 2 * 70 };
+        let frame = if at < 10_000 { at / 70 } else { at / 2 };
+        let bytes = &[7; 1424][..cut(frame).range(fragment).len()];
+        let place = next_place(&mut world);
+        let head = datagram::seal(place, &Body::Fragment { cut: cut(frame), fragment, bytes });
+        inject(&mut world, address(0), 1, &head, bytes);
+        if at % 2 == 1 {
+            world.pass(100 * US);
+        }
+    }
+    let counters = world.counters(1);
+    let asked = counters.repairs_asked - begun.0.repairs_asked;
+    let allowed = 64 + (world.now() - begun.1).as_millis() as u64 / 2;
+    assert!(asked > 64 && asked <= allowed, "{asked} of {allowed}");
+    assert!(counters.repairs_withheld > asked, "{counters:?}");
+    // Who is mad no more is asked for what is lost.
+    world.pass(1_100 * MS);
+    (0..20_000).for_each(|_| world.link(0).state.peers[0].kept.skip());
+    world.net.borrow_mut().adversary.loss = 200_000;
+    assert!(world.send(0, 1, &frame(1, 50_000)));
+    assert!(world.until(100 * MS, |world| !world.frames(1).is_empty()), "{:?}", world.counters(1));
 }
 
 /// A frame's number is told by its fragments alone. One that claimed another length for the same frame was put in its
