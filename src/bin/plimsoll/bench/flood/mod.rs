@@ -146,14 +146,15 @@ struct Told {
     without: Histogram<u64>,
     sent_per_s: f64,
     dropped: u64,
+    /// Datagrams that the node sent besides the round trips' own: each costs more than what it answers.
+    answered: u64,
     /// Slices that were not disturbed.
     slices: u64,
 }
 
 impl Told {
-    /// A hello that is forged well is answered, and forgotten when nobody takes the answer up.
     fn is_counted(&self) -> bool {
-        self.dropped > 0 || self.kind == Kind::ForgedHello
+        self.dropped > 0
     }
 }
 
@@ -314,7 +315,7 @@ impl Pair {
     ) -> Result<Told, Failure> {
         let (mut with, mut without) = (histogram(), histogram());
         let (mut ratios, mut slices, mut sent, mut lasting) = (Vec::new(), 0, 0, Duration::ZERO);
-        let before = self.dropped();
+        let before = (self.dropped(), self.answered());
         for round in 0..arguments.rounds {
             let mut p99 = [0.0; 2];
             // Which comes first changes too.
@@ -337,7 +338,8 @@ impl Pair {
         }
         ratios.sort_by(f64::total_cmp);
         let sent_per_s = sent as f64 / lasting.as_secs_f64().max(0.001);
-        Ok(Told { kind, ratios, with, without, sent_per_s, dropped: self.dropped() - before, slices })
+        let (dropped, answered) = (self.dropped() - before.0, self.answered() - before.1);
+        Ok(Told { kind, ratios, with, without, sent_per_s, dropped, answered, slices })
     }
 
     /// Slices until there are enough of them that were not disturbed, within a bound; how many those are.
@@ -387,6 +389,12 @@ impl Pair {
         self.neighbour.turn();
     }
 
+    /// What the target has sent so far that is no frame: all frames here fit a datagram.
+    fn answered(&self) -> u64 {
+        let Counters { datagrams_out, frames_out, .. } = *self.target.link.counters();
+        datagrams_out - frames_out
+    }
+
     /// What the target has dropped so far.
     fn dropped(&self) -> u64 {
         let Counters {
@@ -396,6 +404,7 @@ impl Pair {
             alien,
             unasked,
             refused,
+            hellos_unanswered,
             fragments_late,
             fragments_contrary,
             fragments_crowded,
@@ -409,6 +418,7 @@ impl Pair {
             + alien
             + unasked
             + refused
+            + hellos_unanswered
             + fragments_late
             + fragments_contrary
             + fragments_crowded
@@ -439,6 +449,7 @@ fn report(arguments: &Arguments, told: &[Told]) {
                     "elsewhere_us": { "p50": us(&told.without, 0.5), "p99": us(&told.without, 0.99) },
                     "sent_per_s": told.sent_per_s.round(),
                     "dropped": told.dropped,
+                    "answered": told.answered,
                     "slices": told.slices,
                 })
             })
@@ -453,19 +464,29 @@ fn report(arguments: &Arguments, told: &[Told]) {
         arguments.rate, arguments.flood, arguments.burst
     ));
     say(&format!(
-        "{:<18}{:>12}{:>12}{:>12}{:>12}{:>10}{:>12}{:>10}{:>10}",
-        "", "p50, at us", "elsewhere", "p99, at us", "elsewhere", "ratio", "sent per s", "dropped", "slices"
+        "{:<18}{:>12}{:>12}{:>12}{:>12}{:>10}{:>12}{:>10}{:>10}{:>10}",
+        "",
+        "p50, at us",
+        "elsewhere",
+        "p99, at us",
+        "elsewhere",
+        "ratio",
+        "sent per s",
+        "dropped",
+        "answered",
+        "slices"
     ));
     for told in told {
         let columns = [(&told.with, 0.5), (&told.without, 0.5), (&told.with, 0.99), (&told.without, 0.99)]
             .map(|(latencies, quantile)| format!("{:>12.2}", us(latencies, quantile)))
             .concat();
         say(&format!(
-            "{:<18}{columns}{:>10.3}{:>12.0}{:>10}{:>10}",
+            "{:<18}{columns}{:>10.3}{:>12.0}{:>10}{:>10}{:>10}",
             told.kind.name(),
             ratio(told),
             told.sent_per_s,
             told.dropped,
+            told.answered,
             told.slices
         ));
     }
