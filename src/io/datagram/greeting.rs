@@ -35,7 +35,11 @@ impl<A: Copy + Eq> State<A> {
                 self.reply(from, offer.session, Answer::Refusal(Greeting::Refusal(refusal)));
                 let who = hello.node.unwrap_or_default();
                 let known = self.peers.iter_mut().find(|peer| peer.id == who);
-                if known.is_none_or(|peer| peer.told_refusal.replace(refusal) != Some(refusal)) {
+                let is_told = known.as_ref().is_some_and(|peer| peer.told_refusal == Some(refusal));
+                if !is_told && self.refusals_told.take(self.now) {
+                    if let Some(peer) = known {
+                        peer.told_refusal = Some(refusal);
+                    }
                     self.notices.push(Notice::Refused { who, address: from, refusal });
                 }
                 return;

@@ -25,6 +25,10 @@ const REPLIES_MAX: usize = 64;
 const ANSWERS_MAX: u32 = 8;
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 
+/// Hellos that are refused and of which the operator is told.
+const REFUSALS_TOLD_MAX: u32 = 8;
+const REFUSAL_TOLD_PAUSE: Duration = Duration::from_millis(100);
+
 /// After a carrier was full it is tried again this soon, if it does not say so itself.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
 
@@ -88,6 +92,8 @@ pub(super) struct State<A> {
     pub(super) replies: Vec<Reply<A>>,
     /// Answers that refuse.
     refusals: Ration,
+    /// What the operator is told of refused hellos: every one may give another reason.
+    pub(super) refusals_told: Ration,
     /// Welcomes to who greets as a peer that is heard: from where it is, and from elsewhere.
     pub(super) welcomes_there: Ration,
     pub(super) welcomes_elsewhere: Ration,
@@ -201,6 +207,7 @@ impl<C: Carrier> DatagramLink<C> {
             peers: Vec::with_capacity(peers.len()),
             replies: Vec::with_capacity(REPLIES_MAX),
             refusals: ration(),
+            refusals_told: Ration::new(REFUSALS_TOLD_MAX, REFUSAL_TOLD_PAUSE),
             welcomes_there: ration(),
             welcomes_elsewhere: ration(),
             learned: Vec::new(),

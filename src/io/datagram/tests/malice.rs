@@ -185,6 +185,9 @@ fn a_flood_of_strangers_is_dropped_without_an_answer_to_each() {
     assert_eq!((after.refused - before.refused, after.alien - before.alien), (1_000, 1_000));
     let answered = 2_000 - (after.unanswered - before.unanswered);
     assert!((20..=32).contains(&answered), "{answered} answers in 21 ms");
+    // A notice of each had pushed all others out.
+    let told = world.notices(1).len();
+    assert!((9..=10).contains(&told), "{told} lines about it");
 }
 
 #[test]
