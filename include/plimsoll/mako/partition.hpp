@@ -28,6 +28,9 @@ constexpr int log_bytes_max = (64 << 20) - 1;
 /// The most that one partition defers. One log is always taken.
 constexpr size_t deferred_bytes_max = size_t{256} << 20;
 
+/// How long who has come to lead keeps that at least.
+constexpr auto settling = std::chrono::milliseconds(250);
+
 /// What has become of a partition's submits.
 struct Outcomes {
     uint64_t submitted = 0;
@@ -248,7 +251,8 @@ class Partition {
     void set_role(bool leads, uint32_t leader) {
         leader_.store(leader, std::memory_order_release);
         if (leads_.exchange(leads, std::memory_order_acq_rel) != leads) {
-            next_move_ = std::chrono::steady_clock::now();
+            // Who has just come to lead may have been preferred in what it has not applied yet.
+            next_move_ = std::chrono::steady_clock::now() + settling;
             move_pause_ = std::chrono::milliseconds(100);
             shared_.on_leadership(number_, leads);
         }
