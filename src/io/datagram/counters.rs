@@ -15,7 +15,7 @@ pub struct Counters {
     pub refused: u64,
     /// Sessions that came up with a peer for a second time or later.
     pub reconnects: u64,
-    /// Sessions that ended because nothing was heard any more.
+    /// Sessions that ended because nothing was heard or answered any more.
     pub unheard: u64,
 
     /// Datagrams that came, whatever became of them.

@@ -23,7 +23,8 @@
 //!
 //! **Credits.** Every datagram is numbered within its session and tells how far the other end may number its own: the
 //! receiver's window beyond what it has seen. So a burst never overruns a ring. Who has used its credits up asks for more
-//! at intervals, for the datagrams that carried them may be lost.
+//! at intervals, for the datagrams that carried them may be lost; who may not even ask any more ends the session, for a
+//! new one needs no credits of the old.
 //!
 //! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
 //! dropped; nothing that a stranger sends takes memory. An answer costs more than what it answers, and so what anybody can

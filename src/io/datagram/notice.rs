@@ -102,6 +102,8 @@ pub enum Why {
     Unreachable,
     /// It was not heard for so long.
     Unheard(Duration),
+    /// It gave no more credits, asked as often as may be: nothing could be said in the session any more.
+    Unanswered,
     /// It has greeted anew.
     Replaced,
 }
@@ -120,6 +122,7 @@ impl fmt::Display for Why {
             Why::Forgotten => write!(f, "the peer does not know it any more"),
             Why::Unreachable => write!(f, "nobody listens there any more"),
             Why::Unheard(time) => write!(f, "nothing was heard for {time:?}"),
+            Why::Unanswered => write!(f, "it gave no more credits, as often as it was asked"),
             Why::Replaced => write!(f, "the peer has greeted anew"),
         }
     }

@@ -272,6 +272,10 @@ impl<A: Copy> Session<A> {
         {
             return Some(Why::Unreachable);
         }
+        // A hello needs no credits, and what the peer still says here is answered: it does not know the session any more.
+        if !self.credits.has(Class::Probe) && now.since(self.probe_at) >= STARVED_PAUSE_MAX {
+            return Some(Why::Unanswered);
+        }
         (now.since(self.heard_at) >= unheard).then_some(Why::Unheard(unheard))
     }
 

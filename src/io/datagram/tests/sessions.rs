@@ -1,3 +1,5 @@
+use core::time::Duration;
+
 use super::super::{Arrival, Counters, Notice, Why};
 use super::net::*;
 use crate::types::{ClusterId, NodeId, StoreId};
@@ -132,6 +134,36 @@ fn a_bye_ends_a_session_at_once() {
         world.notices(0).contains(&Notice::Ended { peer: id(1), address: address(1), why: Why::Bye }),
         "the operator is told"
     );
+}
+
+/// A way was cut in one direction for so long that its sender had asked for credits as often as it may. When the way was
+/// whole again nobody noticed: the sender had nothing left to speak with, and heard the other end all the time; or the other
+/// end had given up and, not being the one that dials, waited for a word. Where a silence may last long, it did.
+#[test]
+fn who_has_asked_for_credits_in_vain_greets_anew() {
+    for (cut, gives_up) in [(0, false), (0, true), (1, false), (1, true)] {
+        let other = 1 - cut;
+        let mut world = World::<false>::with(2, 19, CALM, 32, 1472);
+        world.meet();
+        (0..2).for_each(|node| world.link(node).state.unheard = Duration::from_secs(60));
+        let from: fn(&Sent) -> bool =
+            if cut == 0 { |sent| sent.from == address(0) } else { |sent| sent.from == address(1) };
+        world.net.borrow_mut().filter = from;
+        while world.send(cut, other, &frame(0, 200)) {}
+        world.pass(6_000 * MS);
+        if gives_up {
+            world.link(other).carrier_mut().hints.push(Arrival::Unreachable(address(cut)));
+            assert!(world.until(10 * MS, |world| !world.is_up(other, cut)));
+        }
+        world.net.borrow_mut().filter = |_| false;
+        let meet = |world: &mut World<false>| world.is_up(0, 1) && world.is_up(1, 0);
+        assert!(world.until(500 * MS, meet), "{cut} was cut off, the other gave up: {gives_up}");
+        assert!(world.send(cut, other, &frame(1, 200)) && world.send(other, cut, &frame(2, 200)));
+        let came = |world: &mut World<false>| world.frames(0).len() + world.frames(1).len() == 2;
+        assert!(world.until(10 * MS, came));
+        let ended = |notice: &Notice<u16>| matches!(notice, Notice::Ended { why: Why::Unanswered, .. });
+        assert!(world.notices(cut).iter().any(ended), "the operator is told");
+    }
 }
 
 /// An ICMP message can be forged by anyone who guesses two ports. A peer that answers is not gone.
