@@ -312,7 +312,8 @@ impl<W: World> Groups<W> {
 
     /// A record with this stamp was refused. An engine that has more under way finds them refused, too, until it has submitted
     /// this one again.
-    pub(super) fn refuse_stamp(&mut self, at: usize, stamp: Stamp, outcome: &Outcome) {
+    /// `broken_off`: some of its parts are laid, and the stamp with them.
+    pub(super) fn refuse_stamp(&mut self, at: usize, stamp: Stamp, outcome: &Outcome, broken_off: bool) {
         let leaves_a_hole = matches!(
             outcome,
             Outcome::Busy
@@ -325,7 +326,10 @@ impl<W: World> Groups<W> {
             return;
         };
         let Some(lead) = &mut self.shards[at].stream.lead else { return };
-        if stamp.epoch == streams.board.open_epoch() && lead.ended_epoch != Some(stamp.epoch) {
+        // What is not beyond the last stamp is behind it, and leaves no hole. Before that is known the engine has not been told
+        // that the stream is open, and has begun nothing.
+        let is_next = lead.laid.is_some_and(|laid| stamp > laid || broken_off);
+        if is_next && stamp.epoch == streams.board.open_epoch() && lead.ended_epoch != Some(stamp.epoch) {
             lead.refused.insert(stamp);
             if lead.refused.len() > SUBMITS_PENDING_MAX {
                 // More than can be remembered: nobody may read on from them, as if an earlier leader had lost them.

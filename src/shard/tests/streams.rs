@@ -174,3 +174,18 @@ fn who_gives_a_refused_record_up_says_so() {
     assert!(is_committed(engine.ask(StreamRequest::CutEpoch(Epoch(0)))));
     assert!(is_committed(engine.put(1, 1)));
 }
+
+/// What was refused before the stream was registered, or is behind it, was begun by nobody, and holds nothing up.
+#[test]
+fn a_refusal_of_what_cannot_be_next_holds_nothing_up() {
+    let mut bench = Bench::new();
+    let board = Arc::new(Board::new(2));
+    bench.lane.serve_engine(Arc::clone(&board));
+    let mut engine = Engine { bench, board, next_request: 1 };
+    assert_eq!(engine.put_torn(0, 3), Outcome::Invalid);
+    assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(0)))));
+    assert!(is_committed(engine.put(0, 5)));
+    assert_eq!(engine.put_torn(0, 5), Outcome::Invalid);
+    assert!(is_committed(engine.put(0, 6)));
+    assert!(matches!(engine.put(0, 5), Outcome::Behind { .. }));
+}
