@@ -144,19 +144,24 @@ impl Board {
 
     /// Makes something of the registered streams: see the module for the order.
     fn read<T>(&self, make: impl Fn(Epoch, &mut dyn Iterator<Item = (ShardId, Standing)>) -> T) -> T {
+        // The latest epoch that a cell was seen to stand in.
+        let mut latest = Epoch(0);
         loop {
             let registrar = self.of(REGISTRAR).position.load();
             let open = self.open_epoch();
-            let mut is_stale = false;
+            // An epoch is open before a registered stream stands in it: otherwise this would go round for ever.
+            assert!(latest <= open, "a stream stands in {latest:?}, and the open one is {open:?}");
             let mut standings = (0..).map(ShardId).zip(&self.streams).filter_map(|(stream, cells)| {
                 let (floor, 1) = cells.floor.load() else { return None };
                 let (at, closed) = if stream == REGISTRAR { registrar } else { cells.position.load() };
-                is_stale |= at.epoch > open && at != Stamp::NEVER;
+                if at != Stamp::NEVER {
+                    latest = latest.max(at.epoch);
+                }
                 let at = at.max(floor).max(Stamp::begin_of(open));
                 Some((stream, Standing { at, closed: closed > open.0 }))
             });
             let made = make(open, &mut standings);
-            if !is_stale {
+            if latest <= open {
                 return made;
             }
             core::hint::spin_loop();
