@@ -1,6 +1,7 @@
 //! Runs the simulator over seeds. See `plimsoll::sim`.
 
 mod fuzz;
+mod watch;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,6 +13,7 @@ use clap::Parser;
 use plimsoll::sim::explore::Explored;
 use plimsoll::sim::random::mix;
 use plimsoll::sim::{Bounds, Counts, Plan, Run, Telling, run, shrink};
+use watch::Watch;
 
 /// Runs whole clusters through faults, in virtual time.
 #[derive(Parser)]
@@ -206,7 +208,10 @@ fn replay(seed: u64, arguments: &Arguments) -> bool {
         println!("seed {seed}: {:#?}", Plan::draw(seed, &arguments.bounds));
     }
     let begin = Instant::now();
+    let watch = Watch::new();
+    watch.begins(seed);
     let run = run(seed, &arguments.bounds, telling);
+    drop(watch);
     let mut totals = Totals::default();
     totals.add(&run);
     tell(&run);
@@ -219,12 +224,14 @@ fn sweep(arguments: &Arguments) -> bool {
     let telling = Telling { verbose: false, history: arguments.history.is_some() };
     let mut totals = Totals::default();
     let mut histories = Vec::new();
+    let watch = Watch::new();
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let seeds = if arguments.swarm.is_some() { fresh..u64::MAX } else { arguments.seeds.clone() };
     for seed in seeds {
         if arguments.swarm.is_some_and(|seconds| begin.elapsed() >= Duration::from_secs(seconds)) {
             break;
         }
+        watch.begins(seed);
         let mut run = run(seed, &arguments.bounds, telling);
         totals.add(&run);
         tell(&run);
