@@ -35,7 +35,7 @@ const STALE_WAITS: u32 = 8;
 /// multiple of what it has cost, for on a bad path most requests may be lost, or their answers. A fragment alone allows for
 /// none: who sends what never becomes whole can send those too. So they are rare only for it.
 const ASKS_MAX: u32 = 64;
-const ASK_PAUSE: Duration = Duration::from_millis(2);
+const ASK_PAUSE: Duration = Duration::from_millis(8);
 const ASKS_PER_ASK: u32 = 4;
 
 const WORDS: usize = FRAGMENTS_MAX.div_ceil(64);
@@ -57,6 +57,8 @@ pub(super) struct Assembly {
     last: usize,
     /// The memory of all slots.
     bytes: usize,
+    /// Fragments of frames that were given up, until they are asked for.
+    wasted: usize,
     /// The highest frame of which something came.
     newest: u32,
     /// By the frame's number modulo their count: it was put together, or given up.
@@ -133,6 +135,7 @@ impl Assembly {
             wake: Time::NEVER,
             last: 0,
             bytes: 0,
+            wasted: 0,
             newest: u32::MAX,
             done: [0; FRAMES_REMEMBERED as usize / 64],
         }
@@ -142,6 +145,7 @@ impl Assembly {
     pub(super) fn reset(&mut self) {
         (self.used, self.crowded, self.wake) = (0, None, Time::NEVER);
         self.asks.refill();
+        self.wasted = 0;
         self.newest = u32::MAX;
         self.done.fill(0);
     }
@@ -245,6 +249,17 @@ impl Assembly {
         self.mark(self.slots[place].cut.frame, true);
     }
 
+    fn abandon(&mut self, place: usize, counters: &mut Counters) {
+        self.finish(place);
+        self.wasted += self.slots[place].have;
+        counters.frames_abandoned += 1;
+    }
+
+    /// How many fragments of frames that were given up have come, since this was last asked.
+    pub(super) fn take_wasted(&mut self) -> usize {
+        core::mem::take(&mut self.wasted)
+    }
+
     /// A slot for a frame.
     fn open(&mut self, now: Time, wait: Duration, cut: Cut, counters: &mut Counters) -> Option<usize> {
         let need = (cut.frame_bytes as usize).next_power_of_two().max(SLOT_BYTES_MIN);
@@ -261,8 +276,7 @@ impl Assembly {
                     self.crowded = Some((need, stale_at));
                     return None;
                 }
-                self.finish(oldest);
-                counters.frames_abandoned += 1;
+                self.abandon(oldest, counters);
                 self.spare(need)?
             }
         };
@@ -318,8 +332,7 @@ impl Assembly {
             let Some(place) = first.filter(|_| self.wake <= now) else { break };
             let slot = &mut self.slots[place];
             if now.since(slot.fed_at) >= ABANDONED_AFTER {
-                self.finish(place);
-                counters.frames_abandoned += 1;
+                self.abandon(place, counters);
                 continue;
             }
             // While something comes what is behind it may still come by itself.
