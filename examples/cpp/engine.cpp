@@ -179,9 +179,10 @@ void replay(plimsoll_node *node, const char *socket, const char *cluster) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(PATIENCE_US);
     while (replayed.last[0] < RECORDS || replayed.last[1] < RECORDS) {
         check(std::chrono::steady_clock::now() < until, "a replica replays everything");
+        const plimsoll_status waited = plimsoll_replica_wait(replica, 100'000);
+        check(waited == PLIMSOLL_OK || waited == PLIMSOLL_TIMED_OUT, "waiting for a replica works");
         size_t count;
         must(plimsoll_replica_poll(replica, Replayed::take, &replayed, &count), "poll a replica");
-        if (count == 0) std::this_thread::yield();
     }
     plimsoll_stamp watermark;
     must(plimsoll_replica_watermark(replica, &watermark), "a replica's watermark");

@@ -27,6 +27,7 @@ mod stream;
 mod tests;
 mod texts;
 mod types;
+mod waker;
 
 pub use self::error::{plimsoll_last_error, plimsoll_status_text, plimsoll_version};
 pub use self::mako::{
@@ -42,7 +43,8 @@ pub use self::poll::{
 };
 pub use self::replica::{
     ReplicaHandle, plimsoll_replica_close, plimsoll_replica_connect, plimsoll_replica_open,
-    plimsoll_replica_poll, plimsoll_replica_reattach, plimsoll_replica_watermark,
+    plimsoll_replica_poll, plimsoll_replica_reattach, plimsoll_replica_wait, plimsoll_replica_waker,
+    plimsoll_replica_watermark,
 };
 pub use self::request::{
     plimsoll_advance, plimsoll_cut_epoch, plimsoll_end_of_epoch, plimsoll_end_of_stream, plimsoll_read_index,
@@ -59,3 +61,4 @@ pub use self::types::{
     Acks, Completion, CompletionCallback, Entry, EntryCallback, Kind, ReplayCallback, Role, RoleCallback,
     Stamp, StreamOptions, StreamStamp, WatermarkCallback,
 };
+pub use self::waker::{WakerHandle, plimsoll_stream_waker, plimsoll_wake, plimsoll_waker_close};

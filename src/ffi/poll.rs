@@ -16,7 +16,7 @@ use super::stream::{Inner, StreamHandle, with};
 use super::types::{
     Completion, CompletionCallback, Entry, EntryCallback, Kind, Role, RoleCallback, Stamp, WatermarkCallback,
 };
-use crate::client::ring::Event;
+use crate::client::ring::{Event, Waited};
 use crate::client::{Item, RequestId};
 use crate::types::Index;
 
@@ -261,22 +261,34 @@ pub unsafe extern "C" fn plimsoll_completions(
 }
 
 /// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options), then sleeps on
-/// a word of the ring. PLIMSOLL_OK: there is something. PLIMSOLL_TIMED_OUT: there is not. Notices a node that is gone. Not from a
-/// callback.
+/// a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN: plimsoll_wake was called, now or
+/// since the last wait that was answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the
+/// stream; not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u64) -> Status {
     answer(|| {
         let wait = |inner: &mut Inner| {
             inner.delivery.check_outside()?;
             inner.check_unreserved()?;
-            if inner.delivery.has_something() || inner.stream.wait(Duration::from_micros(timeout_us)) {
-                return Ok(());
+            let has_something = inner.delivery.has_something();
+            let timeout_us = if has_something { 0 } else { timeout_us };
+            match inner.stream.wait(Duration::from_micros(timeout_us)) {
+                Waited::TimedOut if has_something => Ok(()),
+                waited => waited_for(waited),
             }
-            Err(Failure::new(Status::TimedOut))
         };
         // SAFETY: the caller hands in a handle.
         unsafe { with(stream, wait) }
     })
+}
+
+/// How a wait is answered.
+pub(super) fn waited_for(waited: Waited) -> Result<(), Failure> {
+    match waited {
+        Waited::Ready => Ok(()),
+        Waited::Woken => Err(Failure::new(Status::Woken)),
+        Waited::TimedOut => Err(Failure::new(Status::TimedOut)),
+    }
 }
 
 /// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on as it is.

@@ -9,6 +9,7 @@ mod processes;
 mod replicas;
 mod streams;
 mod strict;
+mod waits;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

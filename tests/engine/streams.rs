@@ -17,24 +17,25 @@ use crate::*;
 const LANES: u16 = 2;
 
 /// A node with two lanes and three shards, whose shards are streams; an attachment to each of the first two.
-struct Engine {
-    cluster: Cluster,
-    node: Node,
-    board: Arc<Board>,
-    streams: [Stream; 2],
+pub struct Engine {
+    pub cluster: Cluster,
+    pub node: Node,
+    pub board: Arc<Board>,
+    pub streams: [Stream; 2],
 }
 
 /// One stream as its thread has it.
-struct Stream {
-    ring: Attachment,
-    status: StreamStatus,
+pub struct Stream {
+    pub ring: Attachment,
+    pub status: StreamStatus,
 }
 
 impl Engine {
-    fn start(name: &str) -> Engine {
+    pub fn start(name: &str) -> Engine {
         let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
         let tune = |config: &mut Config| {
             config.engine.streams = true;
+            config.engine.socket = Some(config.data_dir.with_extension("engines"));
             // The engine of these tests always says itself that it ends an epoch.
             config.engine.epoch_grace_ms = 60_000;
         };
@@ -63,7 +64,7 @@ impl Engine {
     }
 
     /// Registers both streams, and waits until they take records.
-    fn register(&mut self) {
+    pub fn register(&mut self) {
         for shard in [0, 1].map(ShardId) {
             let outcome = self.streams[0].ask(StreamRequest::Register(shard));
             assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
@@ -74,7 +75,7 @@ impl Engine {
         }
     }
 
-    fn stop(self) {
+    pub fn stop(self) {
         drop(self.streams);
         self.node.stopper().stop();
         self.node.wait().unwrap();
@@ -125,12 +126,12 @@ impl Stream {
         outcome.unwrap()
     }
 
-    fn ask(&mut self, asked: StreamRequest) -> Outcome {
+    pub fn ask(&mut self, asked: StreamRequest) -> Outcome {
         self.ring.stream(asked).unwrap();
         self.outcome()
     }
 
-    fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
+    pub fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
         self.ring.submit(b"an entry", Timestamp(timestamp), Epoch(epoch), Acks::Quorum).unwrap();
         self.outcome()
     }
@@ -140,11 +141,11 @@ impl Stream {
     }
 }
 
-fn is_committed(outcome: Outcome) -> bool {
+pub fn is_committed(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Committed { .. })
 }
 
-fn at(epoch: u32, timestamp: u64) -> Stamp {
+pub fn at(epoch: u32, timestamp: u64) -> Stamp {
     Stamp::new(Epoch(epoch), Timestamp(timestamp))
 }
 

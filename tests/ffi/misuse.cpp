@@ -105,6 +105,7 @@ void nulls_are_answered() {
     plimsoll_node *node = nullptr;
     plimsoll_stream *stream = nullptr;
     plimsoll_replica *replica = nullptr;
+    plimsoll_waker *waker = nullptr;
     plimsoll_stream_options options = options_of(1);
     plimsoll_stamp stamp;
     plimsoll_role role;
@@ -149,11 +150,16 @@ void nulls_are_answered() {
     ANSWERS(null, plimsoll_replica_poll(nullptr, nullptr, nullptr, &count));
     ANSWERS(null, plimsoll_replica_watermark(nullptr, &stamp));
     ANSWERS(null, plimsoll_replica_reattach(nullptr));
-    CHECK(node == nullptr && stream == nullptr && replica == nullptr);
+    ANSWERS(null, plimsoll_replica_wait(nullptr, 0));
+    ANSWERS(null, plimsoll_replica_waker(nullptr, &waker));
+    ANSWERS(null, plimsoll_stream_waker(nullptr, &waker));
+    ANSWERS(null, plimsoll_wake(nullptr));
+    CHECK(node == nullptr && stream == nullptr && replica == nullptr && waker == nullptr);
     // As of free: nothing to end.
     ANSWERS(PLIMSOLL_OK, plimsoll_node_close(nullptr));
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(nullptr));
     ANSWERS(PLIMSOLL_OK, plimsoll_replica_close(nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(nullptr));
 }
 
 void texts_fit_where_they_go() {
@@ -391,10 +397,12 @@ void a_replica_comes_back(plimsoll_node *node) {
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_watermark(replica, &stamp));
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_reattach(replica));
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_close(replica));
+        ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_wait(replica, 0));
     };
     size_t count = 0, given = 0;
     ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_replica_poll(replica, nullptr, nullptr, &count));
     while (given < 2) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_replica_wait(replica, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_replica_poll(replica, replay, &replica, &count));
         given += count;
     }
@@ -437,6 +445,61 @@ void a_second_thread_is_refused(plimsoll_node *node) {
         CHECK(status == PLIMSOLL_COMMITTED || status == PLIMSOLL_BUSY);
     }
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
+// Threads that sleep are told to stop: each once, whenever it comes to sleep.
+template <typename Wait>
+void is_woken(plimsoll_waker *waker, Wait wait) {
+    constexpr int TIMES = 500;
+    std::atomic<int> asked{0};
+    std::thread sleeper([&] {
+        for (int time = 1; time <= TIMES; time++) {
+            asked.store(time);
+            ANSWERS(PLIMSOLL_WOKEN, wait(PATIENCE_US));
+        }
+    });
+    for (int time = 1; time <= TIMES; time++) {
+        while (asked.load() < time) std::this_thread::yield();
+        ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    }
+    sleeper.join();
+    CHECK(wait(0) == PLIMSOLL_TIMED_OUT);
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_WOKEN, wait(0));
+    CHECK(wait(0) == PLIMSOLL_TIMED_OUT);
+}
+
+void who_waits_is_woken(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 17);
+    await_leader(stream);
+    size_t count;
+    plimsoll_waker *waker = nullptr;
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_stream_waker(stream, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_waker(stream, &waker));
+    while (plimsoll_wait(stream, 50'000) == PLIMSOLL_OK) ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
+    is_woken(waker, [&](uint64_t timeout_us) { return plimsoll_wait(stream, timeout_us); });
+    // It is told although there is something to take, and that stays.
+    uint64_t request;
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, 2, &request));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_WOKEN, plimsoll_wait(stream, PATIENCE_US));
+    CHECK(completion(stream).request == request);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(waker));
+
+    plimsoll_replica *replica = nullptr;
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_open(node, 1 << 16, 18, &replica));
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_replica_waker(replica, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_waker(replica, &waker));
+    const auto nobody = [](void *, uint32_t, const plimsoll_stamp *, const uint8_t *, size_t) {};
+    while (plimsoll_replica_wait(replica, 50'000) == PLIMSOLL_OK) ANSWERS(PLIMSOLL_OK, plimsoll_replica_poll(replica, nobody, nullptr, &count));
+    is_woken(waker, [&](uint64_t timeout_us) { return plimsoll_replica_wait(replica, timeout_us); });
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_close(replica));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(waker));
 }
 
 void a_panic_poisons_its_stream_and_no_other(plimsoll_node *node) {
@@ -541,6 +604,7 @@ int main(int argc, char **argv) {
     outcomes_are_told(node);
     a_replica_comes_back(node);
     a_second_thread_is_refused(node);
+    who_waits_is_woken(node);
     a_panic_poisons_its_stream_and_no_other(node);
     a_node_is_closed_under_its_streams(node, argv[1], argv[2]);
     without_streams_there_is_no_watermark(argv[3]);

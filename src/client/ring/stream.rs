@@ -32,6 +32,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::tail::Tail;
+use super::wait::{self, Alarm, Waited, Waker};
 use super::{Attachment, RingError};
 use crate::client::RequestId;
 use crate::client::records::{Item, Wrong};
@@ -91,6 +92,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Stream {
     ring: Attachment,
+    alarm: Alarm,
     tail: Option<Tail>,
     subscription: Option<RequestId>,
     /// It is to be asked for.
@@ -109,6 +111,7 @@ impl Stream {
     /// A thread's stream: that of the attachment's shard.
     pub fn new(ring: Attachment) -> Stream {
         Stream {
+            alarm: Alarm::new(Some(&ring)),
             ring,
             tail: None,
             subscription: None,
@@ -198,20 +201,33 @@ impl Stream {
         }
     }
 
-    /// Waits until there is something to poll or to take, and says whether there is: see [`Attachment::wait`].
-    pub fn wait(&mut self, timeout: Duration) -> bool {
-        if self.tail.as_ref().is_some_and(Tail::has_something) {
-            return true;
-        }
+    /// Waits until there is something to poll or to take, the node is found to be gone, or a [`Stream::waker`] wakes it; for
+    /// `timeout` at most. Spins, then sleeps.
+    pub fn wait(&mut self, timeout: Duration) -> Waited {
         if self.ring.ended.is_none() {
             let _ = self.ask();
         }
-        self.ring.wait(timeout)
+        // Who is to be told to stop is told so however much there is to take.
+        let timeout = if self.has_something() { Duration::ZERO } else { timeout };
+        let spin = self.ring.options.spin;
+        let waited = wait::wait(core::slice::from_mut(&mut self.ring), Some(&self.alarm), spin, timeout);
+        if waited == Waited::TimedOut && self.has_something() { Waited::Ready } else { waited }
+    }
+
+    /// Whether something has come that was not taken, or not told: that the node is gone.
+    fn has_something(&self) -> bool {
+        self.tail.as_ref().is_some_and(Tail::has_something) || (self.ring.ended.is_some() && !self.detached)
+    }
+
+    /// Wakes this thread when it waits, from any other one: see [`Waker`].
+    pub fn waker(&self) -> Waker {
+        self.alarm.waker()
     }
 
     /// Attaches again after [`Event::Detached`], and goes on where it was: see [`Attachment::reattach`].
     pub fn reattach(&mut self) -> Result<(), AttachError> {
         self.ring.reattach()?;
+        self.alarm.follow(Some(&self.ring));
         if self.detached {
             (self.detached, self.unsubscribed, self.subscription) = (false, true, None);
         }
