@@ -240,10 +240,16 @@ typedef struct plimsoll_role {
     uint32_t leader;
     // The epoch that takes records.
     uint32_t epoch;
-    // The stream takes records: the engine may begin transactions in it.
+    // The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say that the node
+    // would take a record.
     bool open;
     // The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     bool closing;
+    // When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led, owed the epoch no
+    // cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It promises nothing of what comes after, and
+    // says nothing of room, nor of refused records that are to come again first: a submit may be refused all the same. It is not set while
+    // the epoch closes, although records of what was begun before are taken then.
+    bool takes_records;
 } plimsoll_role;
 
 // The end of a request. What its status does not use is 0.
@@ -274,6 +280,11 @@ typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll
 
 // Told of a role that has changed. See plimsoll_completion_callback for when.
 typedef void (*plimsoll_role_callback)(void *context, const struct plimsoll_role *role);
+
+// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a lesser one,
+// and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their order, and before the role with a
+// later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback for when.
+typedef void (*plimsoll_epoch_closed_callback)(void *context, const struct plimsoll_stamp *last);
 
 // A committed record of a stream, whole and checked.
 typedef struct plimsoll_entry {
@@ -409,6 +420,12 @@ plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *s
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 
+// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything was, and `*last`
+// is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
+plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
+                                             struct plimsoll_stamp *last,
+                                             bool *found);
+
 // What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);
 
@@ -448,6 +465,12 @@ plimsoll_status plimsoll_on_watermark(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_on_role(struct plimsoll_stream *stream,
                                  plimsoll_role_callback callback,
                                  void *context);
+
+// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled is told nobody
+// again. See plimsoll_on_completion.
+plimsoll_status plimsoll_on_epoch_closed(struct plimsoll_stream *stream,
+                                         plimsoll_epoch_closed_callback callback,
+                                         void *context);
 
 // Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once per
 // stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may call it.

@@ -9,6 +9,7 @@ mod processes;
 mod replicas;
 mod streams;
 mod strict;
+mod told;
 mod waits;
 
 use std::path::Path;

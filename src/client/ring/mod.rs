@@ -368,7 +368,9 @@ impl Attachment {
                         match request_of(&reply) {
                             None => farewell = true,
                             // A subscription is answered again and again.
-                            Some(request) if matches!(reply, Reply::Stream { .. }) => {
+                            Some(request)
+                                if matches!(reply, Reply::Stream { .. } | Reply::EpochClosed { .. }) =>
+                            {
                                 count += usize::from(self.outstanding.end(request));
                                 each(reply);
                             }
@@ -480,7 +482,8 @@ fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::Records { request, .. }
         | Reply::Status { request, .. }
         | Reply::ReadIndex { request, .. }
-        | Reply::Stream { request, .. } => Some(*request),
+        | Reply::Stream { request, .. }
+        | Reply::EpochClosed { request, .. } => Some(*request),
         Reply::Farewell => None,
     }
 }
