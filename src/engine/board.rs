@@ -107,8 +107,13 @@ impl Board {
         // Two leaders may have written the same one after another: the first one counts.
         if last.epoch == self.open_epoch() {
             self.ends[(last.epoch.0 % ENDS_KEPT) as usize].store(last, 1);
-            self.open.store(last.epoch.0 + 1, Ordering::Release);
+            self.open(Epoch(last.epoch.0 + 1));
         }
+    }
+
+    /// The registrar's lane: this epoch takes records now. Before the registrar's position is published.
+    pub fn open(&self, epoch: Epoch) {
+        self.open.store(epoch.0, Ordering::Release);
     }
 
     /// Of the epochs from `from` on that were closed before `open` was opened, ascending, the last stamp that lives. Only the last 64

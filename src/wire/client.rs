@@ -41,17 +41,17 @@
 //! not checked here: the shard's ingress checks it when it takes the record, so that each byte is summed once.
 
 mod role;
+mod status;
 mod stream;
 
 use bytemuck::{Pod, Zeroable};
 
-use self::role::{role_code, role_of};
+pub use self::status::ShardStatus;
 pub use self::stream::{StreamRequest, StreamStatus};
 use self::stream::{epoch_closed_row, read_epoch_closed};
 use super::Malformed;
 use super::frame::{self, Kind, check_place};
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, FRAME_BYTES_MAX, RECORD_ALIGN_BYTES, RECORD_BYTES_MAX};
-use crate::raft::Role;
 use crate::types::{Acks, EntryId, Epoch, Index, NodeId, ShardId, Stamp, Term, Timestamp};
 
 /// A record, or a part of one that is longer than an entry.
@@ -177,27 +177,6 @@ pub enum Outcome {
         /// The one that does, or will when the end of the one before it is settled.
         open: Epoch,
     },
-}
-
-/// One shard on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardStatus {
-    /// Which.
-    pub shard: ShardId,
-    /// What the node is in it.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// Who leads, as far as it knows.
-    pub leader: Option<NodeId>,
-    /// Its last entry.
-    pub last: EntryId,
-    /// What is committed.
-    pub commit: Index,
-    /// What is durable on the node's own disk.
-    pub durable: Index,
-    /// How often a leader was elected here or learnt of since the node started.
-    pub elections: u32,
 }
 
 /// What a client is answered.
@@ -538,36 +517,6 @@ impl Outcome {
             10 => Outcome::Unregistered,
             11 => Outcome::EpochClosed { open: Epoch(row.extent) },
             _ => return Err(Malformed::Field("outcome")),
-        })
-    }
-}
-
-impl ShardStatus {
-    fn row(&self) -> ReplyRow {
-        ReplyRow {
-            code: role_code(self.role),
-            extent: self.elections,
-            term: self.term.0,
-            index: self.last.index.0,
-            stamp: self.last.term.0,
-            commit: self.commit.0,
-            durable: self.durable.0,
-            shard: self.shard.0,
-            leader: self.leader.map_or(0, |id| id.0),
-            ..ReplyRow::default()
-        }
-    }
-
-    fn read(row: &ReplyRow) -> Result<ShardStatus, Malformed> {
-        Ok(ShardStatus {
-            shard: frame::check_shard(row.shard)?,
-            role: role_of(row.code)?,
-            term: Term(check_place("term", row.term)?),
-            leader: node(row.leader),
-            last: entry(row.stamp, row.index)?,
-            commit: Index(check_place("commit", row.commit)?),
-            durable: Index(check_place("durable", row.durable)?),
-            elections: row.extent,
         })
     }
 }

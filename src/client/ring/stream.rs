@@ -157,13 +157,14 @@ impl Stream {
                     *status = Some(told);
                     count += tell(&told, role, watermark, &mut each);
                 }
-                Reply::EpochClosed { request, last, .. } if Some(RequestId(request)) == *subscription => {
-                    // Another subscription tells again what an earlier one has told.
-                    if epoch_closed.is_none_or(|known| known.epoch < last.epoch) {
-                        *epoch_closed = Some(last);
-                        each(Event::EpochClosed(last));
-                        count += 1;
-                    }
+                // Another subscription tells again what an earlier one has told.
+                Reply::EpochClosed { request, last, .. }
+                    if Some(RequestId(request)) == *subscription
+                        && epoch_closed.is_none_or(|known| known.epoch < last.epoch) =>
+                {
+                    *epoch_closed = Some(last);
+                    each(Event::EpochClosed(last));
+                    count += 1;
                 }
                 // Lost with the node: it is asked for again after that was found again.
                 Reply::Outcome { request, outcome: Outcome::Unknown | Outcome::Stopping }

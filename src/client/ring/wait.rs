@@ -143,7 +143,8 @@ fn sleep(rings: &[Attachment], alarm: Option<&Alarm>, timeout: Duration) {
     let news = rings.iter().any(|ring| ring.ended.is_none() && ring.end.has_news());
     if !news && !alarm.is_some_and(Alarm::has_rung) {
         match here {
-            [] => std::thread::sleep(timeout.min(CLOSE_LOOK_PERIOD)),
+            // Nobody follows anything; an alarm is seen with the next look.
+            [] => std::thread::park_timeout(timeout.min(CLOSE_LOOK_PERIOD)),
             [ring] => sleep_on_one(&ring.end, timeout),
             _ if here.len() < rings.len() => sleep_on_any(here, timeout.min(CLOSE_LOOK_PERIOD)),
             _ => sleep_on_any(here, timeout),
