@@ -61,7 +61,7 @@ fn poll_until(threads: &mut [Thread], what: &str, is_it: impl Fn(&Thread) -> boo
 }
 
 /// The only node of its cluster comes to lead its shards again, with streams that are open: each time it owes the epoch a cut
-/// in every one of them, and takes nothing before the next epoch.
+/// in every one of them, and takes nothing before the next epoch. What is told while it owes one, `replicas` looks at.
 #[test]
 fn who_leads_again_takes_records_in_the_next_epoch_only_and_says_so() {
     let mut engine = Engine::start("told-again");
