@@ -287,9 +287,11 @@ fn the_dead_are_dropped_and_counted() {
 /// A node's board, written stream by stream, tells what the fold over the same marks does.
 #[test]
 fn a_board_tells_what_the_fold_does() {
+    // Miri is slow.
+    let rounds = if cfg!(miri) { 4 } else { 200 };
     let mut random = Chance(9);
     let mut moved = 0;
-    for _ in 0..200 {
+    for _ in 0..rounds {
         let streams = 3;
         let board = Board::new(streams);
         let (mut fold, mut registry) = (Fold::default(), fold::Registry::default());
@@ -332,7 +334,7 @@ fn a_board_tells_what_the_fold_does() {
             assert_eq!(least, fold.watermark());
         }
     }
-    assert!(moved > 1000, "the watermark moved {moved} times, which shows little");
+    assert!(moved > 5 * rounds, "the watermark moved {moved} times, which shows little");
 }
 
 #[test]
