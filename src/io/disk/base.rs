@@ -17,6 +17,10 @@ use crate::types::{Flushed, WriteSequence};
 /// How long after a segment found no room it is tried again.
 const SPACE_RETRY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
 
+/// The next segment is made without rests once so much, one part of so many, of the last one is written: whoever writes so
+/// fast would wait for it.
+const HURRY_PART: u64 = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -25,13 +29,16 @@ pub(super) struct Base {
     events: VecDeque<DiskEvent>,
     is_failed: bool,
     preparer: Preparer,
+    /// The segment that was asked for last.
+    preparing: Option<SegmentId>,
 }
 
 impl Base {
     pub(super) fn new(medium: Medium, waker: Waker) -> Result<Base, DiskError> {
         let medium = Arc::new(medium);
         let preparer = Preparer::new(Arc::clone(&medium), waker)?;
-        Ok(Base { medium, open: OpenSegments::new(), events: VecDeque::new(), is_failed: false, preparer })
+        let (open, events) = (OpenSegments::new(), VecDeque::new());
+        Ok(Base { medium, open, events, is_failed: false, preparer, preparing: None })
     }
 
     /// The segment, and whether it was opened just now. `None`: it does not open, and the disk has failed.
@@ -79,6 +86,7 @@ impl Base {
 
     pub(super) fn prepare(&mut self, segment: SegmentId) {
         if !self.is_failed {
+            self.preparing = Some(segment);
             self.preparer.start(segment);
         }
     }
@@ -131,8 +139,12 @@ impl Base {
         Ok(Flushed::by_disk(sequence))
     }
 
-    /// What a caller owes: whole blocks inside the segment, from memory that the device takes.
-    pub(super) fn check_write(&self, write: &Write) {
+    /// A write begins. What a caller owes: whole blocks inside the segment, from memory that the device takes.
+    pub(super) fn begin_write(&self, write: &Write) {
+        let is_last = self.preparing == Some(SegmentId(write.segment.0 + 1));
+        if is_last && write.offset >= self.medium.segment_bytes() / HURRY_PART {
+            self.preparer.hurry();
+        }
         self.check_place(write.offset, write.bytes.len());
         let block = self.medium.block_bytes();
         assert!(
@@ -141,7 +153,7 @@ impl Base {
         );
     }
 
-    /// As [`Base::check_write`].
+    /// As [`Base::begin_write`].
     pub(super) fn check_read(&self, read: &Read) {
         self.check_place(read.offset, read.len_bytes);
         let block = self.medium.block_bytes();
@@ -167,6 +179,8 @@ struct Preparer {
     outcomes: Receiver<Outcome>,
     under_way: usize,
     stop: Arc<AtomicBool>,
+    /// The segment under way is about to be waited for.
+    hurry: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -177,11 +191,11 @@ impl Preparer {
     fn new(medium: Arc<Medium>, waker: Waker) -> Result<Preparer, DiskError> {
         let (orders, ordered) = channel::<SegmentId>();
         let (finished, outcomes) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let [stop, hurry] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (stopped, hurried) = (Arc::clone(&stop), Arc::clone(&hurry));
         let thread = spawn("plimsoll-zero", &medium.place_of(SegmentId(0)), move || {
-            let mut pause = |rest: Duration| {
-                let until = Instant::now() + rest;
+            let pause = |lasting: Duration| {
+                let until = Instant::now() + lasting;
                 while !stopped.load(Ordering::Relaxed) {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
@@ -191,25 +205,32 @@ impl Preparer {
                 }
                 false
             };
+            let mut rest = |fair| pause(if hurried.load(Ordering::Relaxed) { Duration::ZERO } else { fair });
             let tell = |outcome: Outcome| {
                 let is_heard = finished.send(outcome).is_ok();
                 waker.wake();
                 is_heard
             };
             for segment in ordered {
-                let Some(outcome) = insist(&medium, segment, &mut pause, &tell) else { return };
+                let Some(outcome) = insist(&medium, segment, (&mut rest, &pause), &tell) else { return };
                 if !tell((segment, outcome)) {
                     return;
                 }
             }
         })?;
-        Ok(Preparer { orders: Some(orders), outcomes, under_way: 0, stop, thread: Some(thread) })
+        Ok(Preparer { orders: Some(orders), outcomes, under_way: 0, stop, hurry, thread: Some(thread) })
     }
 
     fn start(&mut self, segment: SegmentId) {
+        self.hurry.store(false, Ordering::Relaxed);
         let orders = self.orders.as_ref().expect("orders end only when it is dropped");
         orders.send(segment).expect("the thread takes orders until it is dropped");
         self.under_way += 1;
+    }
+
+    /// From now on the segment under way is made without rests.
+    fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
     }
 
     fn next(&mut self) -> Option<Outcome> {
@@ -222,17 +243,17 @@ impl Preparer {
     }
 }
 
-/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. `None`: the
-/// disk is being dropped.
+/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. It rests between
+/// the pieces, which may be cut short, and pauses between attempts. `None`: the disk is being dropped.
 fn insist(
     medium: &Medium,
     segment: SegmentId,
-    pause: &mut dyn FnMut(Duration) -> bool,
+    (rest, pause): (&mut dyn FnMut(Duration) -> bool, &dyn Fn(Duration) -> bool),
     tell: &dyn Fn(Outcome) -> bool,
 ) -> Option<Result<Extent, DiskError>> {
     let mut is_told = false;
     loop {
-        let outcome = medium.create(segment, pause).transpose()?;
+        let outcome = medium.create(segment, rest).transpose()?;
         if !is_for_want_of_room(&outcome) {
             return Some(outcome);
         }
