@@ -17,6 +17,7 @@ mod blocking;
 pub mod device;
 mod files;
 mod medium;
+mod preparer;
 #[cfg(test)]
 mod tests;
 pub mod timing;
