@@ -5,8 +5,8 @@
  *    but for what they say, and plimsoll_last_error tells what happened and what to do about it.
  *  - Null is answered with PLIMSOLL_NULL_ARGUMENT where it is not allowed. A pointer that is neither null nor what it should be, or
  *    a handle that was closed, is undefined behaviour, as everywhere in C.
- *  - A handle is used by one thread at a time and may move between threads; a plimsoll_node is used by any number of threads,
- *    until it is closed. A handle that is used by two at once answers PLIMSOLL_REENTERED to the one that comes second.
+ *  - A handle is used by one thread at a time and may move between threads; a plimsoll_node and a plimsoll_waker are used by any
+ *    number of threads, until they are closed. A handle that is used by two at once answers PLIMSOLL_REENTERED to the one that comes second.
  *  - What a pointer argument points to is read or written during the call only, but for the context of callbacks and what
  *    plimsoll_reserve gives.
  *  - Callbacks are called by plimsoll_poll and plimsoll_replica_poll, on the thread that calls these. They may submit and ask in the same
@@ -95,7 +95,7 @@ enum plimsoll_status
     PLIMSOLL_UNREGISTERED = 17,
     // Outcome: not taken, the stamp's epoch takes no records; `stamp.epoch` is the one that does, or will.
     PLIMSOLL_EPOCH_CLOSED = 18,
-    // plimsoll_wait: the time is over, and there is nothing to poll.
+    // plimsoll_wait, plimsoll_replica_wait: the time is over, and there is nothing to poll.
     PLIMSOLL_TIMED_OUT = -1,
     // A pointer that may not be null is null.
     PLIMSOLL_NULL_ARGUMENT = -2,
@@ -115,6 +115,8 @@ enum plimsoll_status
     PLIMSOLL_REENTERED = -9,
     // The stream is followed already; from where, cannot be changed.
     PLIMSOLL_FOLLOWED = -10,
+    // plimsoll_wait, plimsoll_replica_wait: plimsoll_wake was called.
+    PLIMSOLL_WOKEN = -11,
     // The attachment has ended, and everything was told: plimsoll_stream_reattach, when the node runs again.
     PLIMSOLL_ENDED = -20,
     // The node refuses: it is of another cluster.
@@ -184,6 +186,10 @@ typedef struct plimsoll_replica plimsoll_replica;
 // to another; a thread that comes while another is in a call is answered PLIMSOLL_REENTERED and has done nothing.
 typedef struct plimsoll_stream plimsoll_stream;
 
+// Wakes the thread that waits for a stream or a replica, so that it can be told to stop, say. Any number of threads may use it at
+// once.
+typedef struct plimsoll_waker plimsoll_waker;
+
 // The engine's epoch and commit timestamp: a place in the order of all streams, the epoch first.
 typedef struct plimsoll_stamp {
     // The timestamp: 1 to UINT64_MAX - 1 in a stream's records.
@@ -234,10 +240,16 @@ typedef struct plimsoll_role {
     uint32_t leader;
     // The epoch that takes records.
     uint32_t epoch;
-    // The stream takes records: the engine may begin transactions in it.
+    // The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say that the node
+    // would take a record.
     bool open;
     // The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     bool closing;
+    // When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led, owed the epoch no
+    // cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It promises nothing of what comes after, and
+    // says nothing of room, nor of refused records that are to come again first: a submit may be refused all the same. It is not set while
+    // the epoch closes, although records of what was begun before are taken then.
+    bool takes_records;
 } plimsoll_role;
 
 // The end of a request. What its status does not use is 0.
@@ -268,6 +280,11 @@ typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll
 
 // Told of a role that has changed. See plimsoll_completion_callback for when.
 typedef void (*plimsoll_role_callback)(void *context, const struct plimsoll_role *role);
+
+// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a lesser one,
+// and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their order, and before the role with a
+// later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback for when.
+typedef void (*plimsoll_epoch_closed_callback)(void *context, const struct plimsoll_stamp *last);
 
 // A committed record of a stream, whole and checked.
 typedef struct plimsoll_entry {
@@ -403,6 +420,12 @@ plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *s
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 
+// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything was, and `*last`
+// is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
+plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
+                                             struct plimsoll_stamp *last,
+                                             bool *found);
+
 // What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);
 
@@ -421,8 +444,9 @@ plimsoll_status plimsoll_completions(struct plimsoll_stream *stream,
                                      size_t *count);
 
 // Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options), then sleeps on
-// a word of the ring. PLIMSOLL_OK: there is something. PLIMSOLL_TIMED_OUT: there is not. Notices a node that is gone. Not from a
-// callback.
+// a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN: plimsoll_wake was called, now or
+// since the last wait that was answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the
+// stream; not from a callback.
 plimsoll_status plimsoll_wait(struct plimsoll_stream *stream,
                               uint64_t timeout_us);
 
@@ -442,6 +466,12 @@ plimsoll_status plimsoll_on_role(struct plimsoll_stream *stream,
                                  plimsoll_role_callback callback,
                                  void *context);
 
+// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled is told nobody
+// again. See plimsoll_on_completion.
+plimsoll_status plimsoll_on_epoch_closed(struct plimsoll_stream *stream,
+                                         plimsoll_epoch_closed_callback callback,
+                                         void *context);
+
 // Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once per
 // stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may call it.
 plimsoll_status plimsoll_on_apply(struct plimsoll_stream *stream,
@@ -460,6 +490,20 @@ plimsoll_status plimsoll_follow(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_next_entry(struct plimsoll_stream *stream,
                                     struct plimsoll_entry *entry,
                                     bool *found);
+
+// Makes something by which other threads wake who waits in plimsoll_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a handle that
+// plimsoll_waker_close ends, before the stream or after it. From the thread that uses the stream; callbacks may call it.
+plimsoll_status plimsoll_stream_waker(struct plimsoll_stream *stream,
+                                      struct plimsoll_waker **waker);
+
+// Ends the wait that is under way, or else the next one, with PLIMSOLL_WOKEN: once for all calls before it. Nothing is lost if the
+// thread does not wait yet, and nothing happens if its stream or replica is closed. Makes a system call only if the thread sleeps. From any
+// thread, also from several at once, and from callbacks; not from signal handlers.
+plimsoll_status plimsoll_wake(const struct plimsoll_waker *waker);
+
+// Frees the handle; null is nothing to close. From any thread, when no thread is in plimsoll_wake with it, nor comes to it: this is not
+// found out. Afterwards the handle is no more, and must not be handed in again.
+plimsoll_status plimsoll_waker_close(struct plimsoll_waker *waker);
 
 // Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come to. Asked
 // in the registrar's stream, which is that of shard 0, and registers itself first. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
@@ -526,6 +570,19 @@ plimsoll_status plimsoll_replica_poll(struct plimsoll_replica *replica,
                                       plimsoll_replay_callback callback,
                                       void *context,
                                       size_t *count);
+
+// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while, then sleeps until
+// any of the node's lanes has something. What is taken in need not be anything that may be replayed yet. PLIMSOLL_OK: there is
+// something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN: plimsoll_wake was called, now or since the last wait that was
+// answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its
+// callback.
+plimsoll_status plimsoll_replica_wait(struct plimsoll_replica *replica,
+                                      uint64_t timeout_us);
+
+// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a
+// handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the replica.
+plimsoll_status plimsoll_replica_waker(struct plimsoll_replica *replica,
+                                       struct plimsoll_waker **waker);
 
 // Up to where everything is committed in every registered stream, in the logs as they were read here.
 plimsoll_status plimsoll_replica_watermark(struct plimsoll_replica *replica,

@@ -97,7 +97,7 @@ struct Stream {
     static void on_role(void *context, const plimsoll_role *role) {
         auto *stream = static_cast<Stream *>(context);
         stream->role = *role;
-        std::printf("stream %u: role %u, epoch %u%s\n", stream->shard, static_cast<unsigned>(role->role), role->epoch, role->open ? ", takes records" : "");
+        std::printf("stream %u: role %u, epoch %u%s\n", stream->shard, static_cast<unsigned>(role->role), role->epoch, role->takes_records ? ", takes records" : "");
     }
 
     static void on_watermark(void *context, const plimsoll_stamp *watermark) {
@@ -179,9 +179,10 @@ void replay(plimsoll_node *node, const char *socket, const char *cluster) {
     const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(PATIENCE_US);
     while (replayed.last[0] < RECORDS || replayed.last[1] < RECORDS) {
         check(std::chrono::steady_clock::now() < until, "a replica replays everything");
+        const plimsoll_status waited = plimsoll_replica_wait(replica, 100'000);
+        check(waited == PLIMSOLL_OK || waited == PLIMSOLL_TIMED_OUT, "waiting for a replica works");
         size_t count;
         must(plimsoll_replica_poll(replica, Replayed::take, &replayed, &count), "poll a replica");
-        if (count == 0) std::this_thread::yield();
     }
     plimsoll_stamp watermark;
     must(plimsoll_replica_watermark(replica, &watermark), "a replica's watermark");
@@ -213,7 +214,7 @@ int main(int argc, char **argv) {
     // The registrar is the stream of shard 0: it registers itself, then the others.
     for (uint32_t shard = 0; shard < STREAMS; shard++)
         write_down(streams, streams[0], "register", [&](uint64_t *request) { return plimsoll_register_stream(streams[0].handle, shard, request); });
-    poll_until(streams, "the streams take records", [&] { return streams[0].role.open && streams[1].role.open; });
+    poll_until(streams, "the streams take records", [&] { return streams[0].role.takes_records && streams[1].role.takes_records; });
 
     // The first record of each is submitted here, each further one when the one before was applied.
     for (Stream &stream : streams) {

@@ -120,6 +120,8 @@ impl Worker {
                 }
                 self.tell(Told::Watermark(stamp));
             }
+            // What lives is asked of the process's replica, record by record.
+            Event::EpochClosed(_) => {}
             Event::Ended { request, outcome } => self.on_outcome(request, outcome)?,
             Event::Confirmed { request, .. } => return Err(Failure(format!("{request:?} was never made"))),
             Event::Untold(outcome) => return Err(Failure(format!("the node does not tell: {outcome:?}"))),

@@ -190,7 +190,9 @@ impl Client {
                 (request, Answer::Records(Records { next, commit, bytes: records.to_vec() }))
             }
             // This client does not ask for the ones, and the other answers nothing.
-            Reply::ReadIndex { .. } | Reply::Stream { .. } | Reply::Farewell => return,
+            Reply::ReadIndex { .. } | Reply::Stream { .. } | Reply::EpochClosed { .. } | Reply::Farewell => {
+                return;
+            }
         };
         // The answer to a question that was given up is of no use any more.
         if let Some(question) = self.questions.get_mut(&(request >> 8)).filter(|it| it.slot == at) {

@@ -24,7 +24,12 @@ pub struct Board {
     streams: Box<[CachePadded<Stream>]>,
     /// The open epoch.
     open: CachePadded<AtomicU32>,
+    /// Of epochs that are closed the last stamps that live, each where the epoch's number says. Written before the next one is open.
+    ends: Box<[Cell]>,
 }
+
+/// Of how many epochs the board keeps what lives of them: the last ones.
+const ENDS_KEPT: u32 = 64;
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -43,7 +48,7 @@ struct Cell {
     rest: AtomicU64,
 }
 
-/// Of a position: how many epochs, from 0 on, the stream has ended. Of a floor: whether there is one.
+/// Of a position: how many epochs, from 0 on, the stream has ended. Of a floor, or the end of an epoch: whether there is one.
 type Flag = u32;
 
 impl Cell {
@@ -76,6 +81,7 @@ impl Board {
         Board {
             streams: (0..shards).map(|_| CachePadded::default()).collect(),
             open: CachePadded::new(AtomicU32::new(0)),
+            ends: (0..ENDS_KEPT).map(|_| Cell::default()).collect(),
         }
     }
 
@@ -95,9 +101,31 @@ impl Board {
         self.of(stream).floor.store(floor, 1);
     }
 
+    /// The registrar's lane: of this epoch nothing lives beyond this stamp, and the next one takes records. Before the registrar's
+    /// position is published.
+    pub fn close(&self, last: Stamp) {
+        // Two leaders may have written the same one after another: the first one counts.
+        if last.epoch == self.open_epoch() {
+            self.ends[(last.epoch.0 % ENDS_KEPT) as usize].store(last, 1);
+            self.open(Epoch(last.epoch.0 + 1));
+        }
+    }
+
     /// The registrar's lane: this epoch takes records now. Before the registrar's position is published.
     pub fn open(&self, epoch: Epoch) {
         self.open.store(epoch.0, Ordering::Release);
+    }
+
+    /// Of the epochs from `from` on that were closed before `open` was opened, ascending, the last stamp that lives. Only the last 64
+    /// are known: older ones, if there were so many, are left out.
+    pub fn ends(&self, from: Epoch, open: Epoch) -> impl Iterator<Item = Stamp> + '_ {
+        (from.0.max(open.0.saturating_sub(ENDS_KEPT))..open.0).filter_map(|epoch| {
+            // Another one may have taken its place meanwhile.
+            match self.ends[(epoch % ENDS_KEPT) as usize].load() {
+                (last, 1) if last.epoch.0 == epoch => Some(last),
+                _ => None,
+            }
+        })
     }
 
     /// The epoch that takes records.

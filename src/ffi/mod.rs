@@ -27,6 +27,7 @@ mod stream;
 mod tests;
 mod texts;
 mod types;
+mod waker;
 
 pub use self::error::{plimsoll_last_error, plimsoll_status_text, plimsoll_version};
 pub use self::mako::{
@@ -38,11 +39,12 @@ pub use self::node::{
 };
 pub use self::poll::{
     plimsoll_completions, plimsoll_follow, plimsoll_next_entry, plimsoll_on_apply, plimsoll_on_completion,
-    plimsoll_on_role, plimsoll_on_watermark, plimsoll_poll, plimsoll_wait,
+    plimsoll_on_epoch_closed, plimsoll_on_role, plimsoll_on_watermark, plimsoll_poll, plimsoll_wait,
 };
 pub use self::replica::{
     ReplicaHandle, plimsoll_replica_close, plimsoll_replica_connect, plimsoll_replica_open,
-    plimsoll_replica_poll, plimsoll_replica_reattach, plimsoll_replica_watermark,
+    plimsoll_replica_poll, plimsoll_replica_reattach, plimsoll_replica_wait, plimsoll_replica_waker,
+    plimsoll_replica_watermark,
 };
 pub use self::request::{
     plimsoll_advance, plimsoll_cut_epoch, plimsoll_end_of_epoch, plimsoll_end_of_stream, plimsoll_read_index,
@@ -51,11 +53,12 @@ pub use self::request::{
 pub use self::status::Status;
 pub use self::stream::{
     StreamHandle, plimsoll_abandon, plimsoll_next_serial, plimsoll_outstanding, plimsoll_publish,
-    plimsoll_reserve, plimsoll_stream_close, plimsoll_stream_connect, plimsoll_stream_open,
-    plimsoll_stream_options_init, plimsoll_stream_reattach, plimsoll_stream_role, plimsoll_stream_watermark,
-    plimsoll_submit,
+    plimsoll_reserve, plimsoll_stream_close, plimsoll_stream_connect, plimsoll_stream_epoch_closed,
+    plimsoll_stream_open, plimsoll_stream_options_init, plimsoll_stream_reattach, plimsoll_stream_role,
+    plimsoll_stream_watermark, plimsoll_submit,
 };
 pub use self::types::{
-    Acks, Completion, CompletionCallback, Entry, EntryCallback, Kind, ReplayCallback, Role, RoleCallback,
-    Stamp, StreamOptions, StreamStamp, WatermarkCallback,
+    Acks, Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, ReplayCallback,
+    Role, RoleCallback, Stamp, StreamOptions, StreamStamp, WatermarkCallback,
 };
+pub use self::waker::{WakerHandle, plimsoll_stream_waker, plimsoll_wake, plimsoll_waker_close};

@@ -14,9 +14,10 @@ use super::Status;
 use super::barrier::{Failure, Out, OutArray, answer};
 use super::stream::{Inner, StreamHandle, with};
 use super::types::{
-    Completion, CompletionCallback, Entry, EntryCallback, Kind, Role, RoleCallback, Stamp, WatermarkCallback,
+    Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, Role, RoleCallback,
+    Stamp, WatermarkCallback,
 };
-use crate::client::ring::Event;
+use crate::client::ring::{Event, Waited};
 use crate::client::{Item, RequestId};
 use crate::types::Index;
 
@@ -42,6 +43,7 @@ pub(super) struct Delivery {
 struct Calls {
     completion: Call<CompletionCallback>,
     watermark: Call<WatermarkCallback>,
+    epoch_closed: Call<EpochClosedCallback>,
     role: Call<RoleCallback>,
     entry: Call<EntryCallback>,
 }
@@ -62,6 +64,7 @@ impl<F: Default> Default for Call<F> {
 enum Told {
     Completion(Completion),
     Watermark(Stamp),
+    EpochClosed(Stamp),
     Role(Role),
 }
 
@@ -96,6 +99,7 @@ impl Delivery {
                 self.complete(Completion::confirmed(request, index.0));
             }
             Event::Watermark(stamp) => self.tell_watermark(stamp.into()),
+            Event::EpochClosed(last) => self.tell_epoch_closed(last.into()),
             Event::Role(role) => self.tell_role(role.into()),
             Event::Untold(_) => self.tell_role(Role::only(Kind::Untold)),
             Event::Detached => {
@@ -119,6 +123,12 @@ impl Delivery {
             // Of several the last says it all.
             Some(Told::Watermark(last)) => *last = stamp,
             _ => self.told.push_back(Told::Watermark(stamp)),
+        }
+    }
+
+    fn tell_epoch_closed(&mut self, last: Stamp) {
+        if self.calls.epoch_closed.callback.is_some() {
+            self.told.push_back(Told::EpochClosed(last));
         }
     }
 
@@ -171,6 +181,11 @@ fn call(calls: &Calls, told: &Told) {
             let Call { callback: Some(callback), context } = calls.watermark else { return };
             // SAFETY: likewise.
             unsafe { callback(context, stamp) }
+        }
+        Told::EpochClosed(last) => {
+            let Call { callback: Some(callback), context } = calls.epoch_closed else { return };
+            // SAFETY: likewise.
+            unsafe { callback(context, last) }
         }
         Told::Role(role) => {
             let Call { callback: Some(callback), context } = calls.role else { return };
@@ -261,22 +276,34 @@ pub unsafe extern "C" fn plimsoll_completions(
 }
 
 /// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options), then sleeps on
-/// a word of the ring. PLIMSOLL_OK: there is something. PLIMSOLL_TIMED_OUT: there is not. Notices a node that is gone. Not from a
-/// callback.
+/// a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN: plimsoll_wake was called, now or
+/// since the last wait that was answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the
+/// stream; not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u64) -> Status {
     answer(|| {
         let wait = |inner: &mut Inner| {
             inner.delivery.check_outside()?;
             inner.check_unreserved()?;
-            if inner.delivery.has_something() || inner.stream.wait(Duration::from_micros(timeout_us)) {
-                return Ok(());
+            let has_something = inner.delivery.has_something();
+            let timeout_us = if has_something { 0 } else { timeout_us };
+            match inner.stream.wait(Duration::from_micros(timeout_us)) {
+                Waited::TimedOut if has_something => Ok(()),
+                waited => waited_for(waited),
             }
-            Err(Failure::new(Status::TimedOut))
         };
         // SAFETY: the caller hands in a handle.
         unsafe { with(stream, wait) }
     })
+}
+
+/// How a wait is answered.
+pub(super) fn waited_for(waited: Waited) -> Result<(), Failure> {
+    match waited {
+        Waited::Ready => Ok(()),
+        Waited::Woken => Err(Failure::new(Status::Woken)),
+        Waited::TimedOut => Err(Failure::new(Status::TimedOut)),
+    }
 }
 
 /// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on as it is.
@@ -324,6 +351,24 @@ pub unsafe extern "C" fn plimsoll_on_role(
     answer(|| {
         let set = |inner: &mut Inner| {
             inner.delivery.calls.role = Call { callback, context };
+            Ok(())
+        };
+        // SAFETY: the caller hands in a handle.
+        unsafe { with(stream, set) }
+    })
+}
+
+/// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled is told nobody
+/// again. See plimsoll_on_completion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_on_epoch_closed(
+    stream: *mut StreamHandle,
+    callback: EpochClosedCallback,
+    context: *mut c_void,
+) -> Status {
+    answer(|| {
+        let set = |inner: &mut Inner| {
+            inner.delivery.calls.epoch_closed = Call { callback, context };
             Ok(())
         };
         // SAFETY: the caller hands in a handle.

@@ -2,12 +2,15 @@
 #![allow(unsafe_code, reason = "functions that C calls, with pointers of its, and that call back")]
 
 use core::ffi::{c_char, c_void};
+use core::time::Duration;
 
 use super::Status;
 use super::barrier::{Failure, Guarded, Out, answer, path, reference};
 use super::node::NodeHandle;
+use super::poll::waited_for;
 use super::stream::{cluster_of, options_of};
 use super::types::{ReplayCallback, Stamp, StreamOptions};
+use super::waker::WakerHandle;
 use crate::client::ring::{Attachment, Options, Replica};
 use crate::limits::SHARDS_MAX;
 use crate::types::ShardId;
@@ -97,6 +100,37 @@ pub unsafe extern "C" fn plimsoll_replica_poll(
             })?;
             out.set(given);
             if given == 0 && !replica.is_attached() { Err(Failure::new(Status::Ended)) } else { Ok(()) }
+        })
+    })
+}
+
+/// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while, then sleeps until
+/// any of the node's lanes has something. What is taken in need not be anything that may be replayed yet. PLIMSOLL_OK: there is
+/// something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN: plimsoll_wake was called, now or since the last wait that was
+/// answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its
+/// callback.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_replica_wait(replica: *mut ReplicaHandle, timeout_us: u64) -> Status {
+    answer(|| {
+        let wait = |replica: &mut Replica| waited_for(replica.wait(Duration::from_micros(timeout_us)));
+        // SAFETY: the caller hands in a handle.
+        unsafe { reference(replica)? }.guarded.with(wait)
+    })
+}
+
+/// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a
+/// handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the replica.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_replica_waker(
+    replica: *mut ReplicaHandle,
+    waker: *mut *mut WakerHandle,
+) -> Status {
+    answer(|| {
+        // SAFETY: the caller hands in a handle, and room for the answer.
+        let (replica, mut out) = unsafe { (reference(replica)?, Out::new(waker)?) };
+        replica.guarded.with(|replica| {
+            out.set(WakerHandle::boxed(replica.waker()));
+            Ok(())
         })
     })
 }

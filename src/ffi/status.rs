@@ -33,7 +33,7 @@ pub enum Status {
     /// Outcome: not taken, the stamp's epoch takes no records; `stamp.epoch` is the one that does, or will.
     EpochClosed = 18,
 
-    /// plimsoll_wait: the time is over, and there is nothing to poll.
+    /// plimsoll_wait, plimsoll_replica_wait: the time is over, and there is nothing to poll.
     TimedOut = -1,
     /// A pointer that may not be null is null.
     NullArgument = -2,
@@ -53,6 +53,8 @@ pub enum Status {
     Reentered = -9,
     /// The stream is followed already; from where, cannot be changed.
     Followed = -10,
+    /// plimsoll_wait, plimsoll_replica_wait: plimsoll_wake was called.
+    Woken = -11,
 
     /// The attachment has ended, and everything was told: plimsoll_stream_reattach, when the node runs again.
     Ended = -20,

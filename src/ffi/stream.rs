@@ -360,6 +360,30 @@ pub unsafe extern "C" fn plimsoll_stream_watermark(
     })
 }
 
+/// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything was, and `*last`
+/// is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_stream_epoch_closed(
+    stream: *mut StreamHandle,
+    last: *mut Stamp,
+    found: *mut bool,
+) -> Status {
+    answer(|| {
+        // SAFETY: the caller hands in room for the answers.
+        let (mut last, mut found) = unsafe { (Out::new(last)?, Out::new(found)?) };
+        let look = |inner: &mut Inner| {
+            let told = inner.stream.epoch_closed();
+            found.set(told.is_some());
+            if let Some(told) = told {
+                last.set(told.into());
+            }
+            Ok(())
+        };
+        // SAFETY: the caller hands in a handle.
+        unsafe { with(stream, look) }
+    })
+}
+
 /// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_role(stream: *mut StreamHandle, role: *mut Role) -> Status {

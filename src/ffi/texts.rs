@@ -34,6 +34,7 @@ const TEXTS: &[(Status, &CStr)] = &[
     (Status::Reserved, c"a reservation is open: publish or abandon it first"),
     (Status::Reentered, c"the handle is in use: by another thread, or by who called this callback"),
     (Status::Followed, c"the stream is followed already"),
+    (Status::Woken, c"woken by plimsoll_wake"),
     (Status::Ended, c"the attachment has ended: attach again when the node runs"),
     (Status::RefusedCluster, c"refused: the node is of another cluster"),
     (Status::RefusedShard, c"refused: there is no such shard"),

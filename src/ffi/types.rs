@@ -94,10 +94,16 @@ pub struct Role {
     pub leader: u32,
     /// The epoch that takes records.
     pub epoch: u32,
-    /// The stream takes records: the engine may begin transactions in it.
+    /// The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say that the node
+    /// would take a record.
     pub open: bool,
     /// The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     pub closing: bool,
+    /// When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led, owed the epoch no
+    /// cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It promises nothing of what comes after, and
+    /// says nothing of room, nor of refused records that are to come again first: a submit may be refused all the same. It is not set while
+    /// the epoch closes, although records of what was begun before are taken then.
+    pub takes_records: bool,
 }
 
 /// A committed record of a stream, whole and checked.
@@ -154,6 +160,11 @@ pub type CompletionCallback =
 pub type WatermarkCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, watermark: *const Stamp)>;
 
+/// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a lesser one,
+/// and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their order, and before the role with a
+/// later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback for when.
+pub type EpochClosedCallback = Option<unsafe extern "C-unwind" fn(context: *mut c_void, last: *const Stamp)>;
+
 /// Told of a role that has changed. See plimsoll_completion_callback for when.
 pub type RoleCallback = Option<unsafe extern "C-unwind" fn(context: *mut c_void, role: *const Role)>;
 
@@ -201,20 +212,21 @@ impl Completion {
 impl Role {
     /// Nothing is known but this.
     pub(super) const fn only(role: Kind) -> Role {
-        Role { term: 0, role, leader: 0, epoch: 0, open: false, closing: false }
+        Role { term: 0, role, leader: 0, epoch: 0, open: false, closing: false, takes_records: false }
     }
 }
 
 impl From<StreamRole> for Role {
     fn from(told: StreamRole) -> Role {
-        let StreamRole { role, term, leader, epoch, open, closing } = told;
+        let StreamRole { role, term, leader, epoch, open, takes_records, closing } = told;
         let role = match role {
             crate::raft::Role::Follower => Kind::Follower,
             crate::raft::Role::PreCandidate => Kind::PreCandidate,
             crate::raft::Role::Candidate => Kind::Candidate,
             crate::raft::Role::Leader => Kind::Leader,
         };
-        Role { term: term.0, role, leader: leader.map_or(0, |id| id.0), epoch: epoch.0, open, closing }
+        let leader = leader.map_or(0, |id| id.0);
+        Role { term: term.0, role, leader, epoch: epoch.0, open, closing, takes_records }
     }
 }
 

@@ -39,6 +39,11 @@ impl Raft {
         leader.followers.len() < majority || there.count() >= majority
     }
 
+    /// Whether it leads and hands over: it takes no proposals then.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if leader.handover.is_some())
+    }
+
     /// It is connected, answers, and is sent what is appended.
     fn is_there(&self, follower: &Progress, now: Time) -> bool {
         follower.mode == Mode::Replicate && now.since(follower.heard_at) <= 2 * self.timing.heartbeat

@@ -241,7 +241,7 @@ impl<W: World> Groups<W> {
                 Err(refused) => refused,
             },
         };
-        self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome, false);
+        self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome);
         self.clients.answer(client, submit.request, outcome);
         Taken::Done
     }

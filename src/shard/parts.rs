@@ -85,7 +85,7 @@ impl<W: World> Groups<W> {
         }
         self.ingress.assembling_bytes -= parts.total_bytes;
         let outcome = if stopping { Outcome::Stopping } else { Outcome::Invalid };
-        self.refuse_stamp(at, parts.stamp(), &outcome, false);
+        self.refuse_stamp(at, parts.stamp(), &outcome);
         self.clients.answer(client, parts.request, outcome);
         (parts.request == submit.request).then(|| self.pass_over(client, submit))
     }
@@ -109,7 +109,7 @@ impl<W: World> Groups<W> {
             self.refusal(at, submit)
         };
         if let Some(outcome) = refusal {
-            self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome, false);
+            self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome);
             self.clients.answer(client, submit.request, outcome);
             self.pass_over(client, submit);
         } else if let Some(slot) = self.clients.assembly(client) {
@@ -129,7 +129,7 @@ impl<W: World> Groups<W> {
         for (client, parts) in silent {
             self.ingress.assembling_bytes -= parts.total_bytes;
             if let Some(at) = self.position(parts.entry.shard) {
-                self.refuse_stamp(at, parts.stamp(), &Outcome::Busy, false);
+                self.refuse_stamp(at, parts.stamp(), &Outcome::Busy);
             }
             self.clients.answer(client, parts.request, Outcome::Busy);
         }
@@ -185,7 +185,12 @@ impl<W: World> Groups<W> {
 
     fn end_large(&mut self, large: Large, outcome: Outcome) {
         if let Some(at) = self.position(large.parts.entry.shard) {
-            self.refuse_stamp(at, large.parts.stamp(), &outcome, large.laid > 0);
+            let stamp = large.parts.stamp();
+            if large.laid > 0 {
+                self.refuse_broken_off(at, stamp, &outcome);
+            } else {
+                self.refuse_stamp(at, stamp, &outcome);
+            }
         }
         self.ingress.assembling_bytes -= large.parts.total_bytes;
         self.clients.answer(large.client, large.parts.request, outcome);

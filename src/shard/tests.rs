@@ -161,6 +161,11 @@ impl Bench {
 
     /// The same, with so many shards.
     fn of_shards(voters: u32, shards: u32, segments_max: u64) -> Bench {
+        Bench::with_notice(voters, shards, segments_max, COMMIT_NOTICE)
+    }
+
+    /// The same; of a commit that no append carries followers are told so long after.
+    fn with_notice(voters: u32, shards: u32, segments_max: u64, commit_notice: Duration) -> Bench {
         let log_options = log::Options {
             cluster: ClusterId(7),
             node: NodeId(1),
@@ -176,7 +181,7 @@ impl Bench {
             lane: LaneId(0),
             election_timeout: Duration::from_millis(150),
             heartbeat: Duration::from_millis(30),
-            commit_notice: COMMIT_NOTICE,
+            commit_notice,
             seed: 1,
             spin: Duration::ZERO,
             busy_poll: true,

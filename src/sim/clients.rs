@@ -370,7 +370,8 @@ impl Clients {
             | Reply::Records { request, .. }
             | Reply::Status { request, .. }
             | Reply::ReadIndex { request, .. }
-            | Reply::Stream { request, .. } => request,
+            | Reply::Stream { request, .. }
+            | Reply::EpochClosed { request, .. } => request,
             Reply::Farewell => return self.on_farewell(fabric, client, connection),
         };
         let waiting =

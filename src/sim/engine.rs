@@ -16,6 +16,7 @@ use super::oracle::{Submitted, Told};
 use crate::engine::REGISTRAR;
 use crate::io::ClientId;
 use crate::log::record;
+use crate::raft::Role;
 use crate::types::{Acks, ShardId, Stamp, Timestamp};
 use crate::wire::client::{Outcome, Reply, Request, StreamRequest, StreamStatus, Submit, replies};
 use crate::wire::frame::{Builder, Kind};
@@ -329,6 +330,7 @@ impl Engine {
     fn on_reply(&mut self, fabric: &mut Fabric, at: usize, node: usize, reply: Reply<'_>) {
         match reply {
             Reply::Stream { status, .. } => self.on_status(fabric, at, &status),
+            Reply::EpochClosed { last, .. } => self.books.epoch_closed(fabric, last),
             Reply::Outcome { request, outcome } => {
                 let waiting = &mut self.threads[at].waiting;
                 if let Some(waiting) = waiting.take_if(|waiting| waiting.request == request) {
@@ -347,6 +349,10 @@ impl Engine {
     }
 
     fn on_status(&mut self, fabric: &mut Fabric, at: usize, status: &StreamStatus) {
+        let may_take = status.role == Role::Leader && status.open && !status.closing;
+        if status.takes_records && !may_take {
+            fabric.oracle.fail(format!("stream {at} takes records, as it is told: {status:?}"));
+        }
         let life = &mut self.threads[at].life;
         if status.epoch > life.epoch {
             life.turn_to(status.epoch, &mut fabric.random);

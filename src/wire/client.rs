@@ -18,37 +18,40 @@
 //!         52 body_bytes   u32  1: of the payload, in the body
 //!         56 reserved     u64  0
 //!
-//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index, 5 farewell, 6 stream
+//! reply    0 kind         u8   1 outcome, 2 records, 3 status, 4 read index, 5 farewell, 6 stream,
+//!                              7 epoch closed
 //!          1 code         u8   1: 1 committed, 2 not leader, 3 busy, 4 log full, 5 unknown, 6 invalid, 7 stopping,
 //!                              8 accepted, 9 behind, 10 unregistered, 11 epoch closed;
 //!                              3, 6: 0 follower, 1 pre-candidate, 2 candidate, 3 leader; else 0
 //!          2 reserved     u16  0
 //!          4 extent       u32  2: bytes of records in the body, a multiple of 8; 3: elections; behind: the epoch;
-//!                              epoch closed, 6: the open epoch
+//!                              epoch closed, 6: the open epoch; 7: the closed one
 //!          8 request      u64  5: 0
 //!         16 term         u64  committed: the entry's; 3, 6: the node's
 //!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at; 6: bit 0: the open epoch ends,
-//!                              bit 1: the stream takes records
-//!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's timestamp
+//!                              bit 1: the stream is open, bit 2: it takes records
+//!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's timestamp;
+//!                              7: the last timestamp that lives
 //!         40 commit       u64  2, 3; 6: the watermark's epoch
 //!         48 durable      u64  3; 6: up to which timestamp of the open epoch the stream stands
-//!         56 shard        u32  3, 6
+//!         56 shard        u32  3, 6, 7
 //!         60 leader       u32  not leader, 3, 6: who leads; 0: nobody known
 //! ```
 //! What a kind does not use is zero; the parts of the body add up to it exactly. A submit's `payload_crc` is carried,
 //! not checked here: the shard's ingress checks it when it takes the record, so that each byte is summed once.
 
 mod role;
+mod status;
 mod stream;
 
 use bytemuck::{Pod, Zeroable};
 
-use self::role::{role_code, role_of};
+pub use self::status::ShardStatus;
 pub use self::stream::{StreamRequest, StreamStatus};
+use self::stream::{epoch_closed_row, read_epoch_closed};
 use super::Malformed;
 use super::frame::{self, Kind, check_place};
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, FRAME_BYTES_MAX, RECORD_ALIGN_BYTES, RECORD_BYTES_MAX};
-use crate::raft::Role;
 use crate::types::{Acks, EntryId, Epoch, Index, NodeId, ShardId, Stamp, Term, Timestamp};
 
 /// A record, or a part of one that is longer than an entry.
@@ -176,27 +179,6 @@ pub enum Outcome {
     },
 }
 
-/// One shard on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardStatus {
-    /// Which.
-    pub shard: ShardId,
-    /// What the node is in it.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// Who leads, as far as it knows.
-    pub leader: Option<NodeId>,
-    /// Its last entry.
-    pub last: EntryId,
-    /// What is committed.
-    pub commit: Index,
-    /// What is durable on the node's own disk.
-    pub durable: Index,
-    /// How often a leader was elected here or learnt of since the node started.
-    pub elections: u32,
-}
-
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
@@ -238,6 +220,18 @@ pub enum Reply<'a> {
         request: u64,
         /// How it is.
         status: StreamStatus,
+    },
+    /// To who has subscribed: what lives of an epoch is settled. Told once for each epoch, in their order and before the status
+    /// that speaks of a later one; to who subscribes, also of those that were closed before. Only the last 64 are known: of one
+    /// that was closed longer ago, nothing is told.
+    EpochClosed {
+        /// What is answered.
+        request: u64,
+        /// Which stream was subscribed to; it holds for all.
+        shard: ShardId,
+        /// The epoch, and the last timestamp of it that lives: what is beyond is dead, everywhere and for ever. `u64::MAX`: all
+        /// of it lives.
+        last: Stamp,
     },
     /// The node stops, and this is the last that it says on the connection. What the client has sent here and was not
     /// answered before this was not taken, nor will anything be that comes after it.
@@ -293,6 +287,7 @@ const SHARD_STATUS: u8 = 3;
 const CONFIRMED: u8 = 4;
 const FAREWELL: u8 = 5;
 const STREAM_STATUS: u8 = 6;
+const EPOCH_CLOSED: u8 = 7;
 
 impl Request<'_> {
     /// The row that says it; its payload is the row's body.
@@ -477,6 +472,9 @@ impl Reply<'_> {
             Reply::ReadIndex { request, index } => {
                 ReplyRow { kind: CONFIRMED, request, index: index.0, ..ReplyRow::default() }
             }
+            Reply::EpochClosed { request, shard, last } => {
+                ReplyRow { kind: EPOCH_CLOSED, request, ..epoch_closed_row(shard, last) }
+            }
             Reply::Stream { request, status } => ReplyRow { kind: STREAM_STATUS, request, ..status.row() },
             Reply::Farewell => ReplyRow { kind: FAREWELL, ..ReplyRow::default() },
         }
@@ -523,36 +521,6 @@ impl Outcome {
     }
 }
 
-impl ShardStatus {
-    fn row(&self) -> ReplyRow {
-        ReplyRow {
-            code: role_code(self.role),
-            extent: self.elections,
-            term: self.term.0,
-            index: self.last.index.0,
-            stamp: self.last.term.0,
-            commit: self.commit.0,
-            durable: self.durable.0,
-            shard: self.shard.0,
-            leader: self.leader.map_or(0, |id| id.0),
-            ..ReplyRow::default()
-        }
-    }
-
-    fn read(row: &ReplyRow) -> Result<ShardStatus, Malformed> {
-        Ok(ShardStatus {
-            shard: frame::check_shard(row.shard)?,
-            role: role_of(row.code)?,
-            term: Term(check_place("term", row.term)?),
-            leader: node(row.leader),
-            last: entry(row.stamp, row.index)?,
-            commit: Index(check_place("commit", row.commit)?),
-            durable: Index(check_place("durable", row.durable)?),
-            elections: row.extent,
-        })
-    }
-}
-
 fn entry(term: u64, index: u64) -> Result<EntryId, Malformed> {
     Ok(EntryId { term: Term(check_place("term", term)?), index: Index(check_place("index", index)?) })
 }
@@ -578,6 +546,10 @@ fn read_reply<'a>(bytes: &[u8; 64], body: &mut &'a [u8]) -> Result<Reply<'a>, Ma
         }
         SHARD_STATUS => Reply::Status { request, status: ShardStatus::read(&row)? },
         STREAM_STATUS => Reply::Stream { request, status: StreamStatus::read(&row)? },
+        EPOCH_CLOSED => {
+            let (shard, last) = read_epoch_closed(&row)?;
+            Reply::EpochClosed { request, shard, last }
+        }
         CONFIRMED => Reply::ReadIndex { request, index: Index(check_place("index", row.index)?) },
         FAREWELL => Reply::Farewell,
         _ => return Err(Malformed::Field("reply kind")),

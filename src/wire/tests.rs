@@ -153,11 +153,20 @@ fn sample_replies() -> Vec<Reply<'static>> {
         leader: Some(NodeId(1)),
         epoch: Epoch(2),
         open: true,
+        takes_records: true,
         closing: false,
         watermark: Stamp::new(Epoch(1), Timestamp(u64::MAX)),
         stands_at: Timestamp(5),
     };
     list.push(Reply::Stream { request: 24, status });
+    // Each flag has a bit of its own.
+    let none = StreamStatus { open: false, takes_records: false, ..status };
+    list.push(Reply::Stream { request: 24, status: none });
+    list.push(Reply::Stream { request: 24, status: StreamStatus { open: true, ..none } });
+    list.push(Reply::Stream { request: 24, status: StreamStatus { closing: true, ..none } });
+    list.push(Reply::Stream { request: 24, status: StreamStatus { takes_records: true, ..none } });
+    let last = Stamp::new(Epoch(u32::MAX - 1), Timestamp(u64::MAX));
+    list.push(Reply::EpochClosed { request: 24, shard: ShardId(6), last });
     list.push(Reply::Farewell);
     list
 }

@@ -9,6 +9,8 @@ mod processes;
 mod replicas;
 mod streams;
 mod strict;
+mod told;
+mod waits;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

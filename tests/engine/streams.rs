@@ -17,24 +17,27 @@ use crate::*;
 const LANES: u16 = 2;
 
 /// A node with two lanes and three shards, whose shards are streams; an attachment to each of the first two.
-struct Engine {
-    cluster: Cluster,
-    node: Node,
-    board: Arc<Board>,
-    streams: [Stream; 2],
+pub(crate) struct Engine {
+    pub(crate) cluster: Cluster,
+    pub(crate) node: Node,
+    pub(crate) board: Arc<Board>,
+    pub(crate) streams: [Stream; 2],
 }
 
 /// One stream as its thread has it.
-struct Stream {
-    ring: Attachment,
-    status: StreamStatus,
+pub(crate) struct Stream {
+    pub(crate) ring: Attachment,
+    pub(crate) status: StreamStatus,
+    /// Of the epochs that were told to be closed, the last stamps that live.
+    pub(crate) ends: Vec<Stamp>,
 }
 
 impl Engine {
-    fn start(name: &str) -> Engine {
+    pub(crate) fn start(name: &str) -> Engine {
         let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
         let tune = |config: &mut Config| {
             config.engine.streams = true;
+            config.engine.socket = Some(config.data_dir.with_extension("engines"));
             // The engine of these tests always says itself that it ends an epoch.
             config.engine.epoch_grace_ms = 60_000;
         };
@@ -56,25 +59,25 @@ impl Engine {
             let options = Options { shard: ShardId(shard), ..options(&cluster, 7) };
             let mut ring = Attachment::embedded(&desk, options).unwrap();
             await_leader(&mut ring);
-            Stream { ring, status: nothing_yet(ShardId(shard)) }
+            Stream { ring, status: nothing_yet(ShardId(shard)), ends: Vec::new() }
         });
         let board = node.board().unwrap();
         Engine { cluster, node, board, streams }
     }
 
     /// Registers both streams, and waits until they take records.
-    fn register(&mut self) {
+    pub(crate) fn register(&mut self) {
         for shard in [0, 1].map(ShardId) {
             let outcome = self.streams[0].ask(StreamRequest::Register(shard));
             assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
         }
         for stream in &mut self.streams {
             stream.ring.subscribe().unwrap();
-            stream.await_status(|status| status.open);
+            stream.await_status(|status| status.takes_records);
         }
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self.streams);
         self.node.stopper().stop();
         self.node.wait().unwrap();
@@ -90,6 +93,7 @@ fn nothing_yet(shard: ShardId) -> StreamStatus {
         leader: None,
         epoch: Epoch(0),
         open: false,
+        takes_records: false,
         closing: false,
         watermark: Stamp::ZERO,
         stands_at: Timestamp(0),
@@ -110,7 +114,16 @@ impl Stream {
             self.ring.wait(PATIENCE);
             self.ring.poll(|reply| match reply {
                 Reply::Outcome { outcome, .. } => ended = Some(outcome),
-                Reply::Stream { status, .. } => self.status = status,
+                Reply::Stream { status, .. } => {
+                    let is_told = (0..).map(Epoch).zip(&self.ends).all(|(epoch, end)| end.epoch == epoch);
+                    assert!(
+                        is_told && self.ends.len() == status.epoch.0 as usize,
+                        "{status:?}: {:?}",
+                        self.ends
+                    );
+                    self.status = status;
+                }
+                Reply::EpochClosed { last, .. } => self.ends.push(last),
                 other => panic!("{other:?}"),
             });
         }
@@ -125,12 +138,12 @@ impl Stream {
         outcome.unwrap()
     }
 
-    fn ask(&mut self, asked: StreamRequest) -> Outcome {
+    pub(crate) fn ask(&mut self, asked: StreamRequest) -> Outcome {
         self.ring.stream(asked).unwrap();
         self.outcome()
     }
 
-    fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
+    pub(crate) fn put(&mut self, epoch: u32, timestamp: u64) -> Outcome {
         self.ring.submit(b"an entry", Timestamp(timestamp), Epoch(epoch), Acks::Quorum).unwrap();
         self.outcome()
     }
@@ -140,11 +153,11 @@ impl Stream {
     }
 }
 
-fn is_committed(outcome: Outcome) -> bool {
+pub(crate) fn is_committed(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Committed { .. })
 }
 
-fn at(epoch: u32, timestamp: u64) -> Stamp {
+pub(crate) fn at(epoch: u32, timestamp: u64) -> Stamp {
     Stamp::new(Epoch(epoch), Timestamp(timestamp))
 }
 
@@ -188,12 +201,17 @@ fn an_epoch_ends_in_every_stream_and_the_next_one_takes_records() {
     assert_eq!(second.put(0, 13), Outcome::EpochClosed { open: Epoch(0) });
     // A node that has the stream's log, and the registrar's not so far, once told an engine to begin in an epoch that had its end.
     second.await_status(|status| status.epoch == Epoch(0) && !status.open);
+    assert!(!second.status.takes_records);
     // The other is asked, and does the same before its time is up.
     first.await_status(|status| status.closing);
-    assert!(is_committed(first.put(0, 14)));
+    assert!(first.status.open && !first.status.takes_records, "it is to begin nothing");
+    assert!(is_committed(first.put(0, 14)), "what was begun is taken");
     assert!(is_committed(first.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
     first.await_status(|status| status.epoch == Epoch(1));
     second.await_status(|status| status.epoch == Epoch(1) && status.open);
+    first.await_status(|status| status.takes_records);
+    second.await_status(|status| status.takes_records);
+    assert_eq!([&first.ends[..], &second.ends[..]], [[at(0, u64::MAX)]; 2], "nothing is dead");
     assert_eq!(board.open_epoch(), Epoch(1));
     assert_eq!(board.watermark(), at(1, 0), "all of epoch 0 lives, and nothing of epoch 1 is there");
     assert_eq!(first.put(0, 15), Outcome::EpochClosed { open: Epoch(1) });
@@ -229,6 +247,7 @@ fn a_thread_that_comes_after_one_that_died_cuts_the_epoch() {
     assert!(is_committed(second.put(1, 1)));
     assert!(is_committed(first.put(1, 2)));
     assert_eq!(board.watermark(), at(1, 1));
+    assert_eq!([&first.ends[..], &second.ends[..]], [[at(0, 12)]; 2], "where stream 1 was cut");
     let (lived, dead) = replayed(first, second);
     assert_eq!(lived, [at(0, 10), at(0, 12), at(1, 1)]);
     assert_eq!(dead, 2, "20 and 21 came after what was lost");

@@ -90,10 +90,10 @@ void await_leader(plimsoll_stream *stream) {
 }
 
 // Until the stream takes records: a moment after it was registered, in whatever lane.
-void await_open(plimsoll_stream *stream) {
+void await_takes_records(plimsoll_stream *stream) {
     plimsoll_role role;
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
-    while (!role.open) {
+    while (!role.takes_records) {
         size_t count;
         ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
@@ -105,12 +105,14 @@ void nulls_are_answered() {
     plimsoll_node *node = nullptr;
     plimsoll_stream *stream = nullptr;
     plimsoll_replica *replica = nullptr;
+    plimsoll_waker *waker = nullptr;
     plimsoll_stream_options options = options_of(1);
     plimsoll_stamp stamp;
     plimsoll_role role;
     size_t count;
     uint64_t number;
     uint8_t *bytes;
+    bool found;
     const plimsoll_status null = PLIMSOLL_NULL_ARGUMENT;
     ANSWERS(null, plimsoll_node_open(nullptr, &node));
     ANSWERS(null, plimsoll_node_open("nowhere", nullptr));
@@ -136,6 +138,8 @@ void nulls_are_answered() {
     ANSWERS(null, plimsoll_on_completion(nullptr, nullptr, nullptr));
     ANSWERS(null, plimsoll_on_watermark(nullptr, nullptr, nullptr));
     ANSWERS(null, plimsoll_on_role(nullptr, nullptr, nullptr));
+    ANSWERS(null, plimsoll_on_epoch_closed(nullptr, nullptr, nullptr));
+    ANSWERS(null, plimsoll_stream_epoch_closed(nullptr, &stamp, &found));
     ANSWERS(null, plimsoll_on_apply(nullptr, 1, nullptr, nullptr));
     ANSWERS(null, plimsoll_register_stream(nullptr, 0, &number));
     ANSWERS(null, plimsoll_advance(nullptr, 1, 0, &number));
@@ -149,11 +153,16 @@ void nulls_are_answered() {
     ANSWERS(null, plimsoll_replica_poll(nullptr, nullptr, nullptr, &count));
     ANSWERS(null, plimsoll_replica_watermark(nullptr, &stamp));
     ANSWERS(null, plimsoll_replica_reattach(nullptr));
-    CHECK(node == nullptr && stream == nullptr && replica == nullptr);
+    ANSWERS(null, plimsoll_replica_wait(nullptr, 0));
+    ANSWERS(null, plimsoll_replica_waker(nullptr, &waker));
+    ANSWERS(null, plimsoll_stream_waker(nullptr, &waker));
+    ANSWERS(null, plimsoll_wake(nullptr));
+    CHECK(node == nullptr && stream == nullptr && replica == nullptr && waker == nullptr);
     // As of free: nothing to end.
     ANSWERS(PLIMSOLL_OK, plimsoll_node_close(nullptr));
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(nullptr));
     ANSWERS(PLIMSOLL_OK, plimsoll_replica_close(nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(nullptr));
 }
 
 void texts_fit_where_they_go() {
@@ -296,8 +305,8 @@ void outcomes_are_told(plimsoll_node *node) {
     ANSWERS(PLIMSOLL_TOO_SMALL, plimsoll_node_vector(node, nullptr, 0, &count));
     ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_node_vector(node, nullptr, 2, &count));
     ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_node_vector(node, stamps, 2, nullptr));
-    await_open(first);
-    await_open(second);
+    await_takes_records(first);
+    await_takes_records(second);
     CHECK(submitted(second, 10) == PLIMSOLL_COMMITTED);
     ANSWERS(PLIMSOLL_OK, plimsoll_submit(second, RECORD, LEN, 9, 0, PLIMSOLL_ACKS_QUORUM, &request));
     plimsoll_completion end = completion(second);
@@ -316,10 +325,62 @@ void outcomes_are_told(plimsoll_node *node) {
     CHECK(stamp.timestamp == 10 && stamp.epoch == 0);
     ANSWERS(PLIMSOLL_OK, plimsoll_end_of_stream(second, &request));
     CHECK(completion(second).status == PLIMSOLL_COMMITTED);
+    bool found = true;
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_stream_epoch_closed(first, &stamp, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_epoch_closed(first, &stamp, &found));
+    CHECK(!found);
     ANSWERS(PLIMSOLL_OK, plimsoll_end_of_epoch(first, 0, &request));
     CHECK(completion(first).status == PLIMSOLL_COMMITTED);
+    plimsoll_role role;
+    do {
+        await_takes_records(first);
+        ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(first, &role));
+        if (role.epoch == 0) ANSWERS(PLIMSOLL_OK, plimsoll_wait(first, PATIENCE_US));
+        ANSWERS(PLIMSOLL_OK, plimsoll_completions(first, nullptr, 0, &count));
+    } while (role.epoch == 0);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_epoch_closed(first, &stamp, &found));
+    CHECK(found && stamp.epoch == 0 && stamp.timestamp == UINT64_MAX);
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(first));
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(second));
+}
+
+// What a thread is told of epochs, in the order in which it is told.
+struct Epochs {
+    std::vector<plimsoll_stamp> closed;
+    plimsoll_role role{};
+
+    static void on_closed(void *context, const plimsoll_stamp *last) { static_cast<Epochs *>(context)->closed.push_back(*last); }
+
+    static void on_role(void *context, const plimsoll_role *role) {
+        auto *epochs = static_cast<Epochs *>(context);
+        epochs->role = *role;
+        CHECK(role->epoch == epochs->closed.size());
+        CHECK(!role->takes_records || (role->role == PLIMSOLL_ROLE_LEADER && role->open && !role->closing));
+    }
+};
+
+// After outcomes_are_told: epoch 0 is closed, and stream 1 has ended for good.
+void ends_of_epochs_are_told(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 19);
+    Epochs epochs;
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_epoch_closed(stream, Epochs::on_closed, &epochs));
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_role(stream, Epochs::on_role, &epochs));
+    const auto poll_until_epoch = [&](uint32_t epoch) {
+        while (epochs.role.epoch != epoch || !epochs.role.takes_records) {
+            size_t count;
+            ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+            ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
+        }
+    };
+    poll_until_epoch(1);
+    CHECK(epochs.closed.size() == 1 && epochs.closed[0].epoch == 0 && epochs.closed[0].timestamp == UINT64_MAX);
+    uint64_t request;
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 5, 1, PLIMSOLL_ACKS_QUORUM, &request));
+    CHECK(completion(stream).status == PLIMSOLL_COMMITTED);
+    ANSWERS(PLIMSOLL_OK, plimsoll_cut_epoch(stream, 1, &request));
+    poll_until_epoch(2);
+    CHECK(epochs.closed.size() == 2 && epochs.closed[1].epoch == 1 && epochs.closed[1].timestamp == 5);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
 }
 
 struct Reentry {
@@ -391,10 +452,12 @@ void a_replica_comes_back(plimsoll_node *node) {
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_watermark(replica, &stamp));
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_reattach(replica));
         ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_close(replica));
+        ANSWERS(PLIMSOLL_REENTERED, plimsoll_replica_wait(replica, 0));
     };
     size_t count = 0, given = 0;
     ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_replica_poll(replica, nullptr, nullptr, &count));
     while (given < 2) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_replica_wait(replica, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_replica_poll(replica, replay, &replica, &count));
         given += count;
     }
@@ -437,6 +500,61 @@ void a_second_thread_is_refused(plimsoll_node *node) {
         CHECK(status == PLIMSOLL_COMMITTED || status == PLIMSOLL_BUSY);
     }
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
+// Threads that sleep are told to stop: each once, whenever it comes to sleep.
+template <typename Wait>
+void is_woken(plimsoll_waker *waker, Wait wait) {
+    constexpr int TIMES = 500;
+    std::atomic<int> asked{0};
+    std::thread sleeper([&] {
+        for (int time = 1; time <= TIMES; time++) {
+            asked.store(time);
+            ANSWERS(PLIMSOLL_WOKEN, wait(PATIENCE_US));
+        }
+    });
+    for (int time = 1; time <= TIMES; time++) {
+        while (asked.load() < time) std::this_thread::yield();
+        ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    }
+    sleeper.join();
+    CHECK(wait(0) == PLIMSOLL_TIMED_OUT);
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_WOKEN, wait(0));
+    CHECK(wait(0) == PLIMSOLL_TIMED_OUT);
+}
+
+void who_waits_is_woken(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 17);
+    await_leader(stream);
+    size_t count;
+    plimsoll_waker *waker = nullptr;
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_stream_waker(stream, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_waker(stream, &waker));
+    while (plimsoll_wait(stream, 50'000) == PLIMSOLL_OK) ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
+    is_woken(waker, [&](uint64_t timeout_us) { return plimsoll_wait(stream, timeout_us); });
+    // It is told although there is something to take, and that stays.
+    uint64_t request;
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, 2, &request));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_WOKEN, plimsoll_wait(stream, PATIENCE_US));
+    CHECK(completion(stream).request == request);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(waker));
+
+    plimsoll_replica *replica = nullptr;
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_open(node, 1 << 16, 18, &replica));
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_replica_waker(replica, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_waker(replica, &waker));
+    const auto nobody = [](void *, uint32_t, const plimsoll_stamp *, const uint8_t *, size_t) {};
+    while (plimsoll_replica_wait(replica, 50'000) == PLIMSOLL_OK) ANSWERS(PLIMSOLL_OK, plimsoll_replica_poll(replica, nobody, nullptr, &count));
+    is_woken(waker, [&](uint64_t timeout_us) { return plimsoll_replica_wait(replica, timeout_us); });
+    ANSWERS(PLIMSOLL_OK, plimsoll_replica_close(replica));
+    ANSWERS(PLIMSOLL_OK, plimsoll_wake(waker));
+    ANSWERS(PLIMSOLL_OK, plimsoll_waker_close(waker));
 }
 
 void a_panic_poisons_its_stream_and_no_other(plimsoll_node *node) {
@@ -539,8 +657,10 @@ int main(int argc, char **argv) {
     arguments_are_looked_at(node);
     callbacks_come_back(node);
     outcomes_are_told(node);
+    ends_of_epochs_are_told(node);
     a_replica_comes_back(node);
     a_second_thread_is_refused(node);
+    who_waits_is_woken(node);
     a_panic_poisons_its_stream_and_no_other(node);
     a_node_is_closed_under_its_streams(node, argv[1], argv[2]);
     without_streams_there_is_no_watermark(argv[3]);

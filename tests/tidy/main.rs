@@ -91,6 +91,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/ffi/replica.rs",
     "src/ffi/request.rs",
     "src/ffi/stream.rs",
+    "src/ffi/waker.rs",
     "src/io/clock/tsc.rs",
     "src/io/disk/device/discard.rs",
     "src/io/disk/uring.rs",

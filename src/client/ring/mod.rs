@@ -37,6 +37,7 @@ mod outstanding;
 mod replica;
 mod stream;
 mod tail;
+mod wait;
 
 use core::cell::Cell;
 use core::fmt;
@@ -45,23 +46,20 @@ use core::time::Duration;
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::thread::futex;
-
 use self::join::{Hold, Source};
 use self::outstanding::Outstanding;
 pub use self::replica::Replica;
 pub use self::stream::{Event, Stream, StreamRole, WrongAnswer};
+pub use self::wait::{Waited, Waker};
 use super::RequestId;
+pub use crate::io::ring::Sizes;
 use crate::io::ring::port::ROW_BYTES;
-use crate::io::ring::{EngineEnd, Refused, Sizes, bell};
+use crate::io::ring::{EngineEnd, Refused};
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::record::payload_crc;
 use crate::node::desk::{AttachError, Desk};
 use crate::types::{Acks, ClusterId, Epoch, Index, NodeId, ShardId, Timestamp};
 use crate::wire::client::{self as wire, Outcome, Reply, Request, StreamRequest};
-
-/// How long a thread sleeps at most before it looks whether the node is still there.
-const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// How long the next part of a long record waits for room.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
@@ -371,7 +369,9 @@ impl Attachment {
                         match request_of(&reply) {
                             None => farewell = true,
                             // A subscription is answered again and again.
-                            Some(request) if matches!(reply, Reply::Stream { .. }) => {
+                            Some(request)
+                                if matches!(reply, Reply::Stream { .. } | Reply::EpochClosed { .. }) =>
+                            {
                                 count += usize::from(self.outstanding.end(request));
                                 each(reply);
                             }
@@ -406,34 +406,11 @@ impl Attachment {
         count + self.outstanding.tell_lost(&mut each)
     }
 
-    /// Waits until [`Attachment::poll`] has something to tell, and says whether it has. Spins, then sleeps; notices a node that
-    /// is gone.
+    /// Waits until [`Attachment::poll`] has something to tell or the node is found to be gone, and says whether that is so. Spins,
+    /// then sleeps.
     pub fn wait(&mut self, timeout: Duration) -> bool {
-        let begun = Instant::now();
-        loop {
-            if self.has_something() {
-                return true;
-            }
-            let passed = begun.elapsed();
-            if passed >= timeout {
-                return false;
-            }
-            if passed < self.options.spin {
-                core::hint::spin_loop();
-                continue;
-            }
-            self.sleep((timeout - passed).min(LOOK_PERIOD));
-            self.look();
-        }
-    }
-
-    fn sleep(&self, timeout: Duration) {
-        let Some(word) = self.end.enter_sleep() else { return };
-        let timeout =
-            futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
-        // Not private: the lane may be in another process. Whatever ends it, the caller looks again.
-        let _ = futex::wait(word, futex::Flags::empty(), bell::ASLEEP, Some(&timeout));
-        self.end.leave_sleep();
+        let spin = self.options.spin;
+        wait::wait(core::slice::from_mut(self), None, spin, timeout) == Waited::Ready
     }
 
     fn has_something(&self) -> bool {
@@ -469,6 +446,13 @@ impl Attachment {
         }
     }
 
+    /// Looks, and says whether it has ended just now.
+    fn finds_end(&mut self) -> bool {
+        let was_there = self.ended.is_none();
+        self.look();
+        was_there && self.ended.is_some()
+    }
+
     fn finish(&mut self, why: String) {
         self.outstanding.lose(Outcome::Unknown);
         self.ended = Some(why);
@@ -499,7 +483,8 @@ fn request_of(reply: &Reply<'_>) -> Option<u64> {
         | Reply::Records { request, .. }
         | Reply::Status { request, .. }
         | Reply::ReadIndex { request, .. }
-        | Reply::Stream { request, .. } => Some(*request),
+        | Reply::Stream { request, .. }
+        | Reply::EpochClosed { request, .. } => Some(*request),
         Reply::Farewell => None,
     }
 }

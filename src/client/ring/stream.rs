@@ -15,6 +15,7 @@
 //!         Event::Ended { request, outcome } => println!("{request:?}: {outcome:?}"),
 //!         Event::Confirmed { request, index } => println!("{request:?}: read up to {index}"),
 //!         Event::Role(role) => println!("{role:?}"),
+//!         Event::EpochClosed(last) => println!("of epoch {} lives what is up to {last}", last.epoch),
 //!         Event::Watermark(stamp) => println!("safe up to {stamp}"),
 //!         Event::Untold(outcome) => println!("the node does not tell: {outcome:?}"),
 //!         Event::Detached => println!("the node is gone"),
@@ -32,6 +33,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::tail::Tail;
+use super::wait::{self, Alarm, Waited, Waker};
 use super::{Attachment, RingError};
 use crate::client::RequestId;
 use crate::client::records::{Item, Wrong};
@@ -51,8 +53,10 @@ pub struct StreamRole {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// The stream takes records: see [`StreamStatus::open`].
+    /// The engine may begin transactions in it: see [`StreamStatus::open`].
     pub open: bool,
+    /// The node would have taken a record when it told this: see [`StreamStatus::takes_records`].
+    pub takes_records: bool,
     /// The epoch comes to its end: see [`StreamStatus::closing`].
     pub closing: bool,
 }
@@ -74,8 +78,13 @@ pub enum Event {
         /// Up to where must be read.
         index: Index,
     },
-    /// Leadership was gained or lost, or the epoch has changed, or begins to end.
+    /// Leadership was gained or lost, the epoch has changed or begins to end, or the stream begins or ceases to take records.
     Role(StreamRole),
+    /// What lives of an epoch is settled: nothing of it beyond this stamp, everywhere and for ever; a timestamp of `u64::MAX`: all of
+    /// it. Told once for each epoch, in their order, before the role of a later epoch, and over [`Stream::reattach`]; at first
+    /// also for those that were closed before this thread came. A node tells of the last 64: [`Replica`](super::Replica)
+    /// knows them all.
+    EpochClosed(Stamp),
     /// Everything up to this stamp is committed in every registered stream. Never goes back. It covers what was stamped in its
     /// own epoch: when it has moved on to the next one, what is left of the epoch before may be dead
     /// ([`Fold::fate`](crate::engine::Fold::fate)).
@@ -91,12 +100,14 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Stream {
     ring: Attachment,
+    alarm: Alarm,
     tail: Option<Tail>,
     subscription: Option<RequestId>,
     /// It is to be asked for.
     unsubscribed: bool,
     role: Option<StreamRole>,
     watermark: Stamp,
+    epoch_closed: Option<Stamp>,
     status: Option<StreamStatus>,
     detached: bool,
 }
@@ -109,12 +120,14 @@ impl Stream {
     /// A thread's stream: that of the attachment's shard.
     pub fn new(ring: Attachment) -> Stream {
         Stream {
+            alarm: Alarm::new(Some(&ring)),
             ring,
             tail: None,
             subscription: None,
             unsubscribed: true,
             role: None,
             watermark: Stamp::ZERO,
+            epoch_closed: None,
             status: None,
             detached: false,
         }
@@ -134,7 +147,7 @@ impl Stream {
     /// Tells what has happened, and returns how much that was. Never blocks.
     pub fn poll(&mut self, mut each: impl FnMut(Event)) -> usize {
         let mut count = 0;
-        let Stream { ring, tail, subscription, role, watermark, status, .. } = self;
+        let Stream { ring, tail, subscription, role, watermark, epoch_closed, status, .. } = self;
         ring.poll(|reply| {
             if tail.as_mut().is_some_and(|tail| tail.take(&reply)) {
                 return;
@@ -143,6 +156,15 @@ impl Stream {
                 Reply::Stream { request, status: told } if Some(RequestId(request)) == *subscription => {
                     *status = Some(told);
                     count += tell(&told, role, watermark, &mut each);
+                }
+                // Another subscription tells again what an earlier one has told.
+                Reply::EpochClosed { request, last, .. }
+                    if Some(RequestId(request)) == *subscription
+                        && epoch_closed.is_none_or(|known| known.epoch < last.epoch) =>
+                {
+                    *epoch_closed = Some(last);
+                    each(Event::EpochClosed(last));
+                    count += 1;
                 }
                 // Lost with the node: it is asked for again after that was found again.
                 Reply::Outcome { request, outcome: Outcome::Unknown | Outcome::Stopping }
@@ -198,20 +220,33 @@ impl Stream {
         }
     }
 
-    /// Waits until there is something to poll or to take, and says whether there is: see [`Attachment::wait`].
-    pub fn wait(&mut self, timeout: Duration) -> bool {
-        if self.tail.as_ref().is_some_and(Tail::has_something) {
-            return true;
-        }
+    /// Waits until there is something to poll or to take, the node is found to be gone, or a [`Stream::waker`] wakes it; for
+    /// `timeout` at most. Spins, then sleeps.
+    pub fn wait(&mut self, timeout: Duration) -> Waited {
         if self.ring.ended.is_none() {
             let _ = self.ask();
         }
-        self.ring.wait(timeout)
+        // Who is to be told to stop is told so however much there is to take.
+        let timeout = if self.has_something() { Duration::ZERO } else { timeout };
+        let spin = self.ring.options.spin;
+        let waited = wait::wait(core::slice::from_mut(&mut self.ring), Some(&self.alarm), spin, timeout);
+        if waited == Waited::TimedOut && self.has_something() { Waited::Ready } else { waited }
+    }
+
+    /// Whether something has come that was not taken, or not told: that the node is gone.
+    fn has_something(&self) -> bool {
+        self.tail.as_ref().is_some_and(Tail::has_something) || (self.ring.ended.is_some() && !self.detached)
+    }
+
+    /// Wakes this thread when it waits, from any other one: see [`Waker`].
+    pub fn waker(&self) -> Waker {
+        self.alarm.waker()
     }
 
     /// Attaches again after [`Event::Detached`], and goes on where it was: see [`Attachment::reattach`].
     pub fn reattach(&mut self) -> Result<(), AttachError> {
         self.ring.reattach()?;
+        self.alarm.follow(Some(&self.ring));
         if self.detached {
             (self.detached, self.unsubscribed, self.subscription) = (false, true, None);
         }
@@ -223,9 +258,9 @@ impl Stream {
         self.role
     }
 
-    /// Whether this thread may submit here now.
+    /// Whether this thread may begin something and submit it here, as far as was told: see [`StreamStatus::takes_records`].
     pub fn may_submit(&self) -> bool {
-        self.role.is_some_and(|role| role.role == Role::Leader && role.open && !role.closing)
+        self.role.is_some_and(|role| role.takes_records)
     }
 
     /// All that was last told.
@@ -236,6 +271,11 @@ impl Stream {
     /// Up to where everything is known to be committed in every registered stream.
     pub fn watermark(&self) -> Stamp {
         self.watermark
+    }
+
+    /// Of the last epoch that was told to be closed, the last stamp that lives: see [`Event::EpochClosed`].
+    pub fn epoch_closed(&self) -> Option<Stamp> {
+        self.epoch_closed
     }
 
     /// The index of the entry that [`Stream::next_item`] comes to next, and what was committed when the node last answered.
@@ -259,8 +299,8 @@ fn tell(
     watermark: &mut Stamp,
     each: &mut impl FnMut(Event),
 ) -> usize {
-    let &StreamStatus { role: is, term, leader, epoch, open, closing, .. } = told;
-    let now = StreamRole { role: is, term, leader, epoch, open, closing };
+    let &StreamStatus { role: is, term, leader, epoch, open, takes_records, closing, .. } = told;
+    let now = StreamRole { role: is, term, leader, epoch, open, takes_records, closing };
     let mut count = 0;
     if *role != Some(now) {
         *role = Some(now);

@@ -1,21 +1,17 @@
-//! What both backends have in common: the segments, what is to be told, the end after a failure, and the thread that
-//! makes segments.
+//! What both backends have in common: the segments, what is to be told, and the end after a failure.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use super::medium::{Extent, Medium, OpenSegment, OpenSegments, failure};
-use super::spawn;
+use super::medium::{Medium, OpenSegment, OpenSegments, failure};
+use super::preparer::Preparer;
 use crate::io::reactor::Waker;
 use crate::io::{DiskError, DiskEvent, Read, SegmentId, Write};
 use crate::types::{Flushed, WriteSequence};
 
-/// How long after a segment found no room it is tried again.
-const SPACE_RETRY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
+/// The next segment is made without rests once so much, one part of so many, of the last one is written: whoever writes so
+/// fast would wait for it.
+const HURRY_PART: u64 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -25,13 +21,16 @@ pub(super) struct Base {
     events: VecDeque<DiskEvent>,
     is_failed: bool,
     preparer: Preparer,
+    /// The segment that was asked for last.
+    preparing: Option<SegmentId>,
 }
 
 impl Base {
     pub(super) fn new(medium: Medium, waker: Waker) -> Result<Base, DiskError> {
         let medium = Arc::new(medium);
         let preparer = Preparer::new(Arc::clone(&medium), waker)?;
-        Ok(Base { medium, open: OpenSegments::new(), events: VecDeque::new(), is_failed: false, preparer })
+        let (open, events) = (OpenSegments::new(), VecDeque::new());
+        Ok(Base { medium, open, events, is_failed: false, preparer, preparing: None })
     }
 
     /// The segment, and whether it was opened just now. `None`: it does not open, and the disk has failed.
@@ -52,6 +51,11 @@ impl Base {
         }
         let extent = self.medium.open_segment(segment)?;
         Ok((self.open.insert(segment, extent), true))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_hurried(&self) -> bool {
+        self.preparer.tempo().is_hurried()
     }
 
     #[cfg(test)]
@@ -79,6 +83,7 @@ impl Base {
 
     pub(super) fn prepare(&mut self, segment: SegmentId) {
         if !self.is_failed {
+            self.preparing = Some(segment);
             self.preparer.start(segment);
         }
     }
@@ -131,8 +136,12 @@ impl Base {
         Ok(Flushed::by_disk(sequence))
     }
 
-    /// What a caller owes: whole blocks inside the segment, from memory that the device takes.
-    pub(super) fn check_write(&self, write: &Write) {
+    /// A write begins. What a caller owes: whole blocks inside the segment, from memory that the device takes.
+    pub(super) fn begin_write(&self, write: &Write) {
+        let is_last = self.preparing == Some(SegmentId(write.segment.0 + 1));
+        if is_last && write.offset >= self.medium.segment_bytes() / HURRY_PART {
+            self.preparer.hurry();
+        }
         self.check_place(write.offset, write.bytes.len());
         let block = self.medium.block_bytes();
         assert!(
@@ -141,7 +150,7 @@ impl Base {
         );
     }
 
-    /// As [`Base::check_write`].
+    /// As [`Base::begin_write`].
     pub(super) fn check_read(&self, read: &Read) {
         self.check_place(read.offset, read.len_bytes);
         let block = self.medium.block_bytes();
@@ -155,112 +164,5 @@ impl Base {
         assert!(len_bytes > 0 && len_bytes.is_multiple_of(block), "whole blocks are written and read");
         assert!(offset.is_multiple_of(block as u64), "writes and reads begin at a block");
         assert!(offset + len_bytes as u64 <= self.medium.segment_bytes(), "and end inside the segment");
-    }
-}
-
-/// The thread that makes segments, one at a time. A segment that finds no room is told once and
-/// tried again until it does: the operator may make room at any time, and nobody else need remember that it is wanted.
-#[derive(Debug)]
-struct Preparer {
-    /// `None` once it is told to end.
-    orders: Option<Sender<SegmentId>>,
-    outcomes: Receiver<Outcome>,
-    under_way: usize,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// An error for want of room is not the last word on its segment; every other outcome is.
-type Outcome = (SegmentId, Result<Extent, DiskError>);
-
-impl Preparer {
-    fn new(medium: Arc<Medium>, waker: Waker) -> Result<Preparer, DiskError> {
-        let (orders, ordered) = channel::<SegmentId>();
-        let (finished, outcomes) = channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = spawn("plimsoll-zero", &medium.place_of(SegmentId(0)), move || {
-            let mut pause = |rest: Duration| {
-                let until = Instant::now() + rest;
-                while !stopped.load(Ordering::Relaxed) {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return true;
-                    }
-                    std::thread::park_timeout(left);
-                }
-                false
-            };
-            let tell = |outcome: Outcome| {
-                let is_heard = finished.send(outcome).is_ok();
-                waker.wake();
-                is_heard
-            };
-            for segment in ordered {
-                let Some(outcome) = insist(&medium, segment, &mut pause, &tell) else { return };
-                if !tell((segment, outcome)) {
-                    return;
-                }
-            }
-        })?;
-        Ok(Preparer { orders: Some(orders), outcomes, under_way: 0, stop, thread: Some(thread) })
-    }
-
-    fn start(&mut self, segment: SegmentId) {
-        let orders = self.orders.as_ref().expect("orders end only when it is dropped");
-        orders.send(segment).expect("the thread takes orders until it is dropped");
-        self.under_way += 1;
-    }
-
-    fn next(&mut self) -> Option<Outcome> {
-        if self.under_way == 0 {
-            return None;
-        }
-        let outcome = self.outcomes.try_recv().ok()?;
-        self.under_way -= usize::from(!is_for_want_of_room(&outcome.1));
-        Some(outcome)
-    }
-}
-
-/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. `None`: the
-/// disk is being dropped.
-fn insist(
-    medium: &Medium,
-    segment: SegmentId,
-    pause: &mut dyn FnMut(Duration) -> bool,
-    tell: &dyn Fn(Outcome) -> bool,
-) -> Option<Result<Extent, DiskError>> {
-    let mut is_told = false;
-    loop {
-        let outcome = medium.create(segment, pause).transpose()?;
-        if !is_for_want_of_room(&outcome) {
-            return Some(outcome);
-        }
-        if !std::mem::replace(&mut is_told, true) && !tell((segment, outcome)) {
-            return None;
-        }
-        // Not even tried where it cannot succeed: that would take from others, for a moment, the little that is left.
-        while {
-            if !pause(SPACE_RETRY) {
-                return None;
-            }
-            !medium.may_have_room()
-        } {}
-    }
-}
-
-fn is_for_want_of_room(outcome: &Result<Extent, DiskError>) -> bool {
-    outcome.as_ref().is_err_and(|error| error.no_space)
-}
-
-impl Drop for Preparer {
-    fn drop(&mut self) {
-        self.orders = None;
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // It panics only by a broken invariant, and has said so.
-            let _ = thread.join();
-        }
     }
 }

@@ -160,17 +160,21 @@ impl Directory {
         if self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.segment_bytes) {
+        let is_reserved = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.segment_bytes) {
+            Ok(()) => true,
             // Where it cannot be reserved at once, the zeros do it piece by piece.
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => false,
             Err(error) => return Err(error.into()),
-        }
-        let mut zeros = Aligned::zeroed(ZERO_PIECE_BYTES);
-        let is_whole = in_pieces(self.segment_bytes, ZERO_PIECE_BYTES as u64, pause, |offset, piece| {
-            file.write_all_at(&zeros.bytes()[..piece as usize], offset)
-        })?;
-        if !is_whole {
-            return Ok(false);
+        };
+        // In memory there is no table of blocks that a later write would have to change and flush.
+        if !(is_reserved && is_in_memory(&file)?) {
+            let mut zeros = Aligned::zeroed(ZERO_PIECE_BYTES);
+            let is_whole = in_pieces(self.segment_bytes, ZERO_PIECE_BYTES as u64, pause, |offset, piece| {
+                file.write_all_at(&zeros.bytes()[..piece as usize], offset)
+            })?;
+            if !is_whole {
+                return Ok(false);
+            }
         }
         file.sync_data()?;
         std::fs::rename(unfinished, path)?;
@@ -248,6 +252,13 @@ impl Directory {
         options.read(true).write(true).mode(0o600).custom_flags(flags | direct | libc::O_CLOEXEC);
         options
     }
+}
+
+/// Whether a file lies in memory alone (tmpfs), where what is reserved is as good as written.
+fn is_in_memory(file: &File) -> io::Result<bool> {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: i128 = 0x0102_1994;
+    Ok(i128::from(rustix::fs::fstatfs(file)?.f_type) == TMPFS)
 }
 
 /// The unit of writing for a filesystem that wants offsets and memory aligned so.

@@ -17,6 +17,7 @@ mod blocking;
 pub mod device;
 mod files;
 mod medium;
+mod preparer;
 #[cfg(test)]
 mod tests;
 pub mod timing;
@@ -259,7 +260,7 @@ impl Disk for FileDisk {
     }
 
     fn write(&mut self, write: Write) -> Result<(), Full<Write>> {
-        self.base.check_write(&write);
+        self.base.begin_write(&write);
         if self.writes_in_flight == WRITES_IN_FLIGHT_MAX {
             return Err(Full(write));
         }

@@ -2,12 +2,14 @@
 //!
 //! Both ways are Dekker's: who goes to sleep says so, then looks once more at the ring; who publishes looks whether the other
 //! has said so; and a fence between the two steps, on both sides, sees to it that at least one of them sees the
-//! other. A lane that never sleeps says so once and for all, and its engines need no fence.
+//! other. A lane that never sleeps says so once and for all, and its engines need no fence. A thread that waits for several
+//! lanes sleeps on the words of all its rings, and any of them wakes it.
 
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use super::memory::{AtomicU32, fence};
-use super::{EngineEnd, LaneEnd};
+use super::{EngineEnd, LaneEnd, Region};
 
 /// The lane looks at its rings, or will before it blocks.
 const AWAKE: u32 = 0;
@@ -53,17 +55,36 @@ impl LaneEnd {
 
     /// After something was published: the futex word to be woken, if the engine's thread sleeps. Told once.
     pub fn sleeper(&self) -> Option<&AtomicU32> {
-        fence(Ordering::SeqCst);
-        let word: &AtomicU32 = &self.region.control().engine;
-        if word.load(Ordering::Relaxed) != ASLEEP {
-            return None;
-        }
-        word.store(UP, Ordering::Relaxed);
-        Some(word)
+        sleeper(&self.region)
     }
 }
 
-/// Between saying that a lane will block and the last look at its rings.
+/// Wakes an engine's thread that sleeps on its ring, from a third side: another thread of the engine. What it is woken for must
+/// be written before, and looked at by the sleeper in its last look.
+#[derive(Clone, Debug)]
+pub struct Rouser {
+    region: Arc<Region>,
+}
+
+impl Rouser {
+    /// After what it is woken for was written: the futex word to be woken, if the engine's thread sleeps. If the lane has taken
+    /// that over meanwhile it is the lane that wakes it.
+    pub fn sleeper(&self) -> Option<&AtomicU32> {
+        sleeper(&self.region)
+    }
+}
+
+fn sleeper(region: &Region) -> Option<&AtomicU32> {
+    fence(Ordering::SeqCst);
+    let word: &AtomicU32 = &region.control().engine;
+    if word.load(Ordering::Relaxed) != ASLEEP {
+        return None;
+    }
+    word.store(UP, Ordering::Relaxed);
+    Some(word)
+}
+
+/// Between saying that a lane will block, or that an engine's thread will sleep, and the last look at its rings.
 pub fn settle() {
     fence(Ordering::SeqCst);
 }
@@ -102,21 +123,29 @@ impl EngineEnd {
         self.lane().load(Ordering::Acquire) == GONE
     }
 
-    /// The engine's thread is about to sleep on the word that comes back, while that is [`ASLEEP`]. `None`: something has
-    /// come meanwhile.
-    pub fn enter_sleep(&self) -> Option<&AtomicU32> {
-        let word: &AtomicU32 = &self.region.control().engine;
-        word.store(ASLEEP, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.completions.has_something() || self.is_left() {
-            word.store(UP, Ordering::Relaxed);
-            return None;
-        }
-        Some(word)
+    /// The engine's thread is about to sleep; followed by one [`settle`] for all the rings on which it does, and a last look at
+    /// each ([`EngineEnd::has_news`]) and at whatever else it is woken for.
+    pub fn enter_sleep(&self) {
+        self.sleep_word().store(ASLEEP, Ordering::Relaxed);
+    }
+
+    /// What the thread sleeps on, while it is [`ASLEEP`].
+    pub fn sleep_word(&self) -> &AtomicU32 {
+        &self.region.control().engine
+    }
+
+    /// Whether there is something that a thread does not sleep over: a completion, or that the lane has left.
+    pub fn has_news(&self) -> bool {
+        self.completions.has_something() || self.is_left()
     }
 
     /// It is awake again.
     pub fn leave_sleep(&self) {
-        self.region.control().engine.store(UP, Ordering::Relaxed);
+        self.sleep_word().store(UP, Ordering::Relaxed);
+    }
+
+    /// What others of the engine wake the thread by.
+    pub fn rouser(&self) -> Rouser {
+        Rouser { region: Arc::clone(&self.region) }
     }
 }

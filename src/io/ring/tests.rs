@@ -1,5 +1,6 @@
 //! The rings against a queue, between two threads, and against whoever writes garbage. They use the heap alone, so Miri can
-//! run them: `cargo +nightly miri test --no-default-features --features sim --lib io::ring`.
+//! run them: `cargo +nightly miri test --no-default-features --features sim --lib io::ring`. One of May 2026 breaks down over memory
+//! that is written with and without atomics, and runs them with `MIRIFLAGS=-Zmiri-disable-weak-memory-emulation`.
 #![allow(clippy::unwrap_used)]
 
 use alloc::collections::VecDeque;
@@ -164,12 +165,18 @@ fn whoever_sleeps_is_woken_once_and_a_lane_that_never_does_not_at_all() {
     lane.never_parks();
     assert!(!engine.must_wake());
     assert!(lane.sleeper().is_none());
-    assert!(engine.enter_sleep().is_some());
+    engine.enter_sleep();
+    assert!(!engine.has_news());
     assert!(lane.sleeper().is_some() && lane.sleeper().is_none());
+    let rouser = engine.rouser();
+    assert!(rouser.sleeper().is_none(), "the lane wakes it already");
+    engine.enter_sleep();
+    assert!(rouser.sleeper().is_some() && lane.sleeper().is_none(), "told once, whoever asks");
     lane.completions.reserve(1).unwrap().publish();
-    assert!(engine.enter_sleep().is_none(), "something has come");
+    assert!(engine.has_news(), "something has come");
     engine.completions.peek().unwrap();
     engine.completions.advance();
+    assert!(!engine.has_news());
     lane.leave();
-    assert!(engine.is_left() && engine.enter_sleep().is_none());
+    assert!(engine.is_left() && engine.has_news());
 }

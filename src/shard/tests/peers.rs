@@ -46,7 +46,11 @@ impl Bench {
 
     /// One that leads two others.
     pub(super) fn of_leader() -> Bench {
-        let mut bench = Bench::of(3, 16);
+        Bench::of(3, 16).elected()
+    }
+
+    fn elected(self) -> Bench {
+        let mut bench = self;
         while bench.lane.status(ShardId(0)).unwrap().commit == Index(0) {
             bench.lead(1, &[TWO, THREE]);
         }
@@ -202,4 +206,47 @@ fn a_drain_that_is_not_followed_asks_again_and_asks_the_next_one() {
         assert!(bench.clock.0.get() - began < 1_000_000_000, "the lead is given and the drain goes on");
     };
     assert_eq!(stopped, Stopped::Drained(Drained { unknown: 0, kept: 0 }));
+}
+
+/// One record is submitted, taken by both peers and committed; then the peers say nothing more and no time passes. What is told of
+/// the commit in that, of empty appends: to whom, and up to where. And the record's index.
+fn told_of_a_last_commit(bench: &mut Bench) -> (Vec<(NodeId, Index)>, Index) {
+    bench.settle();
+    // Without a stamp it is no engine's, and is taken whether there are streams or not.
+    let record = Submit { timestamp: Timestamp(0), ..submit(1, b"the last one") };
+    bench.send(ALICE, &[Request::Submit(record)]);
+    bench.lane.turn().unwrap();
+    let last = bench.lane.status(ShardId(0)).unwrap().last.index;
+    assert!(last > bench.lane.status(ShardId(0)).unwrap().commit);
+    bench.serve_peers();
+    bench.lane.turn().unwrap();
+    assert_eq!(bench.lane.status(ShardId(0)).unwrap().commit, last, "committed in this turn");
+    (notices(bench), last)
+}
+
+fn notices(bench: &mut Bench) -> Vec<(NodeId, Index)> {
+    let notice = |(to, message)| match message {
+        Message::Append { count: 0, commit, .. } => Some((to, commit)),
+        other => panic!("{other:?}"),
+    };
+    bench.sent().into_iter().filter_map(notice).collect()
+}
+
+/// With an engine's streams followers need every commit for their watermark, and another append may never come: it is told in
+/// the turn in which it is made. Without, whoever reads at a follower waits for a timer.
+#[test]
+fn a_commit_that_no_append_carries_is_told_at_once_where_there_are_streams() {
+    let mut bench = Bench::with_notice(3, 1, 16, Duration::ZERO).elected();
+    bench.lane.serve_engine(alloc::sync::Arc::new(crate::engine::board::Board::new(1)));
+    let (told, last) = told_of_a_last_commit(&mut bench);
+    assert_eq!(told, [(TWO, last), (THREE, last)]);
+    bench.lane.turn().unwrap();
+    assert_eq!(notices(&mut bench), [], "told once");
+
+    let mut bench = Bench::of_leader();
+    let (told, last) = told_of_a_last_commit(&mut bench);
+    assert_eq!(told, []);
+    bench.pass(COMMIT_NOTICE);
+    bench.lane.turn().unwrap();
+    assert_eq!(notices(&mut bench), [(TWO, last), (THREE, last)]);
 }

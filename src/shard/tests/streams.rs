@@ -5,8 +5,9 @@ use alloc::sync::Arc;
 use super::*;
 use crate::engine::board::Board;
 use crate::engine::{Mark, Position};
+use crate::raft::Role;
 use crate::types::Stamp;
-use crate::wire::client::StreamRequest;
+use crate::wire::client::{StreamRequest, StreamStatus};
 
 const LATER: Outcome = Outcome::EpochClosed { open: Epoch(1) };
 
@@ -67,6 +68,41 @@ impl Engine {
     fn answer_to(&mut self, request: u64) -> Outcome {
         let told = self.bench.told(ALICE);
         told.into_iter().find(|(answered, _)| *answered == request).expect("it is answered").1
+    }
+
+    /// From now on BOB is told.
+    fn subscribe(&mut self) {
+        self.bench.send(BOB, &[Request::Subscribe { request: 1, shard: ShardId(0) }]);
+    }
+
+    /// What BOB is told in so many turns; what others are is lost.
+    fn told_bob(&mut self, turns: usize) -> (Vec<StreamStatus>, Vec<Stamp>) {
+        (0..turns).for_each(|_| self.bench.turn().unwrap());
+        let (mut statuses, mut ends) = (Vec::new(), Vec::new());
+        let frames = core::mem::take(&mut self.bench.port.0.borrow_mut().outbox);
+        for (_, frame) in frames.into_iter().filter(|(to, _)| *to == BOB) {
+            for reply in replies(&frame).unwrap() {
+                match reply {
+                    Reply::Stream { status, .. } => {
+                        assert_eq!(
+                            ends.last().map(|end: &Stamp| end.epoch < status.epoch),
+                            ends.last().map(|_| true)
+                        );
+                        statuses.push(status);
+                    }
+                    Reply::EpochClosed { last, .. } => ends.push(last),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        (statuses, ends)
+    }
+
+    /// The last that BOB is told: whether the stream takes records, is open, and in which epoch.
+    fn last_told(&mut self) -> (bool, bool, Epoch) {
+        let (statuses, _) = self.told_bob(4);
+        let last = statuses.last().expect("something has changed");
+        (last.takes_records, last.open, last.epoch)
     }
 
     /// The marks of the log.
@@ -188,4 +224,65 @@ fn a_refusal_of_what_cannot_be_next_holds_nothing_up() {
     assert_eq!(engine.put_torn(0, 5), Outcome::Invalid);
     assert!(is_committed(engine.put(0, 6)));
     assert!(matches!(engine.put(0, 5), Outcome::Behind { .. }));
+}
+
+#[test]
+fn a_stream_takes_no_records_from_when_its_end_is_laid_until_the_next_epoch_is_open() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    engine.subscribe();
+    assert_eq!(engine.last_told(), (true, true, Epoch(0)));
+    engine.bench.disk().eager = false;
+    engine.send(StreamRequest::EndOfEpoch(Epoch(0)));
+    assert_eq!(engine.last_told(), (false, true, Epoch(0)), "laid, and not committed");
+    engine.bench.disk().eager = true;
+    let (statuses, ends) = engine.told_bob(8);
+    let last = statuses.last().unwrap();
+    assert!(last.takes_records && last.epoch == Epoch(1), "{statuses:?}");
+    assert!(statuses.iter().all(|status| !status.takes_records || status.epoch == Epoch(1)));
+    assert_eq!(ends, [Stamp::end_of(Epoch(0))]);
+    // Who comes later is told of it, too, and so is who was refused in between.
+    engine.subscribe();
+    assert_eq!(engine.told_bob(2).1, [Stamp::end_of(Epoch(0))]);
+    assert!(is_committed(engine.put(1, 1)));
+}
+
+/// It leads, and the stream is open: and yet it would refuse a record.
+#[test]
+fn a_stream_takes_no_records_as_long_as_its_leader_owes_a_cut() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    engine.subscribe();
+    assert_eq!(engine.last_told(), (true, true, Epoch(0)));
+    // As if it had been elected again just now, with a first entry that is not there yet.
+    let next = engine.bench.lane.status(ShardId(0)).unwrap().last.index.next();
+    engine.bench.groups().shards[0].stream.changed(Role::Leader, next);
+    assert_eq!(engine.last_told(), (false, true, Epoch(0)), "what is left by others is not known");
+    assert_eq!(engine.put(0, 11), Outcome::Busy);
+    engine.bench.disk().eager = false;
+    engine
+        .bench
+        .send(ALICE, &[Request::Submit(Submit { timestamp: Timestamp(0), ..submit(1000, b"first") })]);
+    assert_eq!(engine.told_bob(4).0, [], "nothing has changed");
+    engine.bench.disk().eager = true;
+    let (statuses, ends) = engine.told_bob(8);
+    assert_eq!(ends, [Stamp::new(Epoch(0), Timestamp(10))]);
+    assert!(statuses.iter().all(|status| status.takes_records == (status.epoch == Epoch(1))), "{statuses:?}");
+    assert!(statuses.last().unwrap().takes_records);
+    assert!(is_committed(engine.put(1, 1)));
+}
+
+#[test]
+fn a_stream_takes_no_records_where_the_node_stops() {
+    let mut engine = Engine::start();
+    engine.subscribe();
+    assert_eq!(engine.last_told(), (true, true, Epoch(0)));
+    engine.bench.disk().eager = false;
+    engine.bench.send(ALICE, &[Request::Submit(submit(1000, b"under way"))]);
+    engine.bench.turn().unwrap();
+    engine.bench.lane.drain();
+    assert_eq!(engine.last_told(), (false, true, Epoch(0)));
+    engine.send(StreamRequest::Advance(Stamp::new(Epoch(0), Timestamp(2000))));
+    engine.bench.turn().unwrap();
+    assert_eq!(engine.bench.said(ALICE), [(engine.next_request - 1, Outcome::Stopping)]);
 }

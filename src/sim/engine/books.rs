@@ -22,6 +22,8 @@ pub(super) struct Books {
     latest: BTreeMap<Epoch, Timestamp>,
     /// Of each epoch the largest watermark that any node told.
     told: BTreeMap<Epoch, Timestamp>,
+    /// Of each closed epoch the last timestamp that lives, as some node told.
+    ends: BTreeMap<Epoch, Timestamp>,
     /// Per node: its watermark in this life.
     watermarks: Vec<Stamp>,
 }
@@ -63,6 +65,14 @@ impl Books {
         *told = (*told).max(watermark.timestamp);
     }
 
+    /// A node has told what lives of an epoch: as every other one has.
+    pub(super) fn epoch_closed(&mut self, fabric: &mut Fabric, last: Stamp) {
+        let known = *self.ends.entry(last.epoch).or_insert(last.timestamp);
+        if known != last.timestamp {
+            fabric.oracle.fail(format!("an epoch ends at {last}, and at {known} on another node"));
+        }
+    }
+
     /// All is committed and read back: what was told must be true.
     pub(super) fn check(&self, fabric: &mut Fabric) -> Result<(), String> {
         let logs = logs_of(fabric);
@@ -73,6 +83,11 @@ impl Books {
                     "epoch {epoch}: the watermark {told} was told, and dead is what it covers"
                 ));
             }
+        }
+        if let Some((epoch, told)) =
+            self.ends.iter().find(|(epoch, told)| truth.registry().last_of(**epoch) != Some(**told))
+        {
+            return Err(format!("epoch {epoch}: it was told to end at {told}, and does not"));
         }
         if let Some((node, told)) = self.watermarks.iter().enumerate().find(|(node, told)| {
             fabric.nodes[*node].up && !fabric.nodes[*node].disk.rotten && **told != truth.watermark()

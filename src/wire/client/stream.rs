@@ -44,9 +44,18 @@ pub struct StreamStatus {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// The stream takes records of that epoch: from here on the engine may begin transactions in it, with stamps beyond
-    /// `stands_at`. What it begins before that nobody knows of, and an epoch may end without it.
+    /// The stream's beginning is committed and its end in that epoch is not: the engine may begin transactions in it, with stamps
+    /// beyond `stands_at`. What it begins before that nobody knows of, and an epoch may end without it. It does not say that this
+    /// node would take a record: one that has just come to lead may owe the epoch a cut, and then none is taken.
     pub open: bool,
+    /// When this was told, the node would have taken a record of that epoch with a stamp beyond the last one, and nothing that
+    /// it knew of was about to end the epoch: it led, was not stopping nor handing over; the stream was registered and open; all
+    /// that earlier leaders have left was known and settled, so that no cut was owed; and no stream was known to have ended the epoch.
+    ///
+    /// It promises nothing of what comes after: leadership may be lost and an epoch end at any time. It says nothing of room either,
+    /// nor of records that were refused and are to come again first: a submit that is refused for them is `Busy`. While the
+    /// epoch closes it is not set, and records of transactions that were begun before are taken all the same.
+    pub takes_records: bool,
     /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
     pub closing: bool,
     /// Up to where everything is committed in every registered stream.
@@ -87,7 +96,7 @@ impl StreamStatus {
             code: role_code(self.role),
             extent: self.epoch.0,
             term: self.term.0,
-            index: u64::from(self.closing) | u64::from(self.open) << 1,
+            index: u64::from(self.closing) | u64::from(self.open) << 1 | u64::from(self.takes_records) << 2,
             stamp: self.watermark.timestamp.0,
             commit: u64::from(self.watermark.epoch.0),
             durable: self.stands_at.0,
@@ -107,8 +116,17 @@ impl StreamStatus {
             epoch: Epoch(row.extent),
             open: row.index & 2 != 0,
             closing: row.index & 1 != 0,
+            takes_records: row.index & 4 != 0,
             watermark: Stamp::new(Epoch(epoch), Timestamp(row.stamp)),
             stands_at: Timestamp(row.durable),
         })
     }
+}
+
+pub(super) fn epoch_closed_row(shard: ShardId, last: Stamp) -> ReplyRow {
+    ReplyRow { extent: last.epoch.0, stamp: last.timestamp.0, shard: shard.0, ..ReplyRow::default() }
+}
+
+pub(super) fn read_epoch_closed(row: &ReplyRow) -> Result<(ShardId, Stamp), Malformed> {
+    Ok((frame::check_shard(row.shard)?, Stamp::new(Epoch(row.extent), Timestamp(row.stamp))))
 }

@@ -1,6 +1,7 @@
 //! What files alone can show: names, lengths, filesystems.
 
 use super::*;
+use std::os::unix::fs::MetadataExt;
 
 #[test]
 fn the_first_failure_is_told_once_and_nothing_after_it() {
@@ -129,4 +130,46 @@ fn a_segment_beyond_those_held_open_is_opened_again() {
             assert_eq!(read, pattern(segment, BLOCK), "segment {segment}");
         }
     });
+}
+
+#[test]
+fn a_segment_is_hurried_once_a_quarter_of_the_last_one_is_written() {
+    over_files(|case| {
+        let fresh = case.fresh();
+        let mut bench = case.open(&fresh);
+        for segment in [0, 1] {
+            bench.prepare(segment);
+        }
+        bench.disk.prepare(SegmentId(2));
+        let mut chunk = bench.pool.take().unwrap();
+        let quarter = SEGMENT_BYTES / 4;
+        let places = [(0, 3 * quarter), (1, 0), (1, quarter - BLOCK as u64), (1, quarter)];
+        for (number, (segment, offset)) in places.into_iter().enumerate() {
+            assert!(!bench.disk.base.is_hurried(), "before segment {segment} at {offset}");
+            bench.write(number as u64 + 1, segment, offset, slice(&mut chunk, &pattern(1, BLOCK)));
+        }
+        assert!(bench.disk.base.is_hurried());
+        bench.reactor.kick();
+        // Four writes, and the segment.
+        assert_eq!(bench.events(5).len(), 5);
+        bench.disk.prepare(SegmentId(3));
+        assert!(!bench.disk.base.is_hurried(), "the next one has time again");
+    });
+}
+
+#[test]
+fn in_memory_a_segment_is_reserved_whole_and_reads_as_zeros() {
+    let parent = Path::new("/dev/shm");
+    if !parent.is_dir() {
+        return println!("skipped: no {}", parent.display());
+    }
+    let fresh = Fresh::under(parent);
+    let mut bench = Bench::open(Backend::Blocking, Kind::Epoll, &fresh);
+    bench.prepare(0);
+    let mut bytes = vec![1; SEGMENT_BYTES as usize];
+    bench.disk.read_now(SegmentId(0), 0, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
+    let about = std::fs::metadata(segment_path(fresh.path(), SegmentId(0))).unwrap();
+    assert_eq!(about.len(), SEGMENT_BYTES);
+    assert!(about.blocks() * 512 >= SEGMENT_BYTES, "{} blocks", about.blocks());
 }

@@ -413,12 +413,19 @@ pub(super) fn send<'a>(
     socket: &UdpSocket,
     messages: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {
+    let mut messages = messages.peekable();
+    let first = messages.next();
+    if let (Some(only), None) = (&first, messages.peek())
+        && only.segment_bytes.is_none()
+    {
+        return send_one(socket, only);
+    }
     // SAFETY: all zeros is a message header without any parts.
     let mut headers: [libc::mmsghdr; BATCH_MAX] = unsafe { zeroed() };
     let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH_MAX];
     let mut controls = [const { std::mem::MaybeUninit::<Control>::uninit() }; BATCH_MAX];
     let mut count = 0;
-    for message in messages.take(BATCH_MAX) {
+    for message in first.into_iter().chain(messages).take(BATCH_MAX) {
         parts[count] =
             libc::iovec { iov_base: message.bytes.as_ptr().cast_mut().cast(), iov_len: message.bytes.len() };
         let header = &mut headers[count].msg_hdr;
@@ -436,18 +443,20 @@ pub(super) fn send<'a>(
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the headers name locals and memory borrowed for 'a, which the kernel only reads, until the call is over.
     let sent = unsafe {
-        if count == 1 {
-            let header = &raw const headers[0].msg_hdr;
-            libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), header, flags).signum()
-        } else {
-            let (headers, count) = (headers.as_mut_ptr(), count as libc::c_uint);
-            libc::syscall(libc::SYS_sendmmsg, socket.as_raw_fd(), headers, count, flags)
-        }
+        let (headers, count) = (headers.as_mut_ptr(), count as libc::c_uint);
+        libc::syscall(libc::SYS_sendmmsg, socket.as_raw_fd(), headers, count, flags)
     };
-    match sent {
-        // An empty datagram is sent too.
-        0 if count == 1 => Ok(1),
-        0.. => Ok(sent as usize),
-        _ => Err(io::Error::last_os_error()),
-    }
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// One datagram, with the call that takes the least: nothing is copied into the kernel but it and its address.
+fn send_one(socket: &UdpSocket, message: &Outgoing<'_>) -> io::Result<usize> {
+    let Outgoing { name, bytes, .. } = message;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel only reads the bytes and the address, both borrowed until the call is over, with their lengths.
+    let sent = unsafe {
+        let (to, to_bytes) = (std::ptr::from_ref(*name).cast(), name.len_bytes() as libc::socklen_t);
+        libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, to, to_bytes)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
 }

@@ -1,12 +1,14 @@
 //! `plimsoll bench engine`: the benchmark of Mako's replication, with its sizes, rates and checks.
 //!
-//! Three processes on this machine, a shard for each partition, a thread for each of the engine's. Records are due at a fixed
+//! Three processes on this machine, a shard for each partition, a thread for each of the engine's, attached to the leader's node
+//! by rings in shared memory. Records are due at a fixed
 //! rate and latency counts from when a record was due, however long its thread was held up by earlier ones (no coordinated
 //! omission), until its submitter sees that the leader has applied it. After the window, so that reading takes no core from what
 //! is measured, the leader's log is read back and every record compared with what was submitted.
 
 mod account;
 mod case;
+mod door;
 mod payload;
 mod stream;
 mod tell;
@@ -21,6 +23,7 @@ use plimsoll::limits::RECORD_BYTES_MAX;
 use plimsoll::node::config::LinkKind;
 
 use self::case::{Case, LARGE_BYTES, PROTOCOL, Pace};
+use self::door::Way;
 use self::payload::HEADER_BYTES;
 use self::stream::Schedule;
 use self::tell::Row;
@@ -66,6 +69,9 @@ pub(crate) struct Arguments {
     /// Kill the leader of all partitions at this second of every window, and tell the outage
     #[arg(long, value_name = "SECOND")]
     kill_at: Option<u64>,
+    /// How its threads reach the leader; with --kill-at over TCP alone, since rings end with their node [default: ring]
+    #[arg(long, value_enum)]
+    over: Option<Way>,
     /// Lanes of each node (at most as many as partitions)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     lanes: u16,
@@ -87,6 +93,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     let interrupt = Interrupt::listen()?;
     if arguments.kill_at.is_some_and(|second| second >= arguments.seconds) {
         return Err(Failure("--kill-at: give a second within the window, less than --seconds".to_owned()));
+    }
+    if arguments.kill_at.is_some() && arguments.over == Some(Way::Ring) {
+        return Err(Failure(
+            "--over ring: rings end with the node that is killed; leave out one of the two".to_owned(),
+        ));
     }
     let cases = arguments.cases();
     let mut stream_bytes_per_s = None;
@@ -121,6 +132,7 @@ fn measure(
         }
     };
     let plan = Plan {
+        way: arguments.way(),
         schedule,
         warm_up: arguments.warm_up(),
         lasting: arguments.lasting(),
@@ -140,6 +152,7 @@ fn look_for_peak(arguments: &Arguments, case: &Case, interrupt: &Interrupt) -> R
             break;
         }
         let plan = Plan {
+            way: arguments.way(),
             schedule: Schedule::Closed { window },
             warm_up: arguments.warm_up().min(STEP_WARM_UP),
             lasting: arguments.lasting().min(STEP),
@@ -179,6 +192,10 @@ impl Arguments {
             busy_poll: self.busy_poll,
             dir: self.dir.clone(),
         }
+    }
+
+    fn way(&self) -> Way {
+        self.over.unwrap_or(if self.kill_at.is_some() { Way::Tcp } else { Way::Ring })
     }
 
     fn warm_up(&self) -> Duration {

@@ -3,19 +3,13 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use plimsoll::client::{Client, Completion, Options, Outcome, Submit, SubmitError};
+use plimsoll::local::Cluster;
 use plimsoll::types::{ShardId, Term};
 
 use super::account::{Account, End};
+use super::door::{Door, Told, Way};
 use super::payload::Records;
 use crate::common::{Failure, Interrupt, histogram, record};
-
-/// What a client may have under way in an open loop, which no latency may be hidden behind.
-const OPEN_OUTSTANDING: usize = 32_768;
-const OPEN_OUTSTANDING_BYTES: usize = 256 << 20;
-
-/// How long a submit may take: longer than any failover, so that an outage shows as latency.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a thread waits for an end before it looks at the interrupt again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,7 +33,7 @@ pub(super) struct Times {
 }
 
 pub(super) struct Stream {
-    client: Client,
+    door: Door,
     shard: ShardId,
     schedule: Schedule,
     /// Makes records, and in the end knows them again.
@@ -51,34 +45,31 @@ pub(super) struct Stream {
     pub(super) committed: u64,
     /// The first commit of each term.
     pub(super) terms: Vec<(Term, Instant)>,
-    completions: Vec<Completion>,
+    /// When each record was submitted.
+    submitted: Vec<Instant>,
     /// The request of record 0.
     first_request: Option<u64>,
 }
 
 impl Stream {
     pub(super) fn open(
-        options: &Options,
+        way: Way,
+        cluster: &Cluster,
         partition: u32,
         bytes: u32,
         schedule: Schedule,
     ) -> Result<Stream, Failure> {
-        let (outstanding_max, outstanding_bytes_max) = match schedule {
-            Schedule::Open { .. } => (OPEN_OUTSTANDING, OPEN_OUTSTANDING_BYTES.max(2 * bytes as usize)),
-            Schedule::Closed { window } => (window, window * bytes as usize),
-        };
-        let options =
-            Options { deadline: DEADLINE, outstanding_max, outstanding_bytes_max, ..options.clone() };
+        let shard = ShardId(partition);
         Ok(Stream {
-            client: Client::connect(options)?,
-            shard: ShardId(partition),
+            door: Door::open(way, cluster, shard, bytes as usize)?,
+            shard,
             schedule,
             records: Records::new(partition, bytes),
             account: Account::default(),
             latencies: histogram(),
             committed: 0,
             terms: Vec::new(),
-            completions: Vec::new(),
+            submitted: Vec::new(),
             first_request: None,
         })
     }
@@ -89,7 +80,7 @@ impl Stream {
             interrupt.check()?;
             self.take(wait, times)?;
         }
-        while self.client.outstanding() > 0 {
+        while self.door.outstanding() > 0 {
             interrupt.check()?;
             self.take(LOOK, times)?;
         }
@@ -109,16 +100,17 @@ impl Stream {
             if due > now {
                 return Ok(Some(due.duration_since(now).min(LOOK)));
             }
-            let payload = self.records.make(number, due.duration_since(times.begun));
-            match self.client.submit(Submit::new(self.shard, payload)) {
-                Ok(request) => {
-                    self.first_request.get_or_insert(request.0);
-                    self.account.ends.push(End::Open);
-                }
-                // In an open loop its latency runs from when it was due all the same.
-                Err(SubmitError::Full) => return Ok(Some(LOOK)),
-                Err(error) => return Err(Failure::of(error)),
+            if let Schedule::Closed { window } = self.schedule
+                && self.door.outstanding() >= window
+            {
+                return Ok(Some(LOOK));
             }
+            let payload = self.records.make(number, due.duration_since(times.begun));
+            // Without room it comes later; in an open loop its latency runs from when it was due all the same.
+            let Some(request) = self.door.submit(self.shard, payload)? else { return Ok(Some(LOOK)) };
+            self.first_request.get_or_insert(request);
+            self.account.ends.push(End::Open);
+            self.submitted.push(now);
         }
     }
 
@@ -131,32 +123,32 @@ impl Stream {
     }
 
     fn take(&mut self, wait: Duration, times: &Times) -> Result<(), Failure> {
-        self.client.poll(wait, &mut self.completions);
-        let now = Instant::now();
-        for at in 0..self.completions.len() {
-            let completion = self.completions[at];
-            let number = completion.request.0 - self.first_request.unwrap_or(0);
-            let end = match completion.outcome {
-                Outcome::Committed { id, .. } => {
-                    self.account.last = self.account.last.max(id.index);
-                    if self.terms.last().is_none_or(|(term, _)| *term < id.term) {
-                        self.terms.push((id.term, now));
+        let Stream { door, account, terms, .. } = self;
+        let first = self.first_request.unwrap_or(0);
+        let (mut committed, mut is_full) = (Vec::new(), false);
+        door.take(wait, |request, told| {
+            let number = request - first;
+            account.ends[number as usize] = match told {
+                Told::Committed(id) => {
+                    account.last = account.last.max(id.index);
+                    if terms.last().is_none_or(|(term, _)| *term < id.term) {
+                        terms.push((id.term, Instant::now()));
                     }
-                    self.committed_at(number, completion.latency, now, times);
+                    committed.push(number);
                     End::Committed
                 }
-                Outcome::LogFull => return Err(Failure("the log is full: give shorter runs".to_owned())),
-                outcome if outcome.is_unknown() => End::Unknown,
-                _ => End::Refused,
+                Told::Unknown => End::Unknown,
+                Told::Refused | Told::LogFull => End::Refused,
             };
-            self.account.ends[number as usize] = end;
-        }
-        self.completions.clear();
-        Ok(())
+            is_full |= told == Told::LogFull;
+        });
+        let now = Instant::now();
+        committed.into_iter().for_each(|number| self.committed_at(number, now, times));
+        if is_full { Err(Failure("the log is full: give shorter runs".to_owned())) } else { Ok(()) }
     }
 
-    fn committed_at(&mut self, number: u64, latency: Duration, now: Instant, times: &Times) {
-        let from = self.due(number, times).unwrap_or_else(|| now.checked_sub(latency).unwrap_or(now));
+    fn committed_at(&mut self, number: u64, now: Instant, times: &Times) {
+        let from = self.due(number, times).unwrap_or(self.submitted[number as usize]);
         if times.warm <= from && from < times.end {
             record(&mut self.latencies, now.duration_since(from));
         }

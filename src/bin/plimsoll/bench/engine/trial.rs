@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use plimsoll::client::Client;
 use plimsoll::local::{Cluster, Shape};
+use plimsoll::node::Config;
 use plimsoll::types::{NodeId, ShardId};
 
 use super::account::{End, Findings};
 use super::case::Case;
+use super::door::Way;
 use super::stream::{Schedule, Stream, Times};
 use crate::common::{Failure, Interrupt, Own, histogram};
 
 /// The node that leads every partition, as the engine's locale 0 does.
-const PREFERRED: NodeId = NodeId(1);
+pub(super) const PREFERRED: NodeId = NodeId(1);
 
 /// How long the leaderships may take to get there.
 const HANDOVER: Duration = Duration::from_secs(20);
@@ -21,6 +23,7 @@ const HANDOVER: Duration = Duration::from_secs(20);
 /// How long a trial is, and what happens in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
+    pub(super) way: Way,
     pub(super) schedule: Schedule,
     pub(super) warm_up: Duration,
     pub(super) lasting: Duration,
@@ -45,7 +48,8 @@ pub(super) struct Trial {
 
 pub(super) fn run(own: &Own, case: &Case, plan: &Plan, interrupt: &Interrupt) -> Result<Trial, Failure> {
     let own = Own { shards: case.partitions, lanes: own.lanes.min(case.partitions as u16), ..own.clone() };
-    let shape = Shape { segment_mib: 64, capacity_mib: 64 << 14, ..Shape::default() };
+    let tune = |config: &mut Config| config.engine.socket = Some(config.data_dir.with_extension("socket"));
+    let shape = Shape { segment_mib: 64, capacity_mib: 64 << 14, tune, ..Shape::default() };
     let mut cluster = own.start("engine", shape)?;
     play(case, plan, &mut cluster, interrupt).map_err(|Failure(what)| {
         if interrupt.has_come() {
@@ -58,7 +62,7 @@ pub(super) fn run(own: &Own, case: &Case, plan: &Plan, interrupt: &Interrupt) ->
 
 fn play(case: &Case, plan: &Plan, cluster: &mut Cluster, interrupt: &Interrupt) -> Result<Trial, Failure> {
     lead_all(cluster, interrupt)?;
-    let open = |partition| Stream::open(&cluster.client_options(), partition, case.bytes, plan.schedule);
+    let open = |partition| Stream::open(plan.way, cluster, partition, case.bytes, plan.schedule);
     let mut streams = (0..case.partitions).map(open).collect::<Result<Vec<_>, _>>()?;
     let begun = Instant::now();
     let warm = begun + plan.warm_up;
