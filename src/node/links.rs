@@ -24,6 +24,7 @@ use crate::io::pool::Pool;
 use crate::io::reactor::Reactor;
 use crate::io::{Full, Link, LinkEvent};
 use crate::types::{LaneId, NodeId, StoreId, Time};
+use crate::wire::datagram::MAGIC;
 use crate::wire::identity::Identity;
 
 /// The links of a lane.
@@ -157,6 +158,7 @@ impl Seat<'_> {
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
         let peers = self.config.members.len() - 1;
         let mut options = udp::Options::new(socket, peers, self.config.udp.mtu_bytes as usize);
+        options.begins_with = Some(MAGIC.to_le_bytes());
         options.busy_poll = self.config.cpu.busy_poll;
         let carrier = UdpCarrier::new(options, self.reactor)?;
         for note in carrier.notes() {

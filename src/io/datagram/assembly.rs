@@ -31,12 +31,12 @@ const FRAMES_AHEAD_MAX: u32 = 1 << 16;
 /// A frame of which nothing came for so many times the wait for what is missing gives way to another.
 const STALE_WAITS: u32 = 8;
 
-/// Repair requests that may bring nothing: so many at once, and then one at a time. Every fragment that one brings allows for
-/// some more, for on a bad path most may be lost, or their answers. So they are rare only for who sends what never becomes
-/// whole.
+/// Repair requests that may bring nothing: so many at once, and then one at a time. A frame that becomes whole allows for a
+/// multiple of what it has cost, for on a bad path most requests may be lost, or their answers. A fragment alone allows for
+/// none: who sends what never becomes whole can send those too. So they are rare only for it.
 const ASKS_MAX: u32 = 64;
-const ASK_PAUSE: Duration = Duration::from_millis(2);
-const ASKS_PER_ANSWER: u32 = 4;
+const ASK_PAUSE: Duration = Duration::from_millis(8);
+const ASKS_PER_ASK: u32 = 4;
 
 const WORDS: usize = FRAGMENTS_MAX.div_ceil(64);
 
@@ -51,8 +51,14 @@ pub(super) struct Assembly {
     crowded: Option<(usize, Time)>,
     /// Repair requests.
     asks: Ration,
+    /// Before this time nothing is to be asked for, nor given up.
+    wake: Time,
+    /// Where the last fragment went: the next one mostly goes there too.
+    last: usize,
     /// The memory of all slots.
     bytes: usize,
+    /// Fragments of frames that were given up, until they are asked for.
+    wasted: usize,
     /// The highest frame of which something came.
     newest: u32,
     /// By the frame's number modulo their count: it was put together, or given up.
@@ -76,8 +82,8 @@ struct Slot {
     fed: bool,
     /// How often it was asked in vain.
     tries: u32,
-    /// What was asked for is below this.
-    asked: usize,
+    /// Repair requests sent for it.
+    asked: u32,
 }
 
 const _: () = assert!(SLOTS == u32::BITS as usize, "every slot has a bit");
@@ -126,7 +132,10 @@ impl Assembly {
             frames: [0; SLOTS],
             crowded: None,
             asks: Ration::new(ASKS_MAX, ASK_PAUSE),
+            wake: Time::NEVER,
+            last: 0,
             bytes: 0,
+            wasted: 0,
             newest: u32::MAX,
             done: [0; FRAMES_REMEMBERED as usize / 64],
         }
@@ -134,8 +143,9 @@ impl Assembly {
 
     /// For a new session; the memory stays.
     pub(super) fn reset(&mut self) {
-        (self.used, self.crowded) = (0, None);
+        (self.used, self.crowded, self.wake) = (0, None, Time::NEVER);
         self.asks.refill();
+        self.wasted = 0;
         self.newest = u32::MAX;
         self.done.fill(0);
     }
@@ -149,7 +159,7 @@ impl Assembly {
         counters: &mut Counters,
     ) -> Outcome {
         let is_it = |at: &usize| self.frames[*at] == cut.frame && self.is_used(*at);
-        let place = match (0..SLOTS).find(is_it) {
+        let place = match Some(self.last).filter(is_it).or_else(|| (0..SLOTS).find(is_it)) {
             Some(place) => place,
             None => {
                 match self.remember(cut.frame) {
@@ -161,6 +171,7 @@ impl Assembly {
                 place
             }
         };
+        self.last = place;
         let slot = &mut self.slots[place];
         if slot.cut != cut {
             return Outcome::Contrary;
@@ -175,10 +186,8 @@ impl Assembly {
         let in_order = fragment == slot.high && slot.have == fragment + 1;
         slot.high = slot.high.max(fragment + 1);
         (slot.fed_at, slot.fed, slot.tries) = (now, true, 0);
-        if fragment < slot.asked {
-            self.asks.give(ASKS_PER_ANSWER);
-        }
         if slot.have == cut.fragments() {
+            self.asks.give(ASKS_PER_ASK * slot.asked);
             self.finish(place);
             return Outcome::Whole(place);
         }
@@ -240,6 +249,17 @@ impl Assembly {
         self.mark(self.slots[place].cut.frame, true);
     }
 
+    fn abandon(&mut self, place: usize, counters: &mut Counters) {
+        self.finish(place);
+        self.wasted += self.slots[place].have;
+        counters.frames_abandoned += 1;
+    }
+
+    /// How many fragments of frames that were given up have come, since this was last asked.
+    pub(super) fn take_wasted(&mut self) -> usize {
+        core::mem::take(&mut self.wasted)
+    }
+
     /// A slot for a frame.
     fn open(&mut self, now: Time, wait: Duration, cut: Cut, counters: &mut Counters) -> Option<usize> {
         let need = (cut.frame_bytes as usize).next_power_of_two().max(SLOT_BYTES_MIN);
@@ -256,8 +276,7 @@ impl Assembly {
                     self.crowded = Some((need, stale_at));
                     return None;
                 }
-                self.finish(oldest);
-                counters.frames_abandoned += 1;
+                self.abandon(oldest, counters);
                 self.spare(need)?
             }
         };
@@ -268,6 +287,7 @@ impl Assembly {
         (slot.ask_at, slot.fed_at, slot.fed, slot.tries) = (now.after(wait), now, true, 0);
         self.frames[place] = cut.frame;
         self.used |= 1 << place;
+        self.wake = self.wake.min(slot.ask_at);
         Some(place)
     }
 
@@ -297,19 +317,22 @@ impl Assembly {
         Some(place)
     }
 
-    /// When something is to be asked for, or given up.
+    /// When something may have to be asked for, or given up.
     pub(super) fn next_wake(&self) -> Time {
-        self.places(true).map(|place| self.slots[place].ask_at).min().unwrap_or(Time::NEVER)
+        self.wake
     }
 
     /// The next frame for which it is time to ask, and what of it is missing.
     pub(super) fn due(&mut self, now: Time, wait: Duration, counters: &mut Counters) -> Option<Missing> {
-        while self.used != 0 {
-            let place = self.places(true).find(|&place| self.slots[place].ask_at <= now)?;
+        while self.wake <= now {
+            // Most fragments come in their order and put their frame's time off: only here it is looked for.
+            let first = self.places(true).min_by_key(|&place| self.slots[place].ask_at);
+            let ask_at = |place: usize| self.slots[place].ask_at;
+            self.wake = first.map_or(Time::NEVER, ask_at);
+            let Some(place) = first.filter(|_| self.wake <= now) else { break };
             let slot = &mut self.slots[place];
             if now.since(slot.fed_at) >= ABANDONED_AFTER {
-                self.finish(place);
-                counters.frames_abandoned += 1;
+                self.abandon(place, counters);
                 continue;
             }
             // While something comes what is behind it may still come by itself.
@@ -317,10 +340,13 @@ impl Assembly {
             slot.tries = if slot.fed { 0 } else { (slot.tries + 1).min(5) };
             slot.fed = false;
             slot.ask_at = now.after(wait * (1 << slot.tries));
-            let Some(missing) = slot.missing(until) else { continue };
+            if slot.have == until {
+                continue;
+            }
+            // What is missing is costly to find: not for who has used its requests up.
             if self.asks.take(now) {
-                slot.asked = slot.asked.max(until);
-                return Some(missing);
+                slot.asked += 1;
+                return slot.missing(until);
             }
             counters.repairs_withheld += 1;
         }

@@ -82,6 +82,8 @@ pub struct DatagramLink<C: Carrier> {
     pub(super) state: State<C::Address>,
     /// The memory of a datagram's list of parts, kept from one to the next.
     pub(super) list: Vec<&'static [u8]>,
+    /// What is to be said besides frames waits for the next poll.
+    puts_off: bool,
 }
 
 /// All but the carrier, which is busy while it hands over what has come.
@@ -144,7 +146,12 @@ impl<C: Carrier> Link for DatagramLink<C> {
         for place in 0..self.state.peers.len() {
             events += self.state.look_after(place, sink);
         }
-        self.answer();
+        // What came may be what a commit waits for: its frames go before credits, repair and greetings, which each cost a
+        // send and can be asked for by a flood. They wait for the next turn, and no longer.
+        self.puts_off = taken > 0 && !self.puts_off;
+        if !self.puts_off {
+            self.answer();
+        }
         self.carrier.flush();
         taken.max(events)
     }
@@ -175,6 +182,9 @@ impl<C: Carrier> Link for DatagramLink<C> {
     }
 
     fn next_wake(&self) -> Time {
+        if self.puts_off {
+            return Time(0);
+        }
         let state = &self.state;
         let peers = state.peers.iter().map(|peer| peer.next_wake(state.unheard)).min();
         let not_before = state.full_at.map_or(Time(0), |at| at.after(FULL_PAUSE));
@@ -241,7 +251,7 @@ impl<C: Carrier> DatagramLink<C> {
                 was_up: false,
             });
         }
-        DatagramLink { carrier, state, list: Vec::with_capacity(1024) }
+        DatagramLink { carrier, state, list: Vec::with_capacity(1024), puts_off: false }
     }
 
     /// Whether frames can be sent to this peer.
@@ -304,6 +314,8 @@ impl<A: Copy + Eq> State<A> {
         peer.expire_pending(now);
         let Some(session) = &peer.session else { return 0 };
         peer.kept.expire(now);
+        peer.seen.waste(peer.assembly.take_wasted());
+        peer.seen.forgive(now);
         let Some(why) = session.is_over(now, unheard) else { return 0 };
         self.counters.unheard += u64::from(!why.by_peer());
         self.end(place, why, sink)

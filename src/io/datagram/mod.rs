@@ -29,7 +29,9 @@
 //! **Malice.** What is not understood, of another session, overlapping, out of bounds or seen before is counted and
 //! dropped; nothing that a stranger sends takes memory. An answer costs more than what it answers, and so what anybody can
 //! send is answered so many times at once, and then one at a time: strangers, hellos in the name of a peer that is heard,
-//! and frames that do not become whole however often they are asked for.
+//! and frames that do not become whole however often they are asked for. What a member sends in vain makes its window
+//! smaller until time has passed or it sends what is of use, and what it sends beyond its credits is dropped before it is
+//! looked at. All that is sent besides frames goes a turn later than what came, so that no commit waits for it.
 
 mod assembly;
 mod counters;

@@ -2,6 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::time::Duration;
+
+use crate::types::Time;
 
 /// The largest window that is used, however much a carrier holds.
 const WINDOW_MAX: usize = 8192;
@@ -11,6 +14,9 @@ pub(super) const PROBES_HELD: u64 = 16;
 
 /// Fragments under way at most, so that a short frame waits behind no more of them.
 const FRAGMENTS_UNDER_WAY_MAX: u64 = 256;
+
+/// One datagram that has brought nothing is forgiven after each of these. See [`Seen::waste`].
+const FORGIVEN_EACH: Duration = Duration::from_micros(250);
 
 /// The window that is told, of what a carrier holds.
 pub(super) fn window_of(carrier_window: usize) -> u64 {
@@ -33,6 +39,10 @@ pub(super) struct Seen {
     /// The highest limit that was told.
     told: u64,
     window: u64,
+    /// Datagrams that brought nothing and are not forgiven: the window is smaller by as many.
+    wasted: u64,
+    /// As of when.
+    forgiven_at: Time,
 }
 
 /// A number that was not seen before.
@@ -56,13 +66,20 @@ pub(super) enum Unfit {
 impl Seen {
     pub(super) fn new(window: u64) -> Seen {
         let bits = (2 * window).next_power_of_two().max(1024) as usize;
-        Seen { end: 0, came: vec![0; bits / 64].into_boxed_slice(), told: window, window }
+        Seen {
+            end: 0,
+            came: vec![0; bits / 64].into_boxed_slice(),
+            told: window,
+            window,
+            wasted: 0,
+            forgiven_at: Time(0),
+        }
     }
 
     /// For a new session.
     pub(super) fn reset(&mut self) {
         self.came.fill(0);
-        (self.end, self.told) = (0, self.window);
+        (self.end, self.told, self.wasted) = (0, self.window, 0);
     }
 
     fn bits(&self) -> u64 {
@@ -103,13 +120,61 @@ impl Seen {
 
     /// Below what the other end may number now; from here on it counts as told.
     pub(super) fn tell(&mut self) -> u64 {
-        self.told = self.told.max(self.end + self.window);
+        self.told = self.told.max(self.room());
         self.told
+    }
+
+    fn room(&self) -> u64 {
+        self.end + self.window - self.wasted
     }
 
     /// Whether the other end has a right to hear about new credits.
     pub(super) fn owes(&self) -> bool {
-        self.end + self.window >= self.told + step_of(self.window)
+        self.room() >= self.told + step_of(self.window)
+    }
+
+    /// When it has, if nothing else comes.
+    pub(super) fn owes_at(&self) -> Time {
+        let lacks = (self.told + step_of(self.window)).saturating_sub(self.room());
+        if lacks == 0 || lacks > self.wasted {
+            Time::NEVER
+        } else {
+            self.forgiven_at.after(FORGIVEN_EACH * lacks as u32)
+        }
+    }
+
+    /// So many datagrams brought nothing. Credits for more of them would be sends that a flood asks for, and so they are
+    /// given only as time passes, or for what is of use; one that is not given credit for is dropped unread.
+    pub(super) fn waste(&mut self, datagrams: usize) {
+        self.wasted = (self.wasted + datagrams as u64).min(self.window);
+    }
+
+    /// So many were of use, or not.
+    pub(super) fn value(&mut self, datagrams: usize, of_use: bool) {
+        if of_use {
+            self.wasted = self.wasted.saturating_sub(datagrams as u64);
+        } else {
+            self.waste(datagrams);
+        }
+    }
+
+    /// As if much time had passed.
+    #[cfg(test)]
+    pub(super) fn forgive_all(&mut self) {
+        self.wasted = 0;
+    }
+
+    /// Time has passed.
+    pub(super) fn forgive(&mut self, now: Time) {
+        if self.wasted == 0 {
+            self.forgiven_at = now;
+            return;
+        }
+        let more = now.since(self.forgiven_at).as_nanos() as u64 / FORGIVEN_EACH.as_nanos() as u64;
+        if more > 0 {
+            self.wasted = self.wasted.saturating_sub(more);
+            self.forgiven_at = now;
+        }
     }
 }
 

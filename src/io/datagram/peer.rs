@@ -183,6 +183,7 @@ impl<A: Copy> Peer<A> {
             asking(&session.starved),
             asking(&session.suspect),
             self.assembly.next_wake(),
+            self.seen.owes_at(),
         ];
         let owes = session.echo.is_some() || self.seen.owes();
         let ready = owes && session.credits.has(Class::Control)

@@ -120,7 +120,11 @@ impl<A: Copy + Eq> State<A> {
             session.starved = None;
         }
         match *body {
-            Body::Data(bytes) => hand_on(peer.id, bytes, counters, sink),
+            Body::Data(bytes) => {
+                let events = hand_on(peer.id, bytes, counters, sink);
+                peer.seen.value(1, events > 0);
+                events
+            }
             Body::Fragment { cut, fragment, bytes } => self.on_fragment(at, (cut, fragment, bytes), sink),
             Body::Repair { cut, first, missing } => {
                 if !peer.kept.ask(&cut, first, missing) {
@@ -153,9 +157,18 @@ impl<A: Copy + Eq> State<A> {
             Outcome::Contrary => counters.fragments_contrary += 1,
             Outcome::Crowded => counters.fragments_crowded += 1,
         }
+        peer.seen.waste(peer.assembly.take_wasted());
         match outcome {
-            Outcome::Whole(place) => hand_on(peer.id, peer.assembly.frame(place), counters, sink),
-            _ => 0,
+            Outcome::Whole(place) => {
+                let events = hand_on(peer.id, peer.assembly.frame(place), counters, sink);
+                peer.seen.value(piece.0.fragments(), events > 0);
+                events
+            }
+            Outcome::Taken => 0,
+            Outcome::Late | Outcome::Contrary | Outcome::Crowded => {
+                peer.seen.waste(1);
+                0
+            }
         }
     }
 

@@ -230,7 +230,7 @@ impl<C: Carrier> DatagramLink<C> {
 
     /// What is said without a session. If the carrier is full it is lost.
     fn send_greeting(&mut self, to: C::Address, at: Place, body: &Body<'_>, pad_to: usize) {
-        let DatagramLink { carrier, list, state } = self;
+        let DatagramLink { carrier, list, state, .. } = self;
         let State { counters, full_at, now, .. } = state;
         let mut out = Out { carrier, list, counters, full_at, now: *now };
         let _ = out.written(to, at, body, pad_to);

@@ -76,7 +76,7 @@ fn corruption_is_dropped_where_it_is_seen() {
     let adversary = Adversary { corrupt: 100_000, delay_ns: (10 * US, 200 * US), ..CALM };
     let mut world = World::<false>::new(2, 11, adversary);
     // The bytes of records have checksums of their own, which the link does not look at.
-    let (long, longs, ..) = exchange(&mut world, 400, false);
+    let (long, longs, ..) = exchange(&mut world, 600, false);
     assert!(long * 100 > longs * 80, "{long} of {longs}");
     assert!(world.counters(1).malformed > 20, "{:?}", world.counters(1));
     assert!(world.is_up(0, 1) && world.is_up(1, 0));

@@ -88,7 +88,7 @@ pub(super) enum Refused {
 
 impl Base {
     pub(super) fn new(options: Options) -> io::Result<Base> {
-        let Options { socket, peers, mtu_bytes, busy_poll, joins, backend: _ } = options;
+        let Options { socket, peers, mtu_bytes, busy_poll, joins, backend: _, begins_with } = options;
         if !MTU_BYTES.contains(&mtu_bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -114,6 +114,11 @@ impl Base {
         }
         let (datagram_bytes_max, window) =
             set_buffers(&socket, peers.max(1), datagram_bytes_max, &mut notes)?;
+        if let Some(begins_with) = begins_with
+            && let Err(error) = socket::cut_off(&socket, begins_with, datagram_bytes_max)
+        {
+            notes.push(format!("udp: the kernel copies all of what is too long (SO_ATTACH_FILTER: {error})"));
+        }
         Ok(Base {
             socket,
             queue: Queue::new(QUEUE_BYTES, QUEUE_MESSAGES, segments, is_v6),

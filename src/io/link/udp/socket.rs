@@ -191,6 +191,41 @@ pub(super) fn join_received(socket: &UdpSocket, on: bool) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, c_int::from(on))
 }
 
+/// Has the kernel keep no more than `longest_bytes` and one of what is longer and does not begin so: of what is cut off
+/// nothing is copied. What begins so may be a run of joined datagrams.
+pub(super) fn cut_off(socket: &UdpSocket, begins_with: [u8; 4], longest_bytes: usize) -> io::Result<()> {
+    /// The header of UDP: a filter sees it before what is sent.
+    const HEADER_BYTES: u32 = 8;
+    const LOAD_LEN: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_LEN;
+    const LOAD_AT: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const IS_GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+    const IS_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const KEEP: u32 = libc::BPF_RET | libc::BPF_K;
+    let longest = HEADER_BYTES + longest_bytes as u32;
+    // The code, how many to skip if it is so and if not, and the operand.
+    let mut program = [
+        (LOAD_LEN, 0, 0, 0),
+        (IS_GREATER, 0, 3, longest),
+        (LOAD_AT, 0, 0, HEADER_BYTES),
+        (IS_EQUAL, 1, 0, u32::from_be_bytes(begins_with)),
+        (KEEP, 0, 0, longest + 1),
+        (KEEP, 0, 0, u32::MAX),
+    ]
+    .map(|(code, jt, jf, k)| libc::sock_filter { code: code as u16, jt, jf, k });
+    let whole = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program and what names it live while the call reads them, and their lengths are told.
+    let outcome = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const whole).cast::<c_void>(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// How many packets the kernel takes from the device's queue at once.
 const BUSY_POLL_BUDGET: c_int = 64;
 

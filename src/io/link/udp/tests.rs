@@ -339,6 +339,50 @@ fn what_is_too_long_is_counted_and_lost_in_either_direction() {
     });
 }
 
+/// A flood of these was copied whole, only to be dropped. Runs of ours may be as long, and are left alone.
+#[test]
+fn what_is_too_long_and_none_of_ours_is_cut_off_in_the_kernel() {
+    for ip in loopbacks() {
+        let reactor = Reactor::new(ReactorKind::Epoll).unwrap();
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        let options = Options { begins_with: Some(*b"ours"), ..Options::new(socket, 1, 1500) };
+        let mut carrier = UdpCarrier::new(options, &reactor).unwrap();
+        let longest = carrier.datagram_bytes_max();
+        let sender = UdpSocket::bind((ip, 0)).unwrap();
+        let to = carrier.local_address().unwrap();
+        let sent = |begin: &[u8; 4], len: usize| {
+            let bytes = [begin, &content(len, len - 4)[..]].concat();
+            sender.send_to(&bytes, to).unwrap();
+        };
+        for len in [longest + 1, 4 * longest, 60_000] {
+            sent(b"else", len);
+        }
+        let mut room = vec![0; 65_536];
+        assert_eq!(carrier.base.socket.peek(&mut room).unwrap(), longest + 1);
+        for (begin, len) in [(b"else", longest), (b"else", 5), (b"ours", longest), (b"ours", longest + 1)] {
+            sent(begin, len);
+        }
+        // A run that goes as one, and is longer than one of them may be.
+        let mut other = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500);
+        for number in 0..5 {
+            other.carrier.send(to, &[b"ours", &content(number, 1_000)]).unwrap();
+        }
+        other.wait_until_sent();
+        let mut lens = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        while lens.len() + (carrier.counters().too_long as usize) < 12 {
+            assert!(Instant::now() < until, "{lens:?}: {:?}", carrier.counters());
+            carrier.poll(Time(0), &mut |arrival| {
+                if let Arrival::Datagram { bytes, .. } = arrival {
+                    lens.push(bytes.len());
+                }
+            });
+        }
+        let run = [1_004; 5];
+        assert_eq!((lens, carrier.counters().too_long), ([&[longest, 5, longest][..], &run].concat(), 4));
+    }
+}
+
 /// A kernel or a device may take no joined datagrams: they go one by one, from then on all.
 #[test]
 fn what_is_refused_joined_goes_apart() {

@@ -15,6 +15,9 @@ use super::{Kind, LONGEST_BYTES};
 /// What the session's window is told to be: the target can always answer.
 const WINDOW: u64 = 1024;
 
+/// How far beyond the last number that it has credit for a mad member numbers what it sends all the same.
+const BEYOND: u64 = 64;
+
 /// The target takes a member that it does not hear for gone.
 const KEEPALIVE: Duration = Duration::from_millis(50);
 
@@ -118,10 +121,10 @@ impl Hostile {
         self.send(self.target, &bytes);
     }
 
-    /// One bad datagram, to the target or to somewhere else. `false`: not now, for want of credit.
+    /// One bad datagram, to the target or to somewhere else. `false`: not now, for there is no session.
     pub(super) fn strike(&mut self, kind: Kind, to: SocketAddr) -> bool {
         let at_target = to == self.target;
-        if kind.is_of_a_member() && at_target && (!self.is_member() || self.number >= self.limit) {
+        if kind.is_of_a_member() && at_target && !self.is_member() {
             return false;
         }
         let bytes = self.bad(kind, at_target);
@@ -190,9 +193,11 @@ impl Hostile {
         }
     }
 
+    /// Who has gone mad does not stop where its credits end. Nor does it use up those that keep its session.
     fn next_place(&mut self, spend: bool) -> Place {
-        let number = self.number;
-        self.number += u64::from(spend);
+        let has_credit = self.number < self.limit;
+        let number = if has_credit { self.number } else { self.limit + BEYOND };
+        self.number += u64::from(spend && has_credit);
         Place { session: self.session, number, limit: self.heard + WINDOW }
     }
 

@@ -23,6 +23,7 @@ use plimsoll::io::reactor::{self, Reactor};
 use plimsoll::io::{Clock, Link, LinkEvent, Park};
 use plimsoll::limits::FRAME_HEADER_BYTES;
 use plimsoll::types::{ClusterId, LaneId, NodeId, StoreId};
+use plimsoll::wire::datagram::MAGIC;
 use plimsoll::wire::frame::{Builder, Kind as FrameKind, ROW_BYTES};
 use plimsoll::wire::identity::Identity;
 use serde_json::{Value, json};
@@ -238,7 +239,8 @@ impl End {
         let reactor = Reactor::new(reactor::Kind::Uring)
             .or_else(|_| Reactor::new(reactor::Kind::Epoll))
             .map_err(Failure::on("a reactor"))?;
-        let options = udp::Options::new(socket, peers.len(), MTU_BYTES);
+        let mut options = udp::Options::new(socket, peers.len(), MTU_BYTES);
+        options.begins_with = Some(MAGIC.to_le_bytes());
         let carrier = UdpCarrier::new(options, &reactor).map_err(Failure::on("opening a link"))?;
         let seed = std::process::id().into();
         let link =
