@@ -6,8 +6,10 @@ use super::plan::Plan;
 use super::random::Random;
 use super::trace::Note;
 use crate::io::{Full, Link, LinkEvent};
+use crate::raft::Message;
 use crate::types::{NodeId, Time};
 use crate::wire;
+use crate::wire::frame::{Builder, Kind};
 
 /// What a node's link finds when it looks.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) enum NetEvent {
 struct Way {
     cut: bool,
     loss_ppm: u32,
+    /// Requests to stand are lost, and nothing else.
+    deaf: bool,
     /// Frames sent before this time come no earlier.
     clogged_until_ns: u64,
     /// When the last frame comes, for links that keep the order.
@@ -64,7 +68,41 @@ impl Network {
     /// The link is as good as a link can be.
     pub(super) fn mend(&mut self, from: usize, to: usize) {
         let way = self.way(from, to);
-        (way.cut, way.loss_ppm, way.clogged_until_ns) = (false, 0, 0);
+        (way.cut, way.loss_ppm, way.deaf, way.clogged_until_ns) = (false, 0, false, 0);
+    }
+
+    /// The node hears and is heard, but for requests to stand. Only of frames can be told what they are.
+    pub(super) fn deafen(&mut self, node: usize) {
+        for other in (0..self.nodes).filter(|&other| other != node) {
+            self.mend(other, node);
+            self.mend(node, other);
+            self.way(other, node).deaf = true;
+        }
+    }
+
+    /// See [`Network::deafen`].
+    pub(super) fn is_deaf(&self, node: usize) -> bool {
+        (0..self.nodes).any(|other| self.ways[other * self.nodes + node].deaf)
+    }
+
+    /// What of a frame can come through at all; `None`: nothing.
+    fn heard(&self, from: usize, to: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+        if !self.ways[from * self.nodes + to].deaf {
+            return Some(bytes.to_vec());
+        }
+        let Ok(messages) = wire::peer::decode(bytes) else { return Some(bytes.to_vec()) };
+        let (mut head, mut body) = (Builder::new(Kind::Peer), Vec::new());
+        for (shard, message, records) in messages {
+            if !matches!(message, Message::TimeoutNow { .. }) {
+                head.push(&wire::peer::encode(shard, &message, records.len()), records.len());
+                body.push(records);
+            }
+        }
+        if head.is_empty() {
+            return None;
+        }
+        body.insert(0, head.seal());
+        Some(body.concat())
     }
 
     /// Too much is under way.
@@ -97,7 +135,8 @@ impl Fabric {
         self.on_frame_of(from);
         self.mark_frame(from, to, &bytes);
         self.oracle.on_frame(from, to, &bytes);
-        let lost = self.launch(from, to, bytes.clone());
+        let heard = self.net.heard(from, to, &bytes);
+        let lost = heard.is_none_or(|heard| self.launch(from, to, heard));
         self.note_frame(from, to, &bytes, lost);
         Ok(())
     }

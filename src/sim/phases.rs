@@ -4,6 +4,7 @@ use super::clients::Mode;
 use super::fabric::{Event, Fabric, Trouble};
 use super::history;
 use super::plan::{Fault, SECOND};
+use super::random::Random;
 use super::trace::Note;
 use super::world::World;
 use crate::raft::Role;
@@ -51,8 +52,9 @@ impl World {
         let last_ns = self.drain_last().map(|before_ns| until_ns.saturating_sub(before_ns));
         if let Some(at_ns) = last_ns {
             self.run_until(at_ns, |_| false);
-            let leader = self.fabric.borrow().oracle.node_of_leader(ShardId(0));
-            self.strike_with(Fault::Drain, leader.unwrap_or(0));
+            let leader = self.fabric.borrow().oracle.node_of_leader(ShardId(0)).unwrap_or(0);
+            self.deafen_another(leader);
+            self.strike_with(Fault::Drain, leader);
         }
         self.run_until(until_ns, |_| false);
     }
@@ -63,6 +65,15 @@ impl World {
         let wanted =
             self.plan.graph.is_none() && self.plan.has(Fault::Drain) && fabric.random.chance(250_000);
         wanted.then(|| fabric.random.between(1, 2 * self.plan.election_ns))
+    }
+
+    /// Perhaps one of those that are asked to lead instead does not hear that, and nothing else is wrong with it.
+    fn deafen_another(&mut self, leader: usize) {
+        let random = &mut Random::new(self.plan.seed ^ 0x6465_6166);
+        if random.chance(500_000) {
+            let other = (leader + random.between(1, self.plan.nodes as u64 - 1) as usize) % self.plan.nodes;
+            self.fabric.borrow_mut().net.deafen(other);
+        }
     }
 
     /// A majority of disks that do not rot.
@@ -76,7 +87,8 @@ impl World {
         }
         let wanted = fabric.random.between(majority as u64, members.len().max(majority) as u64) as usize;
         while members.len() > wanted {
-            let place = fabric.random.below(members.len() as u64) as usize;
+            let deaf = members.iter().position(|&node| fabric.net.is_deaf(node));
+            let place = deaf.unwrap_or_else(|| fabric.random.below(members.len() as u64) as usize);
             members.remove(place);
         }
         members
