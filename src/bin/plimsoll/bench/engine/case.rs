@@ -1,10 +1,15 @@
 //! What is measured: the cases of the protocol, and what was published for each of them, on other hardware.
 
+use plimsoll::types::NodeId;
+
 /// On which the published figures were measured, so that nobody compares them with ours.
 pub(super) const PUBLISHED_ON: &str = "a 64-core 2.1 GHz Xeon, loopback, memory only";
 
 /// The size of the engine's usual log buffer, for which the floor of a plain stream is measured too.
 pub(super) const LARGE_BYTES: u32 = 286_208;
+
+/// The node that leads every partition, as the engine's locale 0 does.
+pub(super) const PREFERRED: NodeId = NodeId(1);
 
 /// How records are offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

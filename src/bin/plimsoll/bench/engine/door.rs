@@ -9,7 +9,7 @@ use plimsoll::local::Cluster;
 use plimsoll::types::{Acks, EntryId, Epoch, ShardId, Timestamp};
 use plimsoll::wire::client::{self as wire, Reply};
 
-use super::trial::PREFERRED;
+use super::case::PREFERRED;
 use crate::common::Failure;
 
 /// What a client may have under way in an open loop, which no latency may be hidden behind.

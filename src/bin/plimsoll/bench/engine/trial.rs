@@ -6,16 +6,13 @@ use hdrhistogram::Histogram;
 use plimsoll::client::Client;
 use plimsoll::local::{Cluster, Shape};
 use plimsoll::node::Config;
-use plimsoll::types::{NodeId, ShardId};
+use plimsoll::types::ShardId;
 
 use super::account::{End, Findings};
-use super::case::Case;
+use super::case::{Case, PREFERRED};
 use super::door::Way;
 use super::stream::{Schedule, Stream, Times};
 use crate::common::{Failure, Interrupt, Own, histogram};
-
-/// The node that leads every partition, as the engine's locale 0 does.
-pub(super) const PREFERRED: NodeId = NodeId(1);
 
 /// How long the leaderships may take to get there.
 const HANDOVER: Duration = Duration::from_secs(20);
