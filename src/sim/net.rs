@@ -80,6 +80,11 @@ impl Network {
         }
     }
 
+    /// The node is not deaf any more.
+    pub(super) fn undeafen(&mut self, node: usize) {
+        (0..self.nodes).for_each(|other| self.way(other, node).deaf = false);
+    }
+
     /// See [`Network::deafen`].
     pub(super) fn is_deaf(&self, node: usize) -> bool {
         (0..self.nodes).any(|other| self.ways[other * self.nodes + node].deaf)

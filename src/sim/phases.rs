@@ -101,6 +101,8 @@ impl World {
             fabric.note(0, Note::Phase { name: "a majority is whole" });
             fabric.calm = true;
             for &node in members {
+                // Otherwise an outsider that drains could go on asking it in vain, and keep it from following another one.
+                fabric.net.undeafen(node);
                 for &other in members {
                     fabric.net.mend(node, other);
                 }
