@@ -52,8 +52,9 @@ use crate::io::ring::port::Door;
 use crate::types::{LaneId, NodeId, StoreId};
 
 /// How long a port in use is tried again before it is an error. The kernel takes a killed process's io_uring apart a
-/// moment after the process is gone, and the listener with it: a node that is started again at once must not fail.
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
+/// moment after the process is gone, and the listener with it: a node that is started again at once must not fail. On a
+/// busy machine that moment was once longer than a second.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often.
 const PORT_RETRY: Duration = Duration::from_millis(5);
