@@ -78,6 +78,10 @@ pub const SUBMITS_PENDING_MAX: usize = 65_536;
 /// How many submits one turn takes in for one lane; the rest wait in their sockets for the next.
 pub const SUBMITS_PER_TURN_MAX: usize = 1024;
 
+/// And the bytes of them, but for the last frame or submit: a long record that has come whole is not copied in one turn,
+/// in which peers would hear nothing.
+pub const SUBMIT_BYTES_PER_TURN_MAX: usize = BATCH_BYTES_MAX;
+
 /// The bytes of records longer than an entry that a lane puts together at once; beyond, `Busy`.
 pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 

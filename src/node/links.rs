@@ -151,7 +151,7 @@ impl Seat<'_> {
         };
         let carrier = RdmaCarrier::new(options, self.pool, self.reactor.clone()).map_err(io::Error::other)?;
         let peers = peers.into_iter().map(|peer| (peer, peer)).collect();
-        let link = DatagramLink::new(self.datagrams(peers), carrier);
+        let link = DatagramLink::new(self.datagrams(LinkKind::Rdma, peers), carrier);
         Ok(Way::Rdma(Box::new(RdmaLink { link, side })))
     }
 
@@ -164,7 +164,10 @@ impl Seat<'_> {
         for note in carrier.notes() {
             line(format_args!("lane {}: udp: {note}", self.lane));
         }
-        Ok(Way::Udp(Box::new(DatagramLink::new(self.datagrams(self.peers().collect()), carrier))))
+        Ok(Way::Udp(Box::new(DatagramLink::new(
+            self.datagrams(LinkKind::Udp, self.peers().collect()),
+            carrier,
+        ))))
     }
 
     #[cfg(feature = "dpdk")]
@@ -180,7 +183,7 @@ impl Seat<'_> {
         }
         let others = self.peers();
         let peers = others.filter_map(|(id, _)| Some((id, config.address_of(id, self.lane)?))).collect();
-        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(peers), carrier))))
+        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(LinkKind::Dpdk, peers), carrier))))
     }
 
     #[cfg(not(feature = "dpdk"))]
@@ -188,11 +191,14 @@ impl Seat<'_> {
         Err(io::Error::other("this build has no feature dpdk"))
     }
 
-    fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
+    fn datagrams<A>(&self, kind: LinkKind, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
         let seed = super::identity::draw();
+        let election_timeout = self.config.raft.election_timeout();
+        let has_another = self.config.links.last() != Some(&kind);
         datagram::Options {
-            // A link that has gone silent is left before followers miss their leader.
-            unheard: self.config.raft.election_timeout() / 2,
+            // A link that has gone silent is left before followers miss their leader, if there is another one. Where there
+            // is none, nothing is won by leaving it, and what was under way to a peer that was only slow would be lost.
+            unheard: if has_another { election_timeout / 2 } else { 2 * election_timeout },
             ..datagram::Options::new(self.identity, peers, self.stores.to_vec(), seed)
         }
     }

@@ -12,7 +12,7 @@ use super::pending::Pending;
 use super::reads::WaitingRead;
 use super::{Groups, World};
 use crate::io::{ClientId, Flow, Port, PortEvent};
-use crate::limits::{SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX};
+use crate::limits::{SUBMIT_BYTES_PER_TURN_MAX, SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX};
 use crate::log::record::{self, FLAG_CONTINUES, Kind};
 use crate::log::{NewEntry, NoRoom};
 use crate::raft::{Input, Refused, Role};
@@ -45,7 +45,7 @@ pub(super) enum Taken {
 }
 
 impl<W: World> Groups<W> {
-    /// Takes in what clients ask, at most [`SUBMITS_PER_TURN_MAX`] requests and a frame.
+    /// Takes in what clients ask, at most [`SUBMITS_PER_TURN_MAX`] requests or [`SUBMIT_BYTES_PER_TURN_MAX`], and a frame.
     pub(super) fn take_requests(&mut self, now: Time, port: &mut W::Port) -> usize {
         self.ingress.now = now;
         let mut taken = self.lay_large();
@@ -53,8 +53,11 @@ impl<W: World> Groups<W> {
         if self.ingress.held_from.is_some() {
             return taken;
         }
-        let mut requests = 0;
+        let (mut requests, mut len_bytes) = (0, 0);
         taken += port.poll(now, &mut |event| {
+            if let PortEvent::Frame { bytes, .. } | PortEvent::Request { payload: bytes, .. } = event {
+                len_bytes += bytes.len();
+            }
             match event {
                 PortEvent::Opened(client) => self.clients.open(client),
                 PortEvent::Closed(client) => self.forget_client(client),
@@ -70,8 +73,8 @@ impl<W: World> Groups<W> {
                     requests += 1;
                 }
             }
-            let more = self.ingress.held_from.is_none() && requests < SUBMITS_PER_TURN_MAX;
-            if more { Flow::More } else { Flow::Stop }
+            let enough = requests >= SUBMITS_PER_TURN_MAX || len_bytes >= SUBMIT_BYTES_PER_TURN_MAX;
+            if self.ingress.held_from.is_none() && !enough { Flow::More } else { Flow::Stop }
         });
         for (client, malformed) in self.ingress.broken.drain(..) {
             port.close(client, &alloc::format!("{malformed}"));
