@@ -1,7 +1,7 @@
 //! A node that must not start says one clear thing, exits with 2 and touches nothing.
 
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -47,18 +47,27 @@ fn one() -> Shape {
 
 #[test]
 fn a_port_in_use() {
-    let cluster = cluster("port", &one());
-    let config = cluster.config(NodeId(1));
-    let me = config.me().copied().unwrap();
-    // Over DPDK alone nobody listens at a member's address: ports of its own carry the frames.
-    let has_sockets = config.links.iter().any(|&kind| kind != LinkKind::Dpdk);
-    for address in has_sockets.then_some(me.peer).into_iter().chain([me.client]) {
+    type Port = fn(&plimsoll::node::config::Member) -> SocketAddr;
+    let in_use = |port: Port| {
+        let cluster = cluster("port", &one());
+        let config = cluster.config(NodeId(1));
+        let address = port(config.me().unwrap());
         // Datagrams and connections to one port are two things: both are taken, and which is missed does not matter.
         let _taken = (TcpListener::bind(address).unwrap(), UdpSocket::bind(address).unwrap());
         let said = refused(&cluster);
         assert!(said.contains(&address.to_string()) && said.contains("in use"), "{said}");
-        assert!(!cluster.config(NodeId(1)).data_dir.exists(), "nothing is made");
-    }
+        assert!(!config.data_dir.exists(), "nothing is made");
+    };
+    // Over DPDK alone nobody listens at a member's address: ports of its own carry the frames.
+    let links = cluster("links", &one()).config(NodeId(1)).links.clone();
+    let has_sockets = links.iter().any(|&kind| kind != LinkKind::Dpdk);
+    // Each waits for a while for the port to become free.
+    std::thread::scope(|scope| {
+        scope.spawn(|| in_use(|me| me.client));
+        if has_sockets {
+            in_use(|me| me.peer);
+        }
+    });
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-/// A seed takes a fraction of a second, and a few in a debug build.
-const LONGEST: Duration = Duration::from_secs(120);
+/// A seed takes a fraction of a second, and a few in a debug build; a machine that has other work gives it little time.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// As long as it lives, the process ends with a word if one seed takes too long.
 pub(crate) struct Watch(Sender<u64>);
