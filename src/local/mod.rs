@@ -18,7 +18,7 @@ use crate::client::{Client, Options};
 use crate::node::Config;
 use crate::node::config::{LinkKind, Member};
 use crate::raft::Role;
-use crate::types::{NodeId, ShardId};
+use crate::types::{LaneId, NodeId, ShardId};
 
 /// How long a node may take to answer after it was started.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -290,6 +290,12 @@ impl Cluster {
     /// A node's configuration, as it was written.
     pub fn config(&self, id: NodeId) -> &Config {
         &self.nodes[id.0 as usize - 1].config
+    }
+
+    /// Where the segments of a node's logs lie, a directory for each lane.
+    pub fn lane_directories(&self, id: NodeId) -> Vec<PathBuf> {
+        let config = self.config(id);
+        (0..config.lanes).map(|lane| config.log_directory(LaneId(lane))).collect()
     }
 
     /// Where a node's configuration lies.

@@ -24,7 +24,8 @@
 //!                              # share it, or have one each: ["/dev/nvme0n1", "/dev/nvme1n1"]. What holds anything else
 //!                              # is refused but for `plimsoll node --format`. Without capacity_mib all of it is used.
 //!                              # data_dir still holds who this node is, and must be kept with the device
-//! segments_ahead = 1           # 1..=16, made ready before they are needed
+//! segments_ahead = 1           # 1..=65535, made ready before they are needed. As many as the capacity has, less one: the
+//!                              # whole log is made in the background after the first start, and then only records are written
 //! io_poll = false              # poll the device for completions: while a write is under way the lane does not block.
 //!                              # It takes queues for that (nvme.poll_queues=N on the kernel's command line)
 //!
@@ -410,6 +411,11 @@ impl Config {
     /// The shards of a lane, ascending.
     pub fn shards_of(&self, lane: LaneId) -> impl Iterator<Item = ShardId> + use<> {
         (u32::from(lane.0)..self.shards).step_by(self.lanes.into()).map(ShardId)
+    }
+
+    /// Where the segments of a lane's log lie, unless they lie on a device.
+    pub fn log_directory(&self, lane: LaneId) -> PathBuf {
+        super::identity::lane_path(&self.data_dir, lane)
     }
 
     /// The core of a lane, if it is to be pinned.

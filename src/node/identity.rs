@@ -200,7 +200,7 @@ fn refuse_lost_logs(config: &Config, path: &Path) -> Result<(), StartError> {
     }
 }
 
-fn lane_path(path: &Path, lane: LaneId) -> PathBuf {
+pub(super) fn lane_path(path: &Path, lane: LaneId) -> PathBuf {
     path.join(format!("lane-{:04}", lane.0))
 }
 

@@ -158,6 +158,15 @@ fn bench_engine_looks_for_the_peak() {
     assert_eq!(case["submitted"], case["committed"], "{result}");
 }
 
+/// The whole log is there before the first record, and it is large enough for what comes.
+#[test]
+fn bench_engine_makes_the_logs_ahead() {
+    let _turn = turn();
+    let made = ["--seconds", "1", "--bytes", "5000", "--rate", "100", "--made-ahead", "192"];
+    let (result, case) = bench_engine("engine-made", &made);
+    assert_eq!((&case["submitted"], &case["committed"]), (&100.into(), &100.into()), "{result}");
+}
+
 #[test]
 fn bench_engine_tells_the_outage_of_a_killed_leader() {
     let _turn = turn();

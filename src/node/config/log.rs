@@ -22,7 +22,7 @@ pub struct Log {
     pub segment_mib: u64,
     /// All segments' size in MiB, of one lane. Not given: 4096 in files; on a device, all that it has room for.
     pub capacity_mib: Option<u64>,
-    /// Segments made ready before they are needed.
+    /// Segments made ready before they are needed, 1 to 65535.
     pub segments_ahead: u64,
     /// Whether lanes poll the device for completions instead of waiting for its interrupts.
     pub io_poll: bool,
@@ -78,7 +78,7 @@ impl Log {
     pub(super) fn check(&self, lanes: u16) -> Result<(), ConfigError> {
         let Log { segment_mib, capacity_mib, segments_ahead, .. } = self;
         within("log.segment_mib", *segment_mib, SEGMENT_BYTES_MIN / MIB..=SEGMENT_BYTES_MAX / MIB)?;
-        within("log.segments_ahead", *segments_ahead, 1..=16)?;
+        within("log.segments_ahead", *segments_ahead, 1..=65_535)?;
         self.device.check(lanes)?;
         if self.io_poll && self.device.0.is_empty() {
             let what = "is true, but only a device can be polled; give log.device, or leave it out";

@@ -188,7 +188,7 @@ fn times_and_sizes_are_checked() {
     refused(|config| config.log.segment_mib = 7, "log.segment_mib", "8 to 1024");
     refused(|config| config.log.capacity_mib = Some(64), "log.capacity_mib", "128 to");
     refused(|config| config.log.capacity_mib = Some(200), "log.capacity_mib", "multiple");
-    refused(|config| config.log.segments_ahead = 0, "log.segments_ahead", "1 to 16");
+    refused(|config| config.log.segments_ahead = 0, "log.segments_ahead", "1 to 65535");
     refused(|config| config.memory.chunks = 3, "memory.chunks", "4 to");
 }
 

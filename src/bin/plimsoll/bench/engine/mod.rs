@@ -27,7 +27,7 @@ use self::door::Way;
 use self::payload::HEADER_BYTES;
 use self::stream::Schedule;
 use self::tell::Row;
-use self::trial::Plan;
+use self::trial::{Plan, SEGMENT_MIB};
 use super::floor;
 use crate::common::{Failure, Interrupt, Own, Verdict};
 
@@ -81,6 +81,10 @@ pub(crate) struct Arguments {
     /// Lanes never block
     #[arg(long)]
     busy_poll: bool,
+    /// Logs of this size for each lane, made whole before the load begins: nothing but records is written then. Without it
+    /// segments are made while it runs
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(2 * SEGMENT_MIB..=1 << 20))]
+    made_ahead: Option<u64>,
     /// Where the cluster's data goes; without it, the system's directory for temporary files
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -137,6 +141,7 @@ fn measure(
         warm_up: arguments.warm_up(),
         lasting: arguments.lasting(),
         kill_at: arguments.kill_at.map(Duration::from_secs),
+        made_ahead_mib: arguments.made_ahead,
         read_back: true,
     };
     let own = arguments.own();
@@ -157,6 +162,7 @@ fn look_for_peak(arguments: &Arguments, case: &Case, interrupt: &Interrupt) -> R
             warm_up: arguments.warm_up().min(STEP_WARM_UP),
             lasting: arguments.lasting().min(STEP),
             kill_at: None,
+            made_ahead_mib: arguments.made_ahead,
             read_back: false,
         };
         let per_second = trial::run(&arguments.own(), case, &plan, interrupt)?.per_second;

@@ -1,5 +1,7 @@
 //! One trial: a fresh cluster, a thread for each partition, perhaps a kill, and everything read back.
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -14,6 +16,18 @@ use super::door::Way;
 use super::stream::{Schedule, Stream, Times};
 use crate::common::{Failure, Interrupt, Own, histogram};
 
+/// One segment of a log.
+pub(super) const SEGMENT_MIB: u64 = 64;
+
+/// Logs that are not made whole may grow by so many segments.
+const SEGMENTS_MAX: u64 = 1 << 14;
+
+/// How long a log may take that is made whole, for each segment of each node.
+const SEGMENT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often is looked whether a log is whole.
+const LOOK_AT_DISK: Duration = Duration::from_millis(50);
+
 /// How long the leaderships may take to get there.
 const HANDOVER: Duration = Duration::from_secs(20);
 
@@ -26,6 +40,8 @@ pub(super) struct Plan {
     pub(super) lasting: Duration,
     /// So long after the window began the leader is killed.
     pub(super) kill_at: Option<Duration>,
+    /// Logs of this size are made whole before it begins.
+    pub(super) made_ahead_mib: Option<u64>,
     pub(super) read_back: bool,
 }
 
@@ -46,8 +62,18 @@ pub(super) struct Trial {
 pub(super) fn run(own: &Own, case: &Case, plan: &Plan, interrupt: &Interrupt) -> Result<Trial, Failure> {
     let own = Own { shards: case.partitions, lanes: own.lanes.min(case.partitions as u16), ..own.clone() };
     let tune = |config: &mut Config| config.engine.socket = Some(config.data_dir.with_extension("socket"));
-    let shape = Shape { segment_mib: 64, capacity_mib: 64 << 14, tune, ..Shape::default() };
+    let segments = plan.made_ahead_mib.map(|mib| mib / SEGMENT_MIB);
+    let shape = Shape {
+        segment_mib: SEGMENT_MIB,
+        capacity_mib: SEGMENT_MIB * segments.unwrap_or(SEGMENTS_MAX),
+        segments_ahead: segments.map_or(1, |segments| segments - 1),
+        tune,
+        ..Shape::default()
+    };
     let mut cluster = own.start("engine", shape)?;
+    if let Some(segments) = segments {
+        await_made(&cluster, segments, interrupt)?;
+    }
     play(case, plan, &mut cluster, interrupt).map_err(|Failure(what)| {
         if interrupt.has_come() {
             Failure(what)
@@ -84,6 +110,32 @@ fn play(case: &Case, plan: &Plan, cluster: &mut Cluster, interrupt: &Interrupt) 
         }
     }
     Ok(trial)
+}
+
+/// Waits until every log has so many segments.
+fn await_made(cluster: &Cluster, segments: u64, interrupt: &Interrupt) -> Result<(), Failure> {
+    let lanes: Vec<PathBuf> = cluster.ids().into_iter().flat_map(|id| cluster.lane_directories(id)).collect();
+    let until = Instant::now() + SEGMENT_PATIENCE * (segments as u32 * lanes.len() as u32);
+    for lane in lanes {
+        while made_in(&lane)? < segments {
+            interrupt.check()?;
+            if Instant::now() >= until {
+                return Err(Failure(format!("{} is not made in time: give less", lane.display())));
+            }
+            std::thread::park_timeout(LOOK_AT_DISK);
+        }
+    }
+    Ok(())
+}
+
+/// How many segments a directory has, which may not be there yet; those being made have another name.
+fn made_in(lane: &Path) -> Result<u64, Failure> {
+    let names = match std::fs::read_dir(lane) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        names => names.map_err(Failure::of)?,
+    };
+    let is_made = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+    Ok(names.filter_map(Result::ok).filter(|name| is_made(&name.path())).count() as u64)
 }
 
 /// Brings every partition's leadership to the preferred node.
