@@ -158,6 +158,7 @@ impl Seat<'_> {
     fn udp(&self, socket: UdpSocket) -> io::Result<Way> {
         let peers = self.config.members.len() - 1;
         let mut options = udp::Options::new(socket, peers, self.config.udp.mtu_bytes as usize);
+        options.known = self.peers().map(|(_, address)| address).collect();
         options.begins_with = Some(MAGIC.to_le_bytes());
         options.busy_poll = self.config.cpu.busy_poll;
         let carrier = UdpCarrier::new(options, self.reactor)?;

@@ -3,12 +3,14 @@
 
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use super::connected::Connected;
 use super::queue::Queue;
-use super::socket::{self, Buffer, Name};
-use super::{Counters, Options};
+use super::socket::{self, Buffer, Name, Trouble};
+use super::{Backend, Counters, Options};
 use crate::io::datagram::{Arrival, WINDOW_MIN};
 use crate::io::link::Reporter;
 use crate::types::Time;
@@ -44,7 +46,9 @@ const ATTEMPTS_MAX: u32 = 3;
 const TROUBLES_PER_POLL: usize = 16;
 
 pub(super) struct Base {
+    /// The one that was bound first. Whoever has none of their own speaks to it.
     pub(super) socket: UdpSocket,
+    pub(super) connected: Vec<Connected>,
     pub(super) queue: Queue,
     pub(super) datagram_bytes_max: usize,
     pub(super) window: usize,
@@ -54,7 +58,7 @@ pub(super) struct Base {
     pub(super) now: Time,
     /// Before this time nothing is sent, unless the socket becomes writable.
     pub(super) retry_at: Time,
-    /// The socket's error queue may hold something.
+    /// An error queue may hold something.
     pub(super) has_troubles: bool,
     /// Addresses to be told as unreachable with the next poll; never more than its room.
     unreachable: Vec<SocketAddr>,
@@ -88,7 +92,7 @@ pub(super) enum Refused {
 
 impl Base {
     pub(super) fn new(options: Options) -> io::Result<Base> {
-        let Options { socket, peers, mtu_bytes, busy_poll, joins, backend: _, begins_with } = options;
+        let Options { socket, peers, known, mtu_bytes, busy_poll, joins, backend, begins_with } = options;
         if !MTU_BYTES.contains(&mtu_bytes) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -98,29 +102,41 @@ impl Base {
         let is_v6 = socket.local_addr()?.is_ipv6();
         let headers_bytes = if is_v6 { 48 } else { 28 };
         let datagram_bytes_max = (mtu_bytes - headers_bytes).min(DATAGRAM_BYTES_MAX);
-        socket.set_nonblocking(true)?;
-        socket::set_path_options(&socket, is_v6)?;
         let mut notes = Vec::new();
-        if busy_poll && let Err((option, error)) = socket::busy_poll(&socket) {
+        let known = if backend == Backend::Plain { known } else { Vec::new() };
+        let connected = connect_all(&socket, known, &mut notes);
+        let all = || connected.iter().map(|connected| &connected.socket).chain([&socket]);
+        for socket in all() {
+            socket.set_nonblocking(true)?;
+            socket::set_path_options(socket, is_v6)?;
+        }
+        if busy_poll && let Err((option, error)) = all().try_for_each(socket::busy_poll) {
             notes.push(format!(
                 "udp: the kernel does not look at the device's queue for a lane that spins, or not as it might ({option}: \
                  {error}); CAP_NET_ADMIN allows it all, Linux 5.11 knows it all"
             ));
         }
         let segments = joins && socket::can_segment(&socket);
-        let joins_received = joins && socket::join_received(&socket, true).is_ok();
+        let joins_received = joins && all().all(|socket| socket::join_received(socket, true).is_ok());
         if joins && !(segments && joins_received) {
             notes.push("udp: this kernel does not join datagrams (UDP_SEGMENT, UDP_GRO: Linux 5.0)".into());
         }
-        let (datagram_bytes_max, window) =
-            set_buffers(&socket, peers.max(1), datagram_bytes_max, &mut notes)?;
+        // Those who have none of their own share one; so does who comes from elsewhere.
+        let sharers = peers.saturating_sub(connected.len()).max(1);
+        let (datagram_bytes_max, window) = set_buffers(
+            connected.iter().map(|connected| (&connected.socket, 1)).chain([(&socket, sharers)]),
+            datagram_bytes_max,
+            &mut notes,
+        )?;
         if let Some(begins_with) = begins_with
-            && let Err(error) = socket::cut_off(&socket, begins_with, datagram_bytes_max)
+            && let Err(error) =
+                all().try_for_each(|socket| socket::cut_off(socket, begins_with, datagram_bytes_max))
         {
             notes.push(format!("udp: the kernel copies all of what is too long (SO_ATTACH_FILTER: {error})"));
         }
         Ok(Base {
             socket,
+            connected,
             queue: Queue::new(QUEUE_BYTES, QUEUE_MESSAGES, segments, is_v6),
             datagram_bytes_max,
             window,
@@ -136,6 +152,22 @@ impl Base {
             told_mtu: false,
             told_unsent: None,
         })
+    }
+
+    /// Every socket, with a number of its own: the shared one has 0, and the peers' follow in their order.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (u32, &UdpSocket)> {
+        let connected = self.connected.iter().map(|connected| &connected.socket);
+        (0..).zip(iter::once(&self.socket).chain(connected))
+    }
+
+    /// The place of the peer's own socket to this address, if it has one.
+    pub(super) fn connected_to(&self, to: SocketAddr) -> Option<usize> {
+        self.connected.iter().position(|connected| connected.peer == to)
+    }
+
+    /// The socket at this place, or the shared one.
+    pub(super) fn socket_at(&self, place: Option<usize>) -> &UdpSocket {
+        place.map_or(&self.socket, |place| &self.connected[place].socket)
     }
 
     /// The kernel may still read what was to be sent: it is never freed.
@@ -279,28 +311,45 @@ impl Base {
     }
 
     fn take_troubles(&mut self) {
-        for _ in 0..TROUBLES_PER_POLL {
-            match socket::next_trouble(&self.socket) {
-                Ok(None) => {}
-                Ok(Some(trouble)) if trouble.errno == libc::EMSGSIZE => {
-                    if !std::mem::replace(&mut self.told_mtu, true) {
-                        self.reporter.line(
-                            self.now,
-                            format_args!(
-                                "udp: the path to {} carries packets of {} bytes and no longer ones: set the MTU to that",
-                                trouble.to, trouble.mtu
-                            ),
-                        );
-                    }
-                }
-                Ok(Some(trouble)) => self.tell_unreachable(trouble.to),
-                Err(_) => {
-                    self.has_troubles = false;
-                    return;
+        let mut left = TROUBLES_PER_POLL;
+        for place in (0..self.connected.len()).map(Some).chain([None]) {
+            while left > 0 {
+                let Ok(trouble) = socket::next_trouble(self.socket_at(place)) else { break };
+                left -= 1;
+                if let Some(trouble) = trouble {
+                    self.take_trouble(&trouble);
                 }
             }
         }
+        self.has_troubles = left == 0;
     }
+
+    fn take_trouble(&mut self, trouble: &Trouble) {
+        if trouble.errno != libc::EMSGSIZE {
+            self.tell_unreachable(trouble.to);
+        } else if !std::mem::replace(&mut self.told_mtu, true) {
+            self.reporter.line(
+                self.now,
+                format_args!(
+                    "udp: the path to {} carries packets of {} bytes and no longer ones: set the MTU to that",
+                    trouble.to, trouble.mtu
+                ),
+            );
+        }
+    }
+}
+
+/// A socket for each of these. Whoever gets none is reached by the shared one.
+fn connect_all(shared: &UdpSocket, known: Vec<SocketAddr>, notes: &mut Vec<String>) -> Vec<Connected> {
+    let connect = |peer| match Connected::new(shared, peer) {
+        Ok(connected) => Some(connected),
+        Err(error) => {
+            notes
+                .push(format!("udp: {peer} has no socket of its own, and each datagram costs more: {error}"));
+            None
+        }
+    };
+    known.into_iter().filter_map(connect).collect()
 }
 
 /// What the kernel charges a receive buffer for one datagram of this length: the packet's memory, which drivers take in
@@ -309,26 +358,29 @@ fn charged_bytes(datagram_bytes: usize) -> usize {
     (datagram_bytes + 640).next_multiple_of(2048) + 256
 }
 
-/// Sizes the socket's buffers: how long datagrams are, and how many of one peer there is room for. Where the system gives
-/// little, datagrams are shorter, so that there is room for [`WINDOW_MIN`] of them.
-fn set_buffers(
-    socket: &UdpSocket,
-    peers: usize,
+/// Sizes the buffers of sockets, each with how many peers share it: how long datagrams are, and how many of one peer there is
+/// room for. Where the system gives little, datagrams are shorter, so that there is room for [`WINDOW_MIN`] of them.
+fn set_buffers<'a>(
+    sockets: impl Iterator<Item = (&'a UdpSocket, usize)>,
     longest_bytes: usize,
     notes: &mut Vec<String>,
 ) -> io::Result<(usize, usize)> {
     let wanted = (WINDOW_BYTES / longest_bytes).clamp(*WINDOW_DATAGRAMS.start(), *WINDOW_DATAGRAMS.end());
-    let wanted_bytes = wanted * charged_bytes(longest_bytes) * peers;
-    let given_bytes = socket::set_buffer(socket, Buffer::Receive, wanted_bytes)?;
-    // What waits here need not wait in the socket too; but a burst should go in one piece.
-    socket::set_buffer(socket, Buffer::Send, wanted_bytes)?;
-    let (datagram_bytes, window) = fit(given_bytes / peers, longest_bytes, wanted);
+    let (mut given_bytes, mut sharers_max) = (usize::MAX, 0);
+    for (socket, sharers) in sockets {
+        let wanted_bytes = wanted * charged_bytes(longest_bytes) * sharers;
+        given_bytes = given_bytes.min(socket::set_buffer(socket, Buffer::Receive, wanted_bytes)? / sharers);
+        // What waits here need not wait in the socket too; but a burst should go in one piece.
+        socket::set_buffer(socket, Buffer::Send, wanted_bytes)?;
+        sharers_max = sharers_max.max(sharers);
+    }
+    let (datagram_bytes, window) = fit(given_bytes, longest_bytes, wanted);
     if (datagram_bytes, window) != (longest_bytes, wanted) {
         notes.push(format!(
-            "udp: the system gives the socket a small receive buffer: it holds {window} datagrams of {datagram_bytes} \
-             bytes of each of {peers} peers, and {wanted} of {longest_bytes} are wanted. Set sysctl net.core.rmem_max to \
-             {}, or give the process CAP_NET_ADMIN",
-            wanted_bytes / 2
+            "udp: the system gives a socket a small receive buffer: there is room for {window} datagrams of \
+             {datagram_bytes} bytes of each peer, and {wanted} of {longest_bytes} are wanted. Set sysctl net.core.rmem_max \
+             to {}, or give the process CAP_NET_ADMIN",
+            wanted * charged_bytes(longest_bytes) * sharers_max / 2
         ));
     }
     Ok((datagram_bytes, window))

@@ -28,7 +28,7 @@ struct Node {
 impl Node {
     fn new(way: (ReactorKind, Backend), id: u32, socket: UdpSocket, peer_at: SocketAddr, seed: u64) -> Node {
         let reactor = Reactor::new(way.0).unwrap();
-        let options = Options { backend: way.1, ..Options::new(socket, 1, 1500) };
+        let options = Options { backend: way.1, known: vec![peer_at], ..Options::new(socket, 1, 1500) };
         let carrier = UdpCarrier::new(options, &reactor).unwrap();
         let identity = Identity {
             cluster: ClusterId(7),

@@ -1,7 +1,12 @@
 //! Datagrams over UDP, the system's own.
 //!
-//! One socket per lane, bound where the lane's TCP link listens. Nothing is allocated after start: what is sent waits in
+//! One port per lane, where the lane's TCP link listens. Nothing is allocated after start: what is sent waits in
 //! one bounded queue, what comes is received into memory that the carrier has.
+//!
+//! **Sockets.** Each peer whose place is known has a socket of its own, connected to it ([`Options::known`]): the kernel
+//! looks for the way once, and what a stranger sends waits in another buffer, in the socket that all others share. That one
+//! is looked at less often, and little of it is taken at a time, for nobody in it has a session whose frames are urgent,
+//! unless a peer comes from elsewhere.
 //!
 //! **Path.** Nothing is cut into IP fragments on the way (don't-fragment is set): a datagram is at most as long as the
 //! configured MTU allows, and one that a path does not carry is lost, counted and told to the operator.
@@ -31,6 +36,7 @@
 //! pays with very many sockets and idle lanes, and a lane has one.
 
 mod base;
+mod connected;
 #[cfg(test)]
 mod link_tests;
 mod plain;
@@ -58,8 +64,11 @@ use crate::types::Time;
 pub struct Options {
     /// Bound by the node, so that a port in use is found when it starts.
     pub socket: UdpSocket,
-    /// How many peers may send at once: they share the receive buffer.
+    /// How many peers may send at once.
     pub peers: usize,
+    /// Where those of them are that stay where they are: each has a socket of its own, over [`Backend::Plain`]. The others
+    /// share a receive buffer.
+    pub known: Vec<SocketAddr>,
     /// The longest IP packet that every path carries, in bytes: 1500 on most Ethernets, 65536 on loopback.
     pub mtu_bytes: usize,
     /// The lane spins: the kernel may look at the device's queue for it.
@@ -78,6 +87,7 @@ impl Options {
         Options {
             socket,
             peers,
+            known: Vec::new(),
             mtu_bytes,
             busy_poll: false,
             joins: true,
@@ -150,14 +160,16 @@ impl UdpCarrier {
         };
         let way = match ring {
             Ok(Some(ring)) => Way::Ring(ring),
-            Ok(None) => Way::Plain(Plain::new(base.receive_bytes())),
+            Ok(None) => Way::Plain(Plain::new(&base)),
             Err(error) => {
                 base.notes.push(format!("udp: over recvmmsg and sendmmsg instead of io_uring: {error}"));
-                Way::Plain(Plain::new(base.receive_bytes()))
+                Way::Plain(Plain::new(&base))
             }
         };
         if let Way::Plain(_) = way {
-            reactor.register_for_park(base.socket.as_fd(), Owner::Udp, 0)?;
+            for (key, socket) in base.sockets() {
+                reactor.register_for_park(socket.as_fd(), Owner::Udp, key)?;
+            }
         }
         Ok(UdpCarrier { base, way, reactor: reactor.clone() })
     }
@@ -251,7 +263,11 @@ impl Carrier for UdpCarrier {
 impl Drop for UdpCarrier {
     fn drop(&mut self) {
         match &mut self.way {
-            Way::Plain(_) => self.reactor.deregister(self.base.socket.as_fd(), Owner::Udp, 0),
+            Way::Plain(_) => {
+                for (key, socket) in self.base.sockets() {
+                    self.reactor.deregister(socket.as_fd(), Owner::Udp, key);
+                }
+            }
             Way::Ring(ring) => ring.close(&mut self.base),
         }
     }

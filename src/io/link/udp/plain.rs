@@ -1,4 +1,4 @@
-//! Over recvmmsg and sendmmsg. The socket is looked at in every turn: while the lane spins nothing has to tell it that
+//! Over recvmmsg and sendmmsg. The sockets are looked at in every turn: while the lane spins nothing has to tell it that
 //! something came, and only while it blocks the reactor watches.
 
 use std::io;
@@ -10,27 +10,73 @@ use crate::io::datagram::Arrival;
 use crate::io::reactor::{Owner, Reactor};
 use crate::types::Time;
 
-/// How many calls one poll makes at most while each brings all that it can.
+/// How many calls one poll makes at most at one socket while each brings all that it can.
 const CALLS_PER_POLL: usize = 4;
+
+/// Where peers have sockets of their own, the shared one is looked at every so many polls while nothing comes to it.
+const SHARED_EVERY: u32 = 8;
+
+/// And so many messages are taken from it at once: strangers may send what they like, and each costs the lane something.
+const SHARED_BATCH_MAX: usize = 4;
 
 pub(super) struct Plain {
     incoming: Incoming,
+    shared: Appetite,
+    /// Of the peers' own sockets, in their order.
+    connected: Box<[Appetite]>,
+    /// So many polls go by before the shared socket is looked at again.
+    skips: u32,
+}
+
+/// How much is asked of a socket.
+#[derive(Clone, Copy, Debug)]
+struct Appetite {
     /// How many messages the next call asks for. A lane that plays ping-pong finds one, and to look for a second would
     /// only cost.
     batch: usize,
+    batch_max: usize,
+    calls_max: usize,
     /// The last call brought all that it was asked for: there may be more.
     has_more: bool,
 }
 
 impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plain").field("has_more", &self.has_more).finish_non_exhaustive()
+        f.debug_struct("Plain").field("has_more", &self.has_more()).finish_non_exhaustive()
+    }
+}
+
+impl Appetite {
+    const PEER: Appetite =
+        Appetite { batch: 1, batch_max: BATCH_MAX, calls_max: CALLS_PER_POLL, has_more: true };
+    const STRANGERS: Appetite = Appetite { batch_max: SHARED_BATCH_MAX, calls_max: 1, ..Appetite::PEER };
+
+    /// A call brought so many messages. Whether another one is worth it in this poll.
+    fn brought(&mut self, count: usize) -> bool {
+        self.has_more = count == self.batch;
+        self.batch = if self.has_more { (2 * self.batch).min(self.batch_max) } else { 1 };
+        // After a single one the next turn finds out whether there is more: this one may be what a commit waits for.
+        self.has_more && count > 1
+    }
+
+    fn brought_nothing(&mut self) {
+        (self.has_more, self.batch) = (false, 1);
     }
 }
 
 impl Plain {
-    pub(super) fn new(each_bytes: usize) -> Plain {
-        Plain { incoming: Incoming::new(each_bytes), batch: 1, has_more: true }
+    pub(super) fn new(base: &Base) -> Plain {
+        let alone = base.connected.is_empty();
+        Plain {
+            incoming: Incoming::new(base.receive_bytes()),
+            shared: if alone { Appetite::PEER } else { Appetite::STRANGERS },
+            connected: base.connected.iter().map(|_| Appetite::PEER).collect(),
+            skips: 0,
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        self.shared.has_more || self.connected.iter().any(|appetite| appetite.has_more)
     }
 
     pub(super) fn poll(
@@ -43,33 +89,48 @@ impl Plain {
         base.now = now;
         while let Some(ready) = reactor.ready(Owner::Udp) {
             base.has_troubles |= ready.closed;
+            self.skips = 0;
         }
         if !base.queue.none_waits() {
             self.flush(base);
         }
         let mut events = base.tell_troubles(sink);
-        for _ in 0..CALLS_PER_POLL {
-            match self.incoming.receive(&base.socket, self.batch) {
+        for place in 0..self.connected.len() {
+            events += self.receive(base, Some(place), sink);
+        }
+        if self.connected.is_empty() || self.shared.has_more || self.skips == 0 {
+            self.skips = SHARED_EVERY;
+            events += self.receive(base, None, sink);
+        }
+        self.skips -= u32::from(self.skips > 0);
+        events
+    }
+
+    /// Takes what has come to the socket at this place, a bounded amount.
+    fn receive(
+        &mut self,
+        base: &mut Base,
+        place: Option<usize>,
+        sink: &mut impl FnMut(Arrival<'_, SocketAddr>),
+    ) -> usize {
+        let Plain { incoming, shared, connected, .. } = self;
+        let appetite = place.map_or(shared, |place| &mut connected[place]);
+        let mut events = 0;
+        for _ in 0..appetite.calls_max {
+            match incoming.receive(base.socket_at(place), appetite.batch) {
                 Ok(count) => {
                     for at in 0..count {
-                        let received = self.incoming.take(at);
+                        let received = incoming.take(at);
                         let segment_bytes = socket::joined_segment(received.control);
                         events +=
                             base.deliver(received.from, segment_bytes, received.is_cut, received.bytes, sink);
                     }
-                    self.has_more = count == self.batch;
-                    if !self.has_more {
-                        self.batch = 1;
-                        break;
-                    }
-                    self.batch = (2 * self.batch).min(BATCH_MAX);
-                    if count == 1 {
-                        // Whether there is more the next turn finds out: this one may be what a commit waits for.
+                    if !appetite.brought(count) {
                         break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (self.has_more, self.batch) = (false, 1);
+                    appetite.brought_nothing();
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -83,12 +144,15 @@ impl Plain {
     pub(super) fn flush(&mut self, base: &mut Base) {
         let mut attempts = 0;
         while !base.queue.none_waits() && base.now >= base.retry_at {
-            let waiting = base.queue.waiting().map(|(_, message, bytes)| Outgoing {
-                name: &message.name,
-                bytes,
-                segment_bytes: (message.datagrams() > 1).then_some(message.segment_bytes),
+            let place = base.queue.waiting().next().and_then(|(_, first, _)| base.connected_to(first.to));
+            let waiting = base.queue.waiting().map_while(|(_, message, bytes)| {
+                (base.connected_to(message.to) == place).then(|| Outgoing {
+                    name: place.is_none().then_some(&message.name),
+                    bytes,
+                    segment_bytes: (message.datagrams() > 1).then_some(message.segment_bytes),
+                })
             });
-            match socket::send(&base.socket, waiting) {
+            match socket::send(base.socket_at(place), waiting) {
                 Ok(count) => {
                     attempts = 0;
                     for _ in 0..count {
@@ -124,7 +188,7 @@ impl Plain {
     }
 
     pub(super) fn next_wake(&self, base: &Base) -> Time {
-        if self.has_more || base.has_troubles {
+        if self.has_more() || base.has_troubles {
             Time(0)
         } else if base.queue.none_waits() {
             Time::NEVER
@@ -137,10 +201,11 @@ impl Plain {
 /// Sends each datagram of a message alone. What is refused even so is lost.
 pub(super) fn send_apart(base: &mut Base, number: usize) {
     let message = *base.queue.message(number);
+    let socket = base.socket_at(base.connected_to(message.to));
     let (mut sent, mut sent_bytes) = (0, 0);
     for datagram in base.queue.bytes(number).chunks(message.segment_bytes) {
-        let alone = Outgoing { name: &message.name, bytes: datagram, segment_bytes: None };
-        if socket::send(&base.socket, std::iter::once(alone)).is_ok() {
+        let alone = Outgoing { name: Some(&message.name), bytes: datagram, segment_bytes: None };
+        if socket::send(socket, std::iter::once(alone)).is_ok() {
             (sent, sent_bytes) = (sent + 1, sent_bytes + datagram.len());
         }
     }

@@ -401,9 +401,10 @@ impl Incoming {
     }
 }
 
-/// One message that is sent: to whom, its bytes, and of what length its datagrams are, if there are several.
+/// One message that is sent: to whom, unless that is whom its socket is connected to, its bytes, and of what length its
+/// datagrams are, if there are several.
 pub(super) struct Outgoing<'a> {
-    pub(super) name: &'a Name,
+    pub(super) name: Option<&'a Name>,
     pub(super) bytes: &'a [u8],
     pub(super) segment_bytes: Option<usize>,
 }
@@ -429,8 +430,7 @@ pub(super) fn send<'a>(
         parts[count] =
             libc::iovec { iov_base: message.bytes.as_ptr().cast_mut().cast(), iov_len: message.bytes.len() };
         let header = &mut headers[count].msg_hdr;
-        header.msg_name = std::ptr::from_ref(message.name).cast_mut().cast();
-        header.msg_namelen = message.name.len_bytes() as libc::socklen_t;
+        (header.msg_name, header.msg_namelen) = pointer_to(message.name);
         header.msg_iov = &raw mut parts[count];
         header.msg_iovlen = 1;
         if let Some(segment_bytes) = message.segment_bytes {
@@ -449,14 +449,21 @@ pub(super) fn send<'a>(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// An address as a call takes it, that only reads it; none is null.
+fn pointer_to(name: Option<&Name>) -> (*mut c_void, libc::socklen_t) {
+    name.map_or((std::ptr::null_mut(), 0), |name| {
+        (std::ptr::from_ref(name).cast_mut().cast(), name.len_bytes() as libc::socklen_t)
+    })
+}
+
 /// One datagram, with the call that takes the least: nothing is copied into the kernel but it and its address.
 fn send_one(socket: &UdpSocket, message: &Outgoing<'_>) -> io::Result<usize> {
     let Outgoing { name, bytes, .. } = message;
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the kernel only reads the bytes and the address, both borrowed until the call is over, with their lengths.
     let sent = unsafe {
-        let (to, to_bytes) = (std::ptr::from_ref(*name).cast(), name.len_bytes() as libc::socklen_t);
-        libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, to, to_bytes)
+        let (to, to_bytes) = pointer_to(*name);
+        libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, to.cast(), to_bytes)
     };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
 }

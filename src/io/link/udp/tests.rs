@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -26,10 +27,10 @@ struct End {
 }
 
 impl End {
-    fn new(kind: ReactorKind, backend: Backend, ip: &str, mtu_bytes: usize) -> End {
+    fn new(kind: ReactorKind, backend: Backend, ip: &str, mtu_bytes: usize, known: Vec<SocketAddr>) -> End {
         let reactor = Reactor::new(kind).unwrap();
         let socket = UdpSocket::bind((ip, 0)).unwrap();
-        let options = Options { backend, ..Options::new(socket, 2, mtu_bytes) };
+        let options = Options { backend, known, ..Options::new(socket, 2, mtu_bytes) };
         let carrier = UdpCarrier::new(options, &reactor).unwrap();
         End { carrier, reactor, start: Instant::now(), told: Vec::new() }
     }
@@ -109,8 +110,17 @@ pub(super) fn on_every_way(test: impl Fn((ReactorKind, Backend))) {
     assert!(ran > 0, "no reactor at all");
 }
 
+/// Once with ends that know nobody, and once with ends that have sockets of their own for all that were made before them.
 fn on_every_backend(test: impl Fn(&dyn Fn(&str, usize) -> End)) {
-    on_every_way(|(kind, backend)| test(&|ip, mtu_bytes| End::new(kind, backend, ip, mtu_bytes)));
+    on_every_way(|(kind, backend)| {
+        test(&|ip, mtu_bytes| End::new(kind, backend, ip, mtu_bytes, Vec::new()));
+        let made = RefCell::new(Vec::new());
+        test(&|ip, mtu_bytes| {
+            let end = End::new(kind, backend, ip, mtu_bytes, made.borrow().clone());
+            made.borrow_mut().push(end.address());
+            end
+        });
+    });
 }
 
 /// The addresses that this system has.
@@ -363,7 +373,7 @@ fn what_is_too_long_and_none_of_ours_is_cut_off_in_the_kernel() {
             sent(begin, len);
         }
         // A run that goes as one, and is longer than one of them may be.
-        let mut other = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500);
+        let mut other = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, Vec::new());
         for number in 0..5 {
             other.carrier.send(to, &[b"ours", &content(number, 1_000)]).unwrap();
         }
@@ -380,6 +390,59 @@ fn what_is_too_long_and_none_of_ours_is_cut_off_in_the_kernel() {
         }
         let run = [1_004; 5];
         assert_eq!((lens, carrier.counters().too_long), ([&[longest, 5, longest][..], &run].concat(), 4));
+    }
+}
+
+/// What strangers send fills their buffer until the kernel drops it there, and none of what the peer sends.
+#[test]
+fn strangers_take_no_room_from_a_peer_with_a_socket_of_its_own() {
+    for ip in loopbacks() {
+        let mut peer = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, Vec::new());
+        let mut end = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, vec![peer.address()]);
+        let stranger = UdpSocket::bind((ip, 0)).unwrap();
+        let (strange, sent) = (content(1, 1000), 20_000);
+        for _ in 0..sent {
+            stranger.send_to(&strange, end.address()).unwrap();
+        }
+        let count = end.carrier.window();
+        for number in 0..count {
+            peer.carrier.send(end.address(), &[&content(number, 1400)]).unwrap();
+        }
+        peer.wait_until_sent();
+        let of_peer = |told: &&Told| matches!(told, Told::Datagram(from, _) if *from == peer.address());
+        end.wait("all of the peer's", |told| told.iter().filter(of_peer).count() == count);
+        let came = end.told.iter().filter(of_peer).enumerate();
+        let expected = |number| Told::Datagram(peer.address(), content(number, 1400));
+        assert!(came.into_iter().all(|(number, told)| *told == expected(number)));
+        let strangers =
+            |told: &&Told| **told == Told::Datagram(stranger.local_addr().unwrap(), strange.clone());
+        let heard = end.told.iter().filter(strangers).count();
+        // Few of them were taken meanwhile: four a turn at most.
+        assert!(heard < count, "{heard} of the strangers'");
+        // The others are heard in the end, as far as there was room for them.
+        while end.turn() > 0 {}
+        let heard = end.told.iter().filter(strangers).count();
+        assert!(heard >= 32 && heard < sent, "{heard} of {sent}");
+    }
+}
+
+/// One port has several sockets only while they are made: who is configured for it by mistake is told.
+#[test]
+fn a_port_with_sockets_of_peers_is_in_use() {
+    for ip in loopbacks() {
+        let peer = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
+        let end = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, vec![peer]);
+        assert_eq!(end.carrier.base.connected.len(), 1, "{:?}", end.carrier.notes());
+        let refused = UdpSocket::bind(end.address()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        // Not even by who would share it.
+        let sharer = UdpSocket::bind((ip, 0)).unwrap();
+        let refused = connected::bind_beside(&sharer, end.address()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        // When it is gone the port is free.
+        let address = end.address();
+        drop(end);
+        UdpSocket::bind(address).unwrap();
     }
 }
 

@@ -240,6 +240,7 @@ impl End {
             .or_else(|_| Reactor::new(reactor::Kind::Epoll))
             .map_err(Failure::on("a reactor"))?;
         let mut options = udp::Options::new(socket, peers.len(), MTU_BYTES);
+        options.known = peers.iter().map(|(_, address)| *address).collect();
         options.begins_with = Some(MAGIC.to_le_bytes());
         let carrier = UdpCarrier::new(options, &reactor).map_err(Failure::on("opening a link"))?;
         let seed = std::process::id().into();

@@ -143,6 +143,7 @@ impl Way for Udp {
 
     fn open(arguments: &Arguments, seat: Seat<UdpSocket>, reactor: &Reactor) -> std::io::Result<Self::Link> {
         let mut options = udp::Options::new(seat.socket, 1, arguments.mtu);
+        options.known = vec![seat.peer_at];
         options.busy_poll = true;
         options.joins = !arguments.apart;
         options.backend = match arguments.socket {
