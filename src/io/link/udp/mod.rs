@@ -15,7 +15,7 @@
 //! queue, with the address that it is about: a hint, for ICMP can be forged. No error of one peer, nor an interface that
 //! goes down, ends anything: what cannot be sent is lost, as any datagram may be.
 //!
-//! **Receive buffer.** The socket holds a window of datagrams of every peer until they are polled, as the kernel counts
+//! **Receive buffer.** A socket holds a window of datagrams of every peer of its own until they are polled, as the kernel counts
 //! memory; where the system gives less the window is smaller, and [`UdpCarrier::notes`] says what to set.
 //!
 //! **What is too long** is no datagram of ours, and to copy it costs the lane more than to drop it: the kernel keeps no more
@@ -25,7 +25,6 @@
 //! kernel hands such runs over as one (UDP_GRO), where it can. Over loopback with packets of 1500 bytes that made frames of
 //! 1 MiB 3.5 times as fast as datagrams sent one by one (0.8 ms there and back instead of 2.8 ms), and short ones in a
 //! stream 7 times; a single datagram is neither faster nor slower for it.
-
 //!
 //! **Two ways to the kernel.** recvmmsg and sendmmsg ([`Backend::Plain`]), or the lane's io_uring ([`Backend::Uring`]). The
 //! plain one is the default because it was measured to be faster for a lane that spins: over loopback, both ends spinning,
@@ -33,7 +32,7 @@
 //! a single call each way (`plimsoll bench link`). A spinning lane that asks the socket itself gets what has come with
 //! that one call. Over the ring the arrival queues work for the lane, which has to enter the kernel to have it done, and a
 //! send is a second entry with more bookkeeping than a call. The ring's way costs nothing while nothing comes, which
-//! pays with very many sockets and idle lanes, and a lane has one.
+//! pays with very many sockets and idle lanes, and a lane has one for each peer and one more. It uses the shared one alone.
 
 mod base;
 mod connected;
