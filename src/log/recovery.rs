@@ -170,7 +170,8 @@ pub(super) fn corruption(evidence: &Evidence) -> String {
 
 /// Takes in the records of one good batch.
 pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Result<(), OpenError> {
-    let mut place = Place { segment: header.segment, offset: header.offset }.plus(super::batch::HEADER_BYTES);
+    let batch = Place { segment: header.segment, offset: header.offset };
+    let mut place = batch.plus(super::batch::HEADER_BYTES);
     for record in record::records(records) {
         let corrupt = |what: String| OpenError::Corrupt {
             segment: u64::from(place.segment),
@@ -185,7 +186,7 @@ pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Re
                 expected: String::from("records of this lane's shards alone"),
             });
         };
-        let log = &mut shards.0[position];
+        let log = &mut shards.logs[position];
         if record.kind() == Some(Kind::Vote) {
             log.vote = record.as_vote();
         } else {
@@ -195,7 +196,7 @@ pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Re
                 let last = log.last;
                 return Err(corrupt(format!("shard {}: entry {id} does not follow {last}", record.shard)));
             }
-            log.append(id, place, span_bytes as u32);
+            log.append_on_disk(id, batch, place, span_bytes as u32);
         }
         place = place.plus(span_bytes);
     }
@@ -210,7 +211,7 @@ pub(super) fn told(shards: &Shards, proof: &Flushed) -> Vec<RecoveredShard> {
         last: Durable::covered_by(proof, log.last),
         terms: log.terms(),
     };
-    shards.0.iter().map(tell).collect()
+    shards.logs.iter().map(tell).collect()
 }
 
 /// Makes durable what was read, and says so.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod cold;
 mod crash;
 pub(crate) mod disk;
 mod format;
