@@ -83,12 +83,17 @@ impl Fetches {
         core::mem::take(&mut self.refused)
     }
 
-    /// The runs from the one that holds the entry on, if it is here, each with its bytes. Where they end or are no longer
-    /// consecutive, another region may go on.
+    /// Which region holds the entry, and in which of its runs.
+    fn find(&self, shard: usize, id: EntryId) -> Option<(usize, usize)> {
+        let mut regions = self.fetched.iter().enumerate();
+        regions.find_map(|(region, fetched)| fetched.run_of(shard, id).map(|number| (region, number)))
+    }
+
+    /// The runs from the one that holds the entry on, if it is here, each with its bytes. Where they end another region may
+    /// go on.
     pub(super) fn runs_from(&self, shard: usize, id: EntryId) -> Option<impl Iterator<Item = (&Run, &[u8])>> {
-        let find = |fetched: &Fetched| fetched.run_of(shard, id);
-        let (fetched, number) =
-            self.fetched.iter().find_map(|fetched| find(fetched).map(|number| (fetched, number)))?;
+        let (region, number) = self.find(shard, id)?;
+        let fetched = &self.fetched[region];
         let with_bytes = |run: &'_ Run| {
             let at = (run.place.offset - fetched.begin.offset) as usize;
             &fetched.bytes[at..at + run.len_bytes as usize]
@@ -96,14 +101,17 @@ impl Fetches {
         Some(fetched.runs[number..].iter().map(move |run| (run, with_bytes(run))))
     }
 
-    /// Keeps what holds entries of the shard from `from` on and before `end` until the turn is over.
-    pub(super) fn keep(&mut self, shard: usize, from: Index, end: Index) {
-        for fetched in self.fetched.iter_mut().filter(|fetched| fetched.shard == shard) {
-            let first = fetched.runs.first().map_or(u64::MAX, |run| run.first);
-            let after = fetched.runs.last().map_or(0, Run::end);
-            if first < end.0 && from.0 < after {
-                fetched.turn = self.turn;
-            }
+    /// Keeps, until the turn is over, what of the entries of one term from `first` on and before `end` is here without a gap.
+    pub(super) fn keep(&mut self, shard: usize, first: EntryId, end: Index) {
+        let mut next = first;
+        while next.index < end
+            && let Some((region, _)) = self.find(shard, next)
+        {
+            let fetched = &mut self.fetched[region];
+            fetched.turn = self.turn;
+            // Its runs of one term are consecutive.
+            let after = fetched.runs.partition_point(|run| run.term <= next.term.0);
+            next.index = Index(fetched.runs[after - 1].end());
         }
     }
 

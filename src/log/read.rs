@@ -38,17 +38,15 @@ impl<D: Disk> Log<D> {
             );
             is_whole
         });
+        // Before a read starts, which takes the memory of what nobody was promised in this turn.
+        self.fetches.keep(position, EntryId { term, index: from }, Index(from.0 + u64::from(count)));
         let log = &self.shards.logs[position];
         if let Some(index) = missing
             && log.term_of(index) == term
         {
             self.fetches.start(&mut self.disk, &self.pool, position, log, index);
         }
-        if count == 0 {
-            return Span::Fetching;
-        }
-        self.fetches.keep(position, from, Index(from.0 + u64::from(count)));
-        Span::Ready { count, bytes }
+        if count == 0 { Span::Fetching } else { Span::Ready { count, bytes } }
     }
 
     /// The bytes of `count` entries from `from` on, piece by piece, of which [`Log::span`] has said in this turn that

@@ -127,6 +127,28 @@ fn a_span_goes_on_from_the_disk_into_memory_and_into_the_open_batch() {
     assert_eq!(log.peek(ShardId(1), Index(16)).unwrap().id(), id(1, 16));
 }
 
+/// A span ended where the next region had to be read: that read took the memory of what the span had just promised.
+#[test]
+fn a_read_that_starts_takes_nothing_that_was_promised_in_the_turn() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    let payloads: Vec<Vec<u8>> = (1..=150).map(|number| format_payload(number).into_bytes()).collect();
+    lay_each(&mut log, 1, 1, &payloads);
+    log.forget();
+    assert!(lines(&log, 1).0 >= 2);
+    assert_eq!(log.span(ShardId(1), Index(1), 1 << 20), Span::Fetching);
+    assert_eq!(poll(&mut log), [Told::Fetched]);
+    poll(&mut log);
+    let Span::Ready { count, .. } = log.span(ShardId(1), Index(1), 1 << 20) else { panic!() };
+    assert!(count < 150);
+    // Memory for one read, and that is promised.
+    assert_eq!(log.span(ShardId(1), Index(150), 1 << 20), Span::Fetching);
+    assert!(log.disk().reads.is_empty());
+    let mut pieces = Vec::new();
+    log.pieces(ShardId(1), Index(1), count, &mut pieces);
+    assert_eq!(record::check_run(&pieces.concat(), ShardId(1), Index(1)).unwrap().count, count);
+}
+
 #[test]
 fn superseded_entries_around_live_ones_are_stepped_over() {
     let pool = Pool::new(4);
