@@ -120,7 +120,7 @@ impl Totals {
             ("elections", elections, seconds / 50),
             ("faults", faults, seconds / 20),
             ("crashes", crashes, seconds / 100),
-            ("regions that were read back", reads_back, seconds / 2),
+            ("regions that were read back", reads_back, seconds),
         ];
         // Three seeds of ten have an engine, and not each of them loses something.
         let of_engines = [

@@ -30,7 +30,7 @@ fn supersede(log: &mut Log<MemDisk>, shard: u32, term: u64, keep: u64, payloads:
     poll(log);
 }
 
-fn of_term(term: u64, payloads: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
+fn of_term(term: u64, payloads: &[Vec<u8>]) -> Vec<Entry> {
     payloads.iter().map(|payload| (term, payload.clone())).collect()
 }
 
@@ -39,7 +39,7 @@ fn numbered(what: &str, numbers: core::ops::Range<u64>) -> Vec<Vec<u8>> {
 }
 
 /// Reads in pieces of several sizes, from memory and from the disk alone, before and after the log is opened again.
-fn assert_holds(log: Log<MemDisk>, options: &Options, shard: u32, expected: &[(u64, Vec<u8>)]) {
+fn assert_holds(log: Log<MemDisk>, options: &Options, shard: u32, expected: &[Entry]) {
     let mut log = log;
     let (block, segment_bytes) = (log.disk().block, log.disk().segment_bytes);
     for bytes_max in [1 << 20, 2000] {
@@ -282,7 +282,7 @@ fn a_flipped_bit_on_the_disk_is_an_error_or_harmless_and_never_wrong_data() {
 }
 
 /// Reads a shard; the index that was asked for and the cause, if the disk was found to have decayed.
-fn try_read_all(log: &mut Log<MemDisk>, shard: u32) -> Result<Vec<(u64, Vec<u8>)>, (u64, String)> {
+fn try_read_all(log: &mut Log<MemDisk>, shard: u32) -> Result<Vec<Entry>, (u64, String)> {
     let last = log.last(ShardId(shard)).index.0;
     let mut entries = Vec::new();
     while (entries.len() as u64) < last {

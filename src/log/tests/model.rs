@@ -16,7 +16,7 @@ enum Op {
 /// What a shard is after some operations.
 #[derive(Default)]
 struct Shard {
-    entries: Vec<(u64, Vec<u8>)>,
+    entries: Vec<Entry>,
     vote: Vote,
 }
 
@@ -44,7 +44,7 @@ struct World {
     told: usize,
     terms: BTreeMap<u32, u64>,
     /// Logs of shards as they were before they were cut back: another leader has them, and may come back with them.
-    others: Vec<(u32, Vec<(u64, Vec<u8>)>)>,
+    others: Vec<(u32, Vec<Entry>)>,
     crashes: u64,
     lost: u64,
     returns: u64,
@@ -120,7 +120,7 @@ impl World {
         true
     }
 
-    fn entries(&self, shard: u32) -> Vec<(u64, Vec<u8>)> {
+    fn entries(&self, shard: u32) -> Vec<Entry> {
         replay(&self.ops).remove(&shard).map_or(Vec::new(), |shard| shard.entries)
     }
 
