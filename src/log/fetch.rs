@@ -141,10 +141,10 @@ impl Fetches {
             return;
         };
         let block = disk.block_bytes() as u32;
-        let batch = on_disk.first().expect("what is in memory is not fetched").batch;
-        let begin = Place { offset: batch.offset - batch.offset % block, ..batch };
+        let place = on_disk.first().expect("what is in memory is not fetched").place;
+        let begin = Place { offset: place.offset - place.offset % block, ..place };
         let goes_along = |stretch: &Stretch| {
-            stretch.batch.segment == begin.segment && stretch.end_offset() <= begin.offset + FETCH_BYTES
+            stretch.place.segment == begin.segment && stretch.end_offset() <= begin.offset + FETCH_BYTES
         };
         let more = on_disk[1..].iter().take_while(|stretch| goes_along(stretch)).count();
         let stretches = &on_disk[..=more];

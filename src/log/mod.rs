@@ -39,9 +39,9 @@
 //! served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's chunks.
 //!
 //! Where entries lie is kept too. Of those in the newest batches: 44 bytes for each run of a shard's entries that lie
-//! together in one batch, which is bounded as the chunks are. Of all older ones, for each shard: 32 bytes for a megabyte of
-//! the log, or of a segment's or a term's rest, in which it has any. A log of 1 GiB costs a shard 32 KiB, however short
-//! its records are. Both are twice that while their lists grow.
+//! together in one batch, which is bounded as the chunks are. Of all older ones, for each shard: 40 bytes for a megabyte of
+//! the log, or for the rest of a segment or a term, in which it has any. A log of 1 GiB costs a shard 40 KiB, however
+//! short its records are. Both may be twice that, since their lists grow by doubling.
 //!
 //! # Turns
 //! [`Log::poll`] begins a turn. What [`Log::span`] promised holds until the next one.
@@ -80,7 +80,7 @@ use crate::io::{Disk, DiskError, DiskEvent, Full, Write};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
 use crate::types::{ClusterId, Durable, EntryId, LaneId, NodeId, ShardId, Vote};
 
-/// How much is read back at once, and the last batch of it to its end.
+/// How much is read back at once.
 const FETCH_BYTES: u32 = 1 << 20;
 
 /// The smallest pool that a log works with: one chunk to lay into, two for the tail, one to read back into.

@@ -34,7 +34,8 @@ use alloc::vec::Vec;
 use super::batch::Header;
 use super::record::{self, Kind, Malformed};
 use super::scan::{Position, Scanner, Step, describe, place_of};
-use super::shards::{Place, Shards};
+use super::shards::Shards;
+use super::stretch::Extent;
 use super::{Identity, OpenError, RecoveredShard};
 use crate::io::Disk;
 use crate::io::pool::Chunk;
@@ -170,8 +171,8 @@ pub(super) fn corruption(evidence: &Evidence) -> String {
 
 /// Takes in the records of one good batch.
 pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Result<(), OpenError> {
-    let batch = Place { segment: header.segment, offset: header.offset };
-    let mut place = batch.plus(super::batch::HEADER_BYTES);
+    let batch = Extent::of(header);
+    let mut place = batch.begin.plus(super::batch::HEADER_BYTES);
     for record in record::records(records) {
         let corrupt = |what: String| OpenError::Corrupt {
             segment: u64::from(place.segment),
@@ -196,7 +197,7 @@ pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Re
                 let last = log.last;
                 return Err(corrupt(format!("shard {}: entry {id} does not follow {last}", record.shard)));
             }
-            log.append_on_disk(id, batch, place, span_bytes as u32);
+            log.append_on_disk(id, &batch, place, span_bytes as u32);
         }
         place = place.plus(span_bytes);
     }

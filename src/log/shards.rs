@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::record::{self, Header};
-use super::stretch::Stretch;
+use super::stretch::{Extent, Stretch};
 use crate::limits::{RECORD_HEADER_BYTES, SHARDS_MAX};
 use crate::types::{EntryId, Index, ShardId, Term, Vote};
 
@@ -162,18 +162,18 @@ impl ShardLog {
         begins
     }
 
-    /// Takes note of the entry that lies at `place` on the disk, in the batch that begins at `batch`.
-    pub(super) fn append_on_disk(&mut self, id: EntryId, batch: Place, place: Place, len_bytes: u32) {
+    /// Takes note of the entry that lies at `place` on the disk, in this batch.
+    pub(super) fn append_on_disk(&mut self, id: EntryId, batch: &Extent, place: Place, len_bytes: u32) {
         assert!(self.follows(id), "shard {}: {id} does not follow {}", self.shard, self.last);
         assert!(self.runs.is_empty(), "what is in memory comes last");
         self.last = id;
         self.stretch(batch, &Run::of(id, place, len_bytes));
     }
 
-    /// The batch from `batch` to `end` leaves memory: if the oldest run lies there, it is on the disk alone from now on.
-    fn fold(&mut self, batch: Place, end: Place) {
-        let Some(run) = self.runs.pop_front_if(|run| run.place < end) else { return };
-        assert!(run.place > batch, "batches leave memory in order");
+    /// This batch leaves memory: if the oldest run lies in it, that is on the disk alone from now on.
+    fn fold(&mut self, batch: &Extent) {
+        let Some(run) = self.runs.pop_front_if(|run| run.place < batch.end) else { return };
+        assert!(run.place > batch.begin, "batches leave memory in order");
         self.stretch(batch, &run);
         // A shard that was busy once does not keep the memory of that.
         if self.runs.capacity() > RUNS_KEPT && self.runs.len() < self.runs.capacity() / 8 {
@@ -181,7 +181,7 @@ impl ShardLog {
         }
     }
 
-    fn stretch(&mut self, batch: Place, run: &Run) {
+    fn stretch(&mut self, batch: &Extent, run: &Run) {
         if !self.stretches.last_mut().is_some_and(|last| last.take_in(batch, run)) {
             self.stretches.push(Stretch::of(batch, run));
         }
@@ -301,11 +301,10 @@ impl Shards {
     }
 
     /// The oldest batch in memory leaves it. Takes a step for each run that was laid there.
-    pub(super) fn fold(&mut self, batch: Place, len_bytes: usize) {
-        let end = batch.plus(len_bytes);
+    pub(super) fn fold(&mut self, batch: &Extent) {
         // A dropped run's turn may meet a later one of its shard in this batch: it goes before its own, and that meets none.
-        while let Some((_, shard)) = self.order.pop_front_if(|(place, _)| *place < end) {
-            self.logs[shard as usize].fold(batch, end);
+        while let Some((_, shard)) = self.order.pop_front_if(|(place, _)| *place < batch.end) {
+            self.logs[shard as usize].fold(batch);
         }
     }
 

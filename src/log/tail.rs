@@ -3,13 +3,14 @@
 use alloc::collections::VecDeque;
 
 use super::shards::{Place, Shards, partition_from_back};
+use super::stretch::Extent;
 use crate::io::pool::Slice;
 
 /// A batch in memory.
 #[derive(Debug)]
 struct Hot {
     sequence: u64,
-    place: Place,
+    extent: Extent,
     bytes: Slice,
 }
 
@@ -27,21 +28,22 @@ impl Tail {
         self.chunks
     }
 
-    pub(super) fn push(&mut self, sequence: u64, place: Place, bytes: Slice) {
+    pub(super) fn push(&mut self, sequence: u64, extent: Extent, bytes: Slice) {
         let region = bytes.region_index();
         if self.batches.back().is_none_or(|last| last.bytes.region_index() != region) {
             self.chunks += 1;
         }
-        self.batches.push_back(Hot { sequence, place, bytes });
+        self.batches.push_back(Hot { sequence, extent, bytes });
     }
 
     /// The bytes at `place`, if their batch is here.
     pub(super) fn get(&self, place: Place, len_bytes: usize) -> Option<&[u8]> {
-        let reached = partition_from_back(self.batches.len(), |number| self.batches[number].place <= place);
+        let reached =
+            partition_from_back(self.batches.len(), |number| self.batches[number].extent.begin <= place);
         let position = reached.checked_sub(1)?;
         let batch = &self.batches[position];
-        let at = (place.offset - batch.place.offset) as usize;
-        if batch.place.segment != place.segment || at >= batch.bytes.len() {
+        let at = (place.offset - batch.extent.begin.offset) as usize;
+        if batch.extent.begin.segment != place.segment || at >= batch.bytes.len() {
             return None;
         }
         Some(&batch.bytes[at..at + len_bytes])
@@ -76,6 +78,6 @@ impl Tail {
         if self.batches.front().is_none_or(|next| next.bytes.region_index() != region) {
             self.chunks -= 1;
         }
-        shards.fold(batch.place, batch.bytes.len());
+        shards.fold(&batch.extent);
     }
 }

@@ -8,6 +8,7 @@ use super::flight::{Mark, clip};
 use super::record::{self, Kind};
 use super::recovery::Recovered;
 use super::shards::Place;
+use super::stretch::Extent;
 use super::{Health, Identity, Log, NewEntry, NoRoom, Options};
 use crate::io::{Disk, DiskError, Full, SegmentId, Write};
 use crate::limits::{
@@ -448,7 +449,7 @@ impl<D: Disk> Log<D> {
         stream.previous_crc = header.header_crc;
         stream.next = open.place.plus(span_bytes);
         self.flight.push(open.sequence, open.marks);
-        self.tail.push(open.sequence, open.place, bytes.clone());
+        self.tail.push(open.sequence, Extent::of(&header), bytes.clone());
         self.write(Write {
             sequence: WriteSequence(open.sequence),
             segment: SegmentId(u64::from(open.place.segment)),

@@ -278,7 +278,7 @@ fn a_flipped_bit_on_the_disk_is_an_error_or_harmless_and_never_wrong_data() {
         log.disk_mut().image.0.get_mut(&0).unwrap()[at] ^= 1 << (at % 8);
     }
     // Headers are at every batch and record; the other shard's payloads and the padding are not this shard's matter.
-    assert!(found > 800 && harmless > 800, "{found} found, {harmless} harmless");
+    assert!(found > 400 && harmless > 800, "{found} found, {harmless} harmless");
 }
 
 /// Reads a shard; the index that was asked for and the cause, if the disk was found to have decayed.
@@ -320,7 +320,7 @@ fn a_batch_that_lies_elsewhere_or_does_not_follow_is_decay() {
         what(log.disk_mut().image.0.get_mut(&0).unwrap());
         try_read_all(&mut log, 1).unwrap_err()
     };
-    // Another batch of this log, whole, in the place of the second one; a header of another life; zeros.
+    // Another batch of this log, whole, in the place of the second one; one of another node; zeros.
     let decayed = |index| {
         format!("entries from {index} on of shard 1 have decayed: the batch that was laid there is not")
     };
@@ -330,12 +330,14 @@ fn a_batch_that_lies_elsewhere_or_does_not_follow_is_decay() {
         change(&mut header);
         bytes[second..second + HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header.seal()));
     };
-    assert_eq!(spoil(&|bytes| with_header(bytes, &|header| header.life = 0)), (2, decayed(2)));
-    assert_eq!(spoil(&|bytes| with_header(bytes, &|header| header.sequence += 1)), (2, decayed(2)));
-    assert_eq!(spoil(&|bytes| with_header(bytes, &|header| header.previous_crc ^= 1)), (2, decayed(2)));
-    assert_eq!(spoil(&|bytes| with_header(bytes, &|header| header.node += 1)), (2, decayed(2)));
+    let changed = |change: &dyn Fn(&mut batch::Header)| spoil(&|bytes| with_header(bytes, change));
+    assert_eq!(changed(&|header| header.node += 1), (2, decayed(2)));
+    assert_eq!(changed(&|header| header.offset += 512), (2, decayed(2)));
     assert_eq!(spoil(&|bytes| bytes[second..third].fill(0)), (2, decayed(2)));
-    assert_eq!(spoil(&|bytes| bytes[0] ^= 1), (1, decayed(1)));
+    // The batch after it follows another one.
+    assert_eq!(changed(&|header| header.life += 1), (3, decayed(3)));
+    assert_eq!(changed(&|header| header.sequence += 1), (3, decayed(3)));
+    assert_eq!(changed(&|header| header.durable = 0), (3, decayed(3)));
 }
 
 #[test]
@@ -351,8 +353,7 @@ fn a_stretch_ends_with_its_segment() {
     assert_holds(log, &options(), 1, &of_term(1, &payloads));
 }
 
-/// Entries of several shards mixed in one batch of the largest size are one stretch for each, and entries as large as a
-/// read are one each.
+/// Entries of several shards mixed in batches of the largest size, and entries as large as a read.
 #[test]
 fn large_batches_and_large_entries_are_found() {
     let pool = Pool::new(6);
@@ -377,15 +378,14 @@ fn large_batches_and_large_entries_are_found() {
     log.forget();
     for (shard, expected) in [1, 4, 7].into_iter().zip(&expected) {
         let (stretches, runs) = lines(&log, shard);
-        assert!((7..=10).contains(&stretches) && runs == 0, "{stretches} stretches");
+        assert!((15..=18).contains(&stretches) && runs == 0, "{stretches} stretches");
         assert!(read_all(&mut log, shard, 1 << 20) == *expected, "shard {shard}");
     }
     let large: Vec<Vec<u8>> = (0..3).map(|number| vec![number; FETCH_BYTES as usize - 64]).collect();
     let before = lines(&log, 4).0;
     lay_each(&mut log, 4, 1, &large);
     log.forget();
-    // The first may begin within the last of those before.
-    assert!((2..=3).contains(&(lines(&log, 4).0 - before)));
+    assert_eq!(lines(&log, 4).0 - before, 3);
     expected[1].extend(of_term(1, &large));
     assert!(read_all(&mut log, 4, 1 << 20) == expected[1]);
     let image = log.disk().image.clone();
@@ -403,20 +403,21 @@ fn a_void_batch_in_the_gap_before_a_larger_block_is_stepped_over() {
     let mut log = empty(&pool);
     lay_each(&mut log, 1, 1, &numbered("durable", 0..3));
     log.disk_mut().eager = false;
-    for payload in [b"lost", b"void"] {
-        lay(&mut log, 1, 1, payload);
+    for (shard, payload) in [(4, b"lost"), (1, b"void")] {
+        lay(&mut log, shard, 1, payload);
         log.submit();
     }
     log.disk_mut().finish(1);
     let mut image = log.disk().image.clone();
     drop(log);
     let mut expected = of_term(1, &numbered("durable", 0..3));
-    for (block, term) in [(4096, 2), (512, 3)] {
+    for block in [4096, 512] {
         let (mut log, _) =
             Log::open(MemDisk::with(image, block, SEGMENT_BYTES), pool.clone(), options()).unwrap();
-        lay_each(&mut log, 1, term, &numbered("after", 0..2));
-        expected.extend(of_term(term, &numbered("after", 0..2)));
+        lay_each(&mut log, 1, 1, &numbered("after", 0..2));
+        expected.extend(of_term(1, &numbered("after", 0..2)));
         log.forget();
+        assert_eq!(lines(&log, 1), (1, 0));
         assert_eq!(read_all(&mut log, 1, 1 << 20), expected, "block of {block}");
         image = log.disk().image.clone();
     }
