@@ -191,6 +191,25 @@ fn an_entry_that_was_superseded_and_came_again_is_found_once() {
     }
 }
 
+/// As before, and of the entries that come only some were here: the same indices of the other term lie between them.
+#[test]
+fn entries_between_those_of_one_term_are_not_taken_for_them() {
+    let pool = Pool::new(4);
+    for folded in [false, true] {
+        let mut log = empty(&pool);
+        let old = numbered("of term 1", 0..6);
+        lay_each(&mut log, 1, 1, &old[..3]);
+        supersede(&mut log, 1, 2, 2, &numbered("of term 2", 0..4));
+        if folded {
+            log.forget();
+        }
+        supersede(&mut log, 1, 1, 2, &old[2..]);
+        log.forget();
+        assert_eq!(lines(&log, 1), (1, 0), "they all lie in one stretch");
+        assert_holds(log, &options(), 1, &of_term(1, &old));
+    }
+}
+
 #[test]
 fn a_log_cut_back_into_what_is_on_the_disk_alone_goes_on() {
     let pool = Pool::new(4);
@@ -213,6 +232,26 @@ fn a_log_cut_back_into_what_is_on_the_disk_alone_goes_on() {
         expected.extend(of_term(5, &numbered("newer", 0..3)));
         assert_eq!(log.last(ShardId(1)), id(5, keep + 6));
         assert!(log.peek(ShardId(1), Index(keep + 1)).unwrap().id() == id(5, keep + 1));
+        assert_holds(log, &options(), 1, &expected);
+    }
+}
+
+/// The entries that were fetched lie together, and only some of them still stand.
+#[test]
+fn what_was_fetched_is_read_to_where_it_was_cut() {
+    let pool = Pool::new(4);
+    for keep in [1, 6, 9] {
+        let mut log = empty(&pool);
+        let old = numbered("old", 0..10);
+        log.lay_received(ShardId(1), &records(1, 1, 1, &old));
+        log.submit();
+        poll(&mut log);
+        log.forget();
+        assert_eq!(read_all(&mut log, 1, 1 << 20), of_term(1, &old));
+        supersede(&mut log, 1, 2, keep, &numbered("new", 0..3));
+        let mut expected = of_term(1, &old[..keep as usize]);
+        expected.extend(of_term(2, &numbered("new", 0..3)));
+        assert_eq!(read_all(&mut log, 1, 1 << 20), expected, "{keep} kept");
         assert_holds(log, &options(), 1, &expected);
     }
 }
