@@ -63,6 +63,13 @@ impl Header {
         (HEADER_BYTES + self.len_bytes as usize).next_multiple_of(1 << self.block_shift)
     }
 
+    /// Whether this batch may come right after that one.
+    pub(super) fn follows(&self, previous: &Header) -> bool {
+        self.sequence == previous.sequence + 1
+            && self.previous_crc == previous.header_crc
+            && self.life >= previous.life
+    }
+
     /// Completes the checksum.
     pub(super) fn seal(mut self) -> Header {
         self.header_crc = crc32c::crc32c(&bytemuck::bytes_of(&self)[size_of::<u32>()..]);
@@ -102,6 +109,13 @@ impl Header {
         }
         if digest == self.records_crc { Ok(()) } else { Err(Malformed::Field("records_crc")) }
     }
+}
+
+/// Where else than at `offset`, where the one before ends, a batch may begin in the same segment: at a multiple of a larger
+/// block, if the log has moved to another device since.
+pub(super) fn later_beginnings(offset: u64) -> impl Iterator<Item = u64> {
+    let larger = BLOCK_BYTES_MIN.ilog2() + 1..=BLOCK_BYTES_MAX.ilog2();
+    larger.map(move |shift| offset.next_multiple_of(1 << shift)).filter(move |there| *there > offset)
 }
 
 /// Most of a log that is opened is zeros, and every block of them is looked at.

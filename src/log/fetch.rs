@@ -4,13 +4,13 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::shards::{Place, ShardLog};
+use super::shards::{Place, Run, ShardLog};
+use super::stretch::{Region, Stretch};
+use super::{FETCH_BYTES, Identity};
 use crate::io::pool::{Pool, Slice};
 use crate::io::{Disk, DiskError, Full, Read, SegmentId};
 use crate::limits::{CHUNK_BYTES, READS_IN_FLIGHT_MAX};
-
-/// How much is read at once, unless one run is longer.
-const FETCH_BYTES: u32 = 1 << 20;
+use crate::types::{EntryId, Index};
 
 /// A region of the log being read, on behalf of one shard.
 #[derive(Debug)]
@@ -19,21 +19,34 @@ struct Fetching {
     shard: usize,
     begin: Place,
     len_bytes: usize,
+    /// What is to be found there, as it was when the read began. It stays there, even if it is superseded meanwhile.
+    stretches: Vec<Stretch>,
 }
 
-/// A region in memory, in which the runs of one shard were checked.
+/// A region in memory, and the entries of one shard that were found in it.
 #[derive(Debug)]
 struct Fetched {
     shard: usize,
     /// Where the bytes begin.
     begin: Place,
-    /// Where the first checked run begins.
-    from: u32,
-    /// Where the last checked run ends.
-    until: u32,
     bytes: Slice,
+    /// Ascending by index. Of a superseded entry nobody asks any more: what is here is found by term and index.
+    runs: Vec<Run>,
     /// The turn in which it came or was last used: what was promised in a turn stays to its end.
     turn: u64,
+}
+
+impl Fetched {
+    /// The number of the run that holds the entry.
+    fn run_of(&self, shard: usize, id: EntryId) -> Option<usize> {
+        if self.shard != shard {
+            return None;
+        }
+        let after = self.runs.partition_point(|run| run.first <= id.index.0);
+        let number = after.checked_sub(1)?;
+        let run = &self.runs[number];
+        (run.term == id.term.0 && id.index.0 < run.end()).then_some(number)
+    }
 }
 
 /// Reads under way and what they brought, within a bound of chunks.
@@ -70,48 +83,54 @@ impl Fetches {
         core::mem::take(&mut self.refused)
     }
 
-    /// The bytes at `place`, if they are here and were checked for this shard.
-    pub(super) fn get(&self, shard: usize, place: Place, len_bytes: usize) -> Option<&[u8]> {
-        let fetched = &self.fetched[self.find(shard, place, len_bytes)?];
-        let at = (place.offset - fetched.begin.offset) as usize;
-        Some(&fetched.bytes[at..at + len_bytes])
+    /// Which region holds the entry, and in which of its runs.
+    fn find(&self, shard: usize, id: EntryId) -> Option<(usize, usize)> {
+        let mut regions = self.fetched.iter().enumerate();
+        regions.find_map(|(region, fetched)| fetched.run_of(shard, id).map(|number| (region, number)))
     }
 
-    /// Keeps what is at `place` until the turn is over.
-    pub(super) fn keep(&mut self, shard: usize, place: Place, len_bytes: usize) {
-        if let Some(position) = self.find(shard, place, len_bytes) {
-            self.fetched[position].turn = self.turn;
+    /// The runs from the one that holds the entry on, if it is here, each with its bytes. Where they end another region may
+    /// go on.
+    pub(super) fn runs_from(&self, shard: usize, id: EntryId) -> Option<impl Iterator<Item = (&Run, &[u8])>> {
+        let (region, number) = self.find(shard, id)?;
+        let fetched = &self.fetched[region];
+        let with_bytes = |run: &'_ Run| {
+            let at = (run.place.offset - fetched.begin.offset) as usize;
+            &fetched.bytes[at..at + run.len_bytes as usize]
+        };
+        Some(fetched.runs[number..].iter().map(move |run| (run, with_bytes(run))))
+    }
+
+    /// Keeps, until the turn is over, what of the entries of one term from `first` on and before `end` is here without a gap.
+    pub(super) fn keep(&mut self, shard: usize, first: EntryId, end: Index) {
+        let mut next = first;
+        while next.index < end
+            && let Some((region, _)) = self.find(shard, next)
+        {
+            let fetched = &mut self.fetched[region];
+            fetched.turn = self.turn;
+            // Its runs of one term are consecutive.
+            let after = fetched.runs.partition_point(|run| run.term <= next.term.0);
+            next.index = Index(fetched.runs[after - 1].end());
         }
     }
 
-    fn find(&self, shard: usize, place: Place, len_bytes: usize) -> Option<usize> {
-        self.fetched.iter().position(|fetched| {
-            fetched.shard == shard
-                && fetched.begin.segment == place.segment
-                && fetched.from <= place.offset
-                && place.offset as usize + len_bytes <= fetched.until as usize
-        })
-    }
-
-    /// Starts to read the run `first` of a shard and those behind it, unless that is under way or there is no room.
-    /// Nothing from `until` on is read: what lies there is in memory, and may not be on the disk yet.
+    /// Starts to read the stretches of a shard that lie on the disk, from the one that holds `index` on, unless that is
+    /// under way or there is no room.
     pub(super) fn start(
         &mut self,
         disk: &mut impl Disk,
         pool: &Pool,
         shard: usize,
         log: &ShardLog,
-        first: usize,
-        until: Place,
+        index: Index,
     ) {
-        let run = log.runs[first];
-        let covers = |fetching: &Fetching| {
-            fetching.shard == shard
-                && fetching.begin.segment == run.place.segment
-                && fetching.begin.offset <= run.place.offset
-                && run.end_offset() as usize <= fetching.begin.offset as usize + fetching.len_bytes
+        let on_disk = log.on_disk_from(index);
+        let id = EntryId { term: log.term_of(index), index };
+        let brings = |fetching: &Fetching| {
+            fetching.shard == shard && fetching.stretches.iter().any(|stretch| stretch.holds(id))
         };
-        if self.fetching.iter().any(covers) {
+        if self.fetching.iter().any(brings) {
             return;
         }
         if !self.may_start(shard) {
@@ -121,29 +140,24 @@ impl Fetches {
             self.refuse(shard);
             return;
         };
-        assert!(run.place < until, "what is in memory is not fetched");
         let block = disk.block_bytes() as u32;
-        let offset = run.place.offset - run.place.offset % block;
-        let mut end = run.end_offset();
-        for next in &log.runs[first + 1..] {
-            if next.place >= until
-                || next.place.segment != run.place.segment
-                || next.end_offset() > offset + FETCH_BYTES
-            {
-                break;
-            }
-            end = next.end_offset();
-        }
-        let len_bytes = (end - offset).next_multiple_of(block) as usize;
-        assert!(len_bytes <= CHUNK_BYTES, "a batch and two blocks fit a chunk");
+        let place = on_disk.first().expect("what is in memory is not fetched").place;
+        let begin = Place { offset: place.offset - place.offset % block, ..place };
+        let goes_along = |stretch: &Stretch| {
+            stretch.place.segment == begin.segment && stretch.end_offset() <= begin.offset + FETCH_BYTES
+        };
+        let more = on_disk[1..].iter().take_while(|stretch| goes_along(stretch)).count();
+        let stretches = &on_disk[..=more];
+        let len_bytes = (stretches[more].end_offset() - begin.offset).next_multiple_of(block) as usize;
+        assert!(len_bytes <= CHUNK_BYTES, "a region and two blocks fit a chunk");
         let token = self.next_token;
-        let segment = SegmentId(u64::from(run.place.segment));
-        let read = Read { token, segment, offset: u64::from(offset), len_bytes, into };
+        let segment = SegmentId(u64::from(begin.segment));
+        let read = Read { token, segment, offset: u64::from(begin.offset), len_bytes, into };
         match disk.read(read) {
             Ok(()) => {
                 self.next_token += 1;
-                let begin = Place { offset, ..run.place };
-                self.fetching.push(Fetching { token, shard, begin, len_bytes });
+                let stretches = stretches.to_vec();
+                self.fetching.push(Fetching { token, shard, begin, len_bytes, stretches });
             }
             Err(Full(_)) => self.refuse(shard),
         }
@@ -191,34 +205,31 @@ impl Fetches {
         self.fetched.len() < before
     }
 
-    /// A read has brought `bytes`. Checks the shard's runs in them; what does not hold is an error of the disk.
-    pub(super) fn done(&mut self, token: u64, bytes: Slice, shards: &[ShardLog]) -> Result<(), DiskError> {
+    /// Lets go of everything, whatever was promised.
+    pub(super) fn forget(&mut self) {
+        self.fetched.clear();
+    }
+
+    /// A read has brought `bytes`. Finds in them what they were read for; what does not hold is an error of the disk.
+    pub(super) fn done(
+        &mut self,
+        token: u64,
+        bytes: Slice,
+        identity: &Identity,
+        logs: &[ShardLog],
+    ) -> Result<(), DiskError> {
         let position = self.fetching.iter().position(|fetching| fetching.token == token);
-        let Fetching { shard, begin, .. } =
+        let Fetching { shard, begin, stretches, .. } =
             self.fetching.swap_remove(position.expect("a disk answers reads that were asked for, once"));
-        let log = &shards[shard];
-        let end = begin.offset as usize + bytes.len();
-        let first = log.runs.partition_point(|run| run.place < begin);
-        let mut checked: Option<(u32, u32)> = None;
-        for run in &log.runs[first..] {
-            if run.place.segment != begin.segment || run.end_offset() as usize > end {
-                break;
-            }
-            let at = (run.place.offset - begin.offset) as usize;
-            run.check(log.shard, &bytes[at..at + run.len_bytes as usize]).map_err(|malformed| DiskError {
-                operation: format!("read of {} bytes back from the log", run.len_bytes),
-                place: format!("segment {} at byte {}", run.place.segment, run.place.offset),
-                cause: format!(
-                    "entries from {} on of shard {} have decayed: {malformed}",
-                    run.first, log.shard
-                ),
-                no_space: false,
-            })?;
-            checked = Some((checked.map_or(run.place.offset, |(from, _)| from), run.end_offset()));
-        }
-        if let Some((from, until)) = checked {
-            self.fetched.push_back(Fetched { shard, begin, from, until, bytes, turn: self.turn });
-        }
+        let of = logs[shard].shard;
+        let found = Region { begin, bytes: &bytes }.find(identity, of, &stretches);
+        let runs = found.map_err(|decay| DiskError {
+            operation: format!("read of {} bytes back from the log", bytes.len()),
+            place: format!("segment {} at byte {}", decay.place.segment, decay.place.offset),
+            cause: format!("entries from {} on of shard {of} have decayed: {decay}", decay.entry.index),
+            no_space: false,
+        })?;
+        self.fetched.push_back(Fetched { shard, begin, bytes, runs, turn: self.turn });
         Ok(())
     }
 

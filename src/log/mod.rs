@@ -37,7 +37,11 @@
 //! # Memory
 //! The newest batches stay in the chunks in which they were laid, at most half of the pool's: followers that keep up are
 //! served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's chunks.
-//! Of every entry's place in the log something stays in memory: 40 bytes for each run of entries that lie together.
+//!
+//! Where entries lie is kept too. Of those in the newest batches: 44 bytes for each run of a shard's entries that lie
+//! together in one batch, which is bounded as the chunks are. Of all older ones, for each shard: 40 bytes for a megabyte of
+//! the log, or for the rest of a segment or a term, in which it has any. A log of 1 GiB costs a shard 40 KiB, however
+//! short its records are. Both may be twice that, since their lists grow by doubling.
 //!
 //! # Turns
 //! [`Log::poll`] begins a turn. What [`Log::span`] promised holds until the next one.
@@ -45,9 +49,11 @@
 mod batch;
 mod fetch;
 mod flight;
+mod read;
 mod recovery;
 mod scan;
 mod shards;
+mod stretch;
 mod tail;
 mod writer;
 
@@ -72,8 +78,10 @@ use self::writer::{OpenBatch, Stream};
 use crate::io::pool::{Chunk, Pool};
 use crate::io::{Disk, DiskError, DiskEvent, Full, Write};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
-use crate::raft::effects::Span;
-use crate::types::{ClusterId, Durable, EntryId, Index, LaneId, NodeId, ShardId, Vote};
+use crate::types::{ClusterId, Durable, EntryId, LaneId, NodeId, ShardId, Vote};
+
+/// How much is read back at once.
+const FETCH_BYTES: u32 = 1 << 20;
 
 /// The smallest pool that a log works with: one chunk to lay into, two for the tail, one to read back into.
 pub const POOL_CHUNKS_MIN: usize = 4;
@@ -287,7 +295,7 @@ impl<D: Disk> Log<D> {
         let existing = existing.into_iter().map(|segment| segment.0).collect::<BTreeSet<_>>();
         let stream = Stream::new(&disk, &options, &recovered, existing);
         let mut log = Log {
-            flight: Flight::new(recovered.shards.0.len()),
+            flight: Flight::new(recovered.shards.logs.len()),
             shards: recovered.shards,
             stream,
             open: None,
@@ -339,7 +347,7 @@ impl<D: Disk> Log<D> {
             }
         }
         self.events = events;
-        if let Some(durable) = self.flight.settle(&self.shards.0, sink) {
+        if let Some(durable) = self.flight.settle(&self.shards.logs, sink) {
             self.stream.durable = durable;
         }
         if matches!(self.health, Health::Good) {
@@ -370,7 +378,7 @@ impl<D: Disk> Log<D> {
             DiskEvent::Failed(error) => self.fail(error),
             DiskEvent::Read { token, mut chunk } => {
                 let bytes = chunk.freeze(self.fetches.len_bytes(token));
-                match self.fetches.done(token, bytes, &self.shards.0) {
+                match self.fetches.done(token, bytes, self.stream.identity(), &self.shards.logs) {
                     Ok(()) => return true,
                     Err(error) => self.fail(error),
                 }
@@ -396,156 +404,29 @@ impl<D: Disk> Log<D> {
     /// Lets go of what is oldest, so that the next turn finds a chunk to lay into and one to read into.
     fn make_room(&mut self) {
         let tail_max = (self.pool.chunks() / 2).max(2);
-        while self.tail.chunks() > tail_max && self.tail.evict_chunk(self.stream.durable) {}
+        while self.tail.chunks() > tail_max && self.evict_chunk() {}
         while self.spare.is_none() {
             self.spare = self.pool.take();
-            if self.spare.is_none() && !self.tail.evict_chunk(self.stream.durable) && !self.fetches.evict() {
+            if self.spare.is_none() && !self.evict_chunk() && !self.fetches.evict() {
                 return;
             }
         }
     }
 
-    /// How many entries from `from` on can be read from memory now, cut at `bytes_max` and where the term changes;
-    /// starts to fetch them from disk if they are not in memory.
-    ///
-    /// # Panics
-    /// If the shard has no entry `from`, or it alone is longer than `bytes_max`.
-    pub fn span(&mut self, shard: ShardId, from: Index, bytes_max: usize) -> Span {
-        if !matches!(self.health, Health::Good) {
-            // What was laid since it failed is not here: nothing is promised any more.
-            return Span::Fetching;
-        }
-        let position = self.shards.of(shard);
-        let log = &self.shards.0[position];
-        let first = log.run_of(from);
-        let term = log.runs[first].term;
-        let mut count = 0;
-        let mut bytes = 0;
-        let mut missing = None;
-        for (number, run) in log.runs.iter().enumerate().skip(first).take_while(|(_, run)| run.term == term) {
-            let Some(memory) = self.memory(position, run) else {
-                missing = Some(number);
-                break;
-            };
-            let skip = (from.0 + u64::from(count)) - run.first;
-            let (more, range) = run.part(memory, skip, u64::from(u32::MAX - count), bytes_max - bytes);
-            count += more;
-            bytes += range.len();
-            self.fetches.keep(position, run.place, run.len_bytes as usize);
-            if skip + u64::from(more) < u64::from(run.count) {
-                assert!(count > 0, "entry {from} of shard {shard} alone is longer than {bytes_max} bytes");
-                break;
-            }
-        }
-        if let Some(number) = missing {
-            let until = self.tail.begin().unwrap_or(self.stream.next);
-            self.fetches.start(&mut self.disk, &self.pool, position, &self.shards.0[position], number, until);
-        }
-        if count == 0 { Span::Fetching } else { Span::Ready { count, bytes } }
+    fn evict_chunk(&mut self) -> bool {
+        self.tail.evict_chunk(self.stream.durable, &mut self.shards)
     }
 
-    /// The bytes of `count` entries from `from` on, piece by piece, of which [`Log::span`] has said in this turn that
-    /// they can be read.
-    ///
-    /// # Panics
-    /// If they cannot.
-    pub fn pieces<'a>(&'a self, shard: ShardId, from: Index, count: u32, pieces: &mut Vec<&'a [u8]>) {
-        self.each_piece(shard, from, count, |piece| pieces.push(piece));
-    }
-
-    /// The headers of `count` entries from `from` on, of which [`Log::span`] has said in this turn that they can be read.
-    ///
-    /// # Panics
-    /// If they cannot.
-    pub fn each_header(
-        &self,
-        shard: ShardId,
-        from: Index,
-        count: u32,
-        mut give: impl FnMut(&record::Header),
-    ) {
-        self.each_piece(shard, from, count, |piece| {
-            let mut rest = piece;
-            while !rest.is_empty() {
-                let (header, span_bytes) = record::peek(rest).expect("what is in memory was checked");
-                give(&header);
-                rest = &rest[span_bytes..];
-            }
-        });
-    }
-
-    /// How many bytes that are.
-    ///
-    /// # Panics
-    /// As [`Log::pieces`].
-    pub fn bytes_of(&self, shard: ShardId, from: Index, count: u32) -> usize {
-        let mut bytes = 0;
-        self.each_piece(shard, from, count, |piece| bytes += piece.len());
-        bytes
-    }
-
-    /// How many of `count` entries from `from` on have at most `bytes_max` bytes together; the first is always among them.
-    ///
-    /// # Panics
-    /// As [`Log::pieces`].
-    pub fn count_within(&self, shard: ShardId, from: Index, count: u32, bytes_max: usize) -> u32 {
-        if self.bytes_of(shard, from, count) <= bytes_max {
-            return count;
-        }
-        let (mut fits, mut too_many) = (1, count);
-        while too_many - fits > 1 {
-            let middle = fits + (too_many - fits) / 2;
-            if self.bytes_of(shard, from, middle) <= bytes_max { fits = middle } else { too_many = middle }
-        }
-        fits
-    }
-
-    fn each_piece<'a>(&'a self, shard: ShardId, from: Index, count: u32, mut give: impl FnMut(&'a [u8])) {
-        let position = self.shards.of(shard);
-        let log = &self.shards.0[position];
-        let end = from.0 + u64::from(count);
-        assert!(end <= log.last.index.0 + 1, "shard {shard} ends with {}", log.last);
-        let mut next = from.0;
-        let mut number = log.run_of(from);
-        while next < end {
-            let run = &log.runs[number];
-            let memory = self.memory(position, run).expect("a span promised in this turn is in memory");
-            let (taken, range) = run.part(memory, next - run.first, end - next, usize::MAX);
-            give(&memory[range]);
-            next += u64::from(taken);
-            number += 1;
-        }
-    }
-
-    /// The run's bytes, if they are in memory.
-    fn memory(&self, shard: usize, run: &shards::Run) -> Option<&[u8]> {
-        let len_bytes = run.len_bytes as usize;
-        if let Some(open) = &self.open
-            && run.place >= open.place
-        {
-            let at = (run.place.offset - open.place.offset) as usize;
-            let chunk = self.chunk.as_ref().expect("an open batch lies in a chunk");
-            return Some(&chunk.spare()[at..at + len_bytes]);
-        }
-        self.tail.get(run.place, len_bytes).or_else(|| self.fetches.get(shard, run.place, len_bytes))
-    }
-
-    /// The header of one entry, if it is in memory. Fetches nothing and keeps nothing. For simulator and tests.
-    pub fn peek(&self, shard: ShardId, index: Index) -> Option<record::Header> {
-        let position = self.shards.of(shard);
-        let log = &self.shards.0[position];
-        if index == Index::ZERO || index > log.last.index {
-            return None;
-        }
-        let run = &log.runs[log.run_of(index)];
-        let memory = self.memory(position, run)?;
-        let (_, range) = run.part(memory, index.0 - run.first, 1, usize::MAX);
-        record::peek(&memory[range]).ok().map(|(header, _)| header)
+    /// Lets go of all memory of what is durable: it is read back from the disk from now on. What was promised in this turn
+    /// holds no more. For simulator and tests.
+    pub fn forget(&mut self) {
+        self.tail.evict_durable(self.stream.durable, &mut self.shards);
+        self.fetches.forget();
     }
 
     /// The shard's last entry, durable or not.
     pub fn last(&self, shard: ShardId) -> EntryId {
-        self.shards.0[self.shards.of(shard)].last
+        self.shards.logs[self.shards.of(shard)].last
     }
 
     /// Whether everything that was laid is durable.

@@ -34,7 +34,8 @@ use alloc::vec::Vec;
 use super::batch::Header;
 use super::record::{self, Kind, Malformed};
 use super::scan::{Position, Scanner, Step, describe, place_of};
-use super::shards::{Place, Shards};
+use super::shards::Shards;
+use super::stretch::Extent;
 use super::{Identity, OpenError, RecoveredShard};
 use crate::io::Disk;
 use crate::io::pool::Chunk;
@@ -170,7 +171,8 @@ pub(super) fn corruption(evidence: &Evidence) -> String {
 
 /// Takes in the records of one good batch.
 pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Result<(), OpenError> {
-    let mut place = Place { segment: header.segment, offset: header.offset }.plus(super::batch::HEADER_BYTES);
+    let batch = Extent::of(header);
+    let mut place = batch.begin.plus(super::batch::HEADER_BYTES);
     for record in record::records(records) {
         let corrupt = |what: String| OpenError::Corrupt {
             segment: u64::from(place.segment),
@@ -185,7 +187,7 @@ pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Re
                 expected: String::from("records of this lane's shards alone"),
             });
         };
-        let log = &mut shards.0[position];
+        let log = &mut shards.logs[position];
         if record.kind() == Some(Kind::Vote) {
             log.vote = record.as_vote();
         } else {
@@ -195,7 +197,7 @@ pub(super) fn replay(shards: &mut Shards, header: &Header, records: &[u8]) -> Re
                 let last = log.last;
                 return Err(corrupt(format!("shard {}: entry {id} does not follow {last}", record.shard)));
             }
-            log.append(id, place, span_bytes as u32);
+            log.append_on_disk(id, &batch, place, span_bytes as u32);
         }
         place = place.plus(span_bytes);
     }
@@ -210,7 +212,7 @@ pub(super) fn told(shards: &Shards, proof: &Flushed) -> Vec<RecoveredShard> {
         last: Durable::covered_by(proof, log.last),
         terms: log.terms(),
     };
-    shards.0.iter().map(tell).collect()
+    shards.logs.iter().map(tell).collect()
 }
 
 /// Makes durable what was read, and says so.

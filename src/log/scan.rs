@@ -4,12 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::batch::{BLOCK_BYTES_MIN, Found, HEADER_BYTES, Header};
+use super::batch::{self, BLOCK_BYTES_MIN, Found, HEADER_BYTES, Header};
 use super::recovery::{Evidence, Spot};
 use super::{Identity, record};
 use crate::io::pool::Chunk;
 use crate::io::{Disk, DiskError, SegmentId};
-use crate::limits::BLOCK_BYTES_MAX;
 
 /// How much is read at once where nothing longer is asked for.
 const READ_BYTES: u64 = 1 << 20;
@@ -106,9 +105,7 @@ impl<'d, D: Disk> Scanner<'d, D> {
     /// Where else the next batch may begin: at a multiple of a larger block, if the log has moved to another device since;
     /// or, if it did not fit the segment's rest, at the beginning of the next one.
     fn elsewhere(&self, here: Position) -> impl Iterator<Item = Position> + use<'d, D> {
-        let larger = (BLOCK_BYTES_MIN.ilog2() + 1..=BLOCK_BYTES_MAX.ilog2())
-            .map(move |shift| Position { offset: here.offset.next_multiple_of(1 << shift), ..here })
-            .filter(move |there| there.offset > here.offset);
+        let larger = batch::later_beginnings(here.offset).map(move |offset| Position { offset, ..here });
         larger.chain([Position { segment: here.segment + 1, offset: 0 }])
     }
 
@@ -131,10 +128,8 @@ impl<'d, D: Disk> Scanner<'d, D> {
             Found::Ours(header) => header,
         };
         self.life_max = self.life_max.max(header.life);
-        let (sequence, crc, life) = self
-            .previous
-            .map_or((0, 0, 0), |previous| (previous.sequence, previous.header_crc, previous.life));
-        if header.sequence != sequence + 1 || header.previous_crc != crc || header.life < life {
+        // Before the first batch comes one with nothing in it.
+        if !header.follows(&self.previous.unwrap_or_default()) {
             return Ok(Spot::Void);
         }
         let span_bytes = header.span_bytes();

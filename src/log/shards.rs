@@ -1,8 +1,11 @@
-//! Where each shard's entries lie: runs of consecutive entries, found by index or by place.
+//! Where each shard's entries lie. Of those that are in memory something is kept for each run that lies together; of those
+//! that lie on the disk alone, for each stretch of a megabyte. A run becomes part of a stretch when its batch leaves memory.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::record::{self, Header};
+use super::stretch::{Extent, Stretch};
 use crate::limits::{RECORD_HEADER_BYTES, SHARDS_MAX};
 use crate::types::{EntryId, Index, ShardId, Term, Vote};
 
@@ -35,10 +38,34 @@ pub(super) struct Run {
     pub(super) cut: bool,
 }
 
+/// A shard keeps room for so many runs, however few it has.
+const RUNS_KEPT: usize = 64;
+
+const _: () = assert!(size_of::<Run>() == 32, "the log's documentation tells the size");
 const _: () = assert!(RUN_BYTES_MAX as usize / RECORD_HEADER_BYTES <= u16::MAX as usize, "a count fits");
 const _: () = assert!(SHARDS_MAX as usize <= u32::MAX as usize);
 
 impl Run {
+    /// One entry alone.
+    pub(super) fn of(id: EntryId, place: Place, len_bytes: u32) -> Run {
+        Run { first: id.index.0, term: id.term.0, place, len_bytes, count: 1, cut: false }
+    }
+
+    /// Adds the entry at `place`, which follows its last one, if it lies right behind it and there is room. Returns
+    /// whether it did.
+    pub(super) fn take_in(&mut self, id: EntryId, place: Place, len_bytes: u32) -> bool {
+        let follows = !self.cut
+            && self.term == id.term.0
+            && self.place.segment == place.segment
+            && self.end_offset() == place.offset
+            && self.len_bytes + len_bytes <= RUN_BYTES_MAX;
+        if follows {
+            self.len_bytes += len_bytes;
+            self.count += 1;
+        }
+        follows
+    }
+
     /// The index after its last entry.
     pub(super) fn end(&self) -> u64 {
         self.first + u64::from(self.count)
@@ -49,18 +76,12 @@ impl Run {
         self.place.offset + self.len_bytes
     }
 
-    /// Whether the run's `bytes` are what was laid: for bytes that come back from a disk.
-    pub(super) fn check(&self, shard: ShardId, bytes: &[u8]) -> Result<(), record::Malformed> {
-        let mut rest = bytes;
-        for index in self.first..self.end() {
-            let (record, span) = record::read(rest)?;
-            let expected = EntryId { term: Term(self.term), index: Index(index) };
-            if record.header.id() != expected || record.header.shard != shard.0 {
-                return Err(record::Malformed::Field("index"));
-            }
-            rest = &rest[span..];
+    /// Without the entries from index `end` on, which is beyond its first.
+    pub(super) fn until(self, end: u64) -> Run {
+        if self.end() <= end {
+            return self;
         }
-        Ok(())
+        Run { count: (end - self.first) as u16, cut: true, ..self }
     }
 
     /// The entries of the run from `skip` on, at most `count` and at most `bytes_max`: how many, and their bytes'
@@ -105,15 +126,24 @@ pub(super) struct ShardLog {
     pub(super) shard: ShardId,
     pub(super) last: EntryId,
     pub(super) vote: Vote,
-    /// Ascending, both by index and by place.
-    pub(super) runs: Vec<Run>,
+    /// What lies on the disk alone, ascending by index and by place.
+    stretches: Vec<Stretch>,
+    /// What lies in memory, behind that; ascending too.
+    runs: VecDeque<Run>,
     /// Its mark in the open batch, if that has this sequence.
     pub(super) mark: (u64, u32),
 }
 
 impl ShardLog {
     pub(super) fn new(shard: ShardId) -> ShardLog {
-        ShardLog { shard, last: EntryId::default(), vote: Vote::default(), runs: Vec::new(), mark: (0, 0) }
+        ShardLog {
+            shard,
+            last: EntryId::default(),
+            vote: Vote::default(),
+            stretches: Vec::new(),
+            runs: VecDeque::new(),
+            mark: (0, 0),
+        }
     }
 
     /// Whether such an entry may come next: consecutive, and of no earlier term.
@@ -121,22 +151,40 @@ impl ShardLog {
         id.index == self.last.index.next() && id.term >= self.last.term && id.term > Term(0)
     }
 
-    /// Takes note of the entry that was laid at `place`.
-    pub(super) fn append(&mut self, id: EntryId, place: Place, len_bytes: u32) {
+    /// Takes note of the entry that was laid at `place`, in memory. Returns whether a run begins with it.
+    fn append(&mut self, id: EntryId, place: Place, len_bytes: u32) -> bool {
         assert!(self.follows(id), "shard {}: {id} does not follow {}", self.shard, self.last);
         self.last = id;
-        if let Some(run) = self.runs.last_mut()
-            && !run.cut
-            && run.term == id.term.0
-            && run.place.segment == place.segment
-            && run.end_offset() == place.offset
-            && run.len_bytes + len_bytes <= RUN_BYTES_MAX
-        {
-            run.len_bytes += len_bytes;
-            run.count += 1;
-            return;
+        let begins = !self.runs.back_mut().is_some_and(|run| run.take_in(id, place, len_bytes));
+        if begins {
+            self.runs.push_back(Run::of(id, place, len_bytes));
         }
-        self.runs.push(Run { first: id.index.0, term: id.term.0, place, len_bytes, count: 1, cut: false });
+        begins
+    }
+
+    /// Takes note of the entry that lies at `place` on the disk, in this batch.
+    pub(super) fn append_on_disk(&mut self, id: EntryId, batch: &Extent, place: Place, len_bytes: u32) {
+        assert!(self.follows(id), "shard {}: {id} does not follow {}", self.shard, self.last);
+        assert!(self.runs.is_empty(), "what is in memory comes last");
+        self.last = id;
+        self.stretch(batch, &Run::of(id, place, len_bytes));
+    }
+
+    /// This batch leaves memory: if the oldest run lies in it, that is on the disk alone from now on.
+    fn fold(&mut self, batch: &Extent) {
+        let Some(run) = self.runs.pop_front_if(|run| run.place < batch.end) else { return };
+        assert!(run.place > batch.begin, "batches leave memory in order");
+        self.stretch(batch, &run);
+        // A shard that was busy once does not keep the memory of that.
+        if self.runs.capacity() > RUNS_KEPT && self.runs.len() < self.runs.capacity() / 8 {
+            self.runs.shrink_to(2 * self.runs.len());
+        }
+    }
+
+    fn stretch(&mut self, batch: &Extent, run: &Run) {
+        if !self.stretches.last_mut().is_some_and(|last| last.take_in(batch, run)) {
+            self.stretches.push(Stretch::of(batch, run));
+        }
     }
 
     /// Forgets the entries after `last`.
@@ -144,34 +192,72 @@ impl ShardLog {
         if last >= self.last.index {
             return;
         }
-        while self.runs.last().is_some_and(|run| run.first > last.0) {
-            self.runs.pop();
-        }
-        self.last = EntryId::default();
-        if let Some(run) = self.runs.last_mut() {
-            if run.end() > last.0 + 1 {
-                run.count = (last.0 + 1 - run.first) as u16;
-                run.cut = true;
-            }
+        while self.runs.pop_back_if(|run| run.first > last.0).is_some() {}
+        if let Some(run) = self.runs.back_mut() {
+            *run = run.until(last.0 + 1);
             self.last = EntryId { term: Term(run.term), index: last };
+            return;
+        }
+        while self.stretches.pop_if(|stretch| stretch.first > last.0).is_some() {}
+        self.last = EntryId::default();
+        if let Some(stretch) = self.stretches.last_mut() {
+            stretch.count = (last.0 + 1 - stretch.first) as u32;
+            self.last = EntryId { term: Term(stretch.term), index: last };
         }
     }
 
-    /// The number of the run that holds the entry.
-    pub(super) fn run_of(&self, index: Index) -> usize {
+    /// The stretches from the one that holds the entry on; none, if it lies in memory.
+    pub(super) fn on_disk_from(&self, index: Index) -> &[Stretch] {
+        self.assert_has(index);
+        let in_memory = self.runs.front().map_or(self.last.index.0 + 1, |run| run.first);
+        if index.0 >= in_memory {
+            return &[];
+        }
+        let after =
+            partition_from_back(self.stretches.len(), |number| self.stretches[number].first <= index.0);
+        &self.stretches[after - 1..]
+    }
+
+    /// The runs in memory from the one that holds the entry on; all, if it lies on the disk.
+    pub(super) fn in_memory_from(&self, index: Index) -> impl Iterator<Item = &Run> {
+        self.assert_has(index);
+        let after = partition_from_back(self.runs.len(), |number| self.runs[number].first <= index.0);
+        self.runs.range(after.saturating_sub(1)..)
+    }
+
+    pub(super) fn term_of(&self, index: Index) -> Term {
+        let on_disk = self.on_disk_from(index).first().map(|stretch| stretch.term);
+        let in_memory = || self.in_memory_from(index).next().map(|run| run.term);
+        Term(on_disk.or_else(in_memory).expect("an entry lies on the disk or in memory"))
+    }
+
+    fn assert_has(&self, index: Index) {
         assert!(index > Index::ZERO && index <= self.last.index, "entry {index} of 1..={}", self.last.index);
-        partition_from_back(self.runs.len(), |number| self.runs[number].first <= index.0) - 1
     }
 
     /// The first entry of each term, ascending.
     pub(super) fn terms(&self) -> Vec<EntryId> {
+        let on_disk = self.stretches.iter().map(|stretch| (stretch.term, stretch.first));
+        let in_memory = self.runs.iter().map(|run| (run.term, run.first));
         let mut terms: Vec<EntryId> = Vec::new();
-        for run in &self.runs {
-            if terms.last().is_none_or(|id| id.term.0 != run.term) {
-                terms.push(EntryId { term: Term(run.term), index: Index(run.first) });
+        for (term, first) in on_disk.chain(in_memory) {
+            if terms.last().is_none_or(|id| id.term.0 != term) {
+                terms.push(EntryId { term: Term(term), index: Index(first) });
             }
         }
         terms
+    }
+
+    /// How many stretches and how many runs are kept.
+    #[cfg(test)]
+    pub(super) fn lines(&self) -> (usize, usize) {
+        (self.stretches.len(), self.runs.len())
+    }
+
+    /// For how many runs there is room.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.runs.capacity()
     }
 }
 
@@ -191,18 +277,45 @@ pub(super) fn partition_from_back(len: usize, holds: impl Fn(usize) -> bool) -> 
     low
 }
 
-/// All shards of a lane, ascending.
+/// All shards of a lane.
 #[derive(Debug)]
-pub(super) struct Shards(pub(super) Vec<ShardLog>);
+pub(super) struct Shards {
+    /// Ascending.
+    pub(super) logs: Vec<ShardLog>,
+    /// Whose each run in memory is, and where it begins; also of runs that were dropped since. Ascending by place, so that
+    /// those of a batch that leaves memory are found without asking all shards.
+    order: VecDeque<(Place, u32)>,
+}
 
 impl Shards {
     pub(super) fn new(shards: &[ShardId]) -> Shards {
         assert!(shards.is_sorted_by(|a, b| a < b), "a lane's shards are told ascending");
-        Shards(shards.iter().map(|&shard| ShardLog::new(shard)).collect())
+        Shards { logs: shards.iter().map(|&shard| ShardLog::new(shard)).collect(), order: VecDeque::new() }
+    }
+
+    /// Takes note of the entry that was laid at `place`, in memory; `shard` is a position.
+    pub(super) fn append(&mut self, shard: usize, id: EntryId, place: Place, len_bytes: u32) {
+        if self.logs[shard].append(id, place, len_bytes) {
+            self.order.push_back((place, shard as u32));
+        }
+    }
+
+    /// The oldest batch in memory leaves it. Takes a step for each run that was laid there.
+    pub(super) fn fold(&mut self, batch: &Extent) {
+        // A dropped run's turn may meet a later one of its shard in this batch: it goes before its own, and that meets none.
+        while let Some((_, shard)) = self.order.pop_front_if(|(place, _)| *place < batch.end) {
+            self.logs[shard as usize].fold(batch);
+        }
+    }
+
+    /// How many runs were laid in batches that are in memory.
+    #[cfg(test)]
+    pub(super) fn order_len(&self) -> usize {
+        self.order.len()
     }
 
     pub(super) fn position(&self, shard: ShardId) -> Option<usize> {
-        self.0.binary_search_by_key(&shard, |log| log.shard).ok()
+        self.logs.binary_search_by_key(&shard, |log| log.shard).ok()
     }
 
     pub(super) fn of(&self, shard: ShardId) -> usize {

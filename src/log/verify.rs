@@ -165,18 +165,18 @@ impl Tally {
 
     /// Replays the batch as opening would.
     fn replay(&mut self, header: &batch::Header, records: &[u8]) -> Result<(), String> {
-        let shards = self.shards.get_or_insert_with(|| Shards(Vec::new()));
+        let shards = self.shards.get_or_insert_with(|| Shards::new(&[]));
         for record in record::records(records).flatten() {
             let shard = ShardId(record.header.shard);
-            if let Err(position) = shards.0.binary_search_by_key(&shard, |log| log.shard) {
-                shards.0.insert(position, ShardLog::new(shard));
+            if let Err(position) = shards.logs.binary_search_by_key(&shard, |log| log.shard) {
+                shards.logs.insert(position, ShardLog::new(shard));
             }
         }
         recovery::replay(shards, header, records).map_err(|error| format!("{error}"))
     }
 
     fn into_reports(mut self) -> Vec<ShardReport> {
-        let shards = self.shards.take().map_or(Vec::new(), |shards| shards.0);
+        let shards = self.shards.take().map_or(Vec::new(), |shards| shards.logs);
         let report = |log: ShardLog| {
             let counts = self.counts.remove(&log.shard.0).unwrap_or_default();
             ShardReport {

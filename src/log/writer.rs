@@ -8,6 +8,7 @@ use super::flight::{Mark, clip};
 use super::record::{self, Kind};
 use super::recovery::Recovered;
 use super::shards::Place;
+use super::stretch::Extent;
 use super::{Health, Identity, Log, NewEntry, NoRoom, Options};
 use crate::io::{Disk, DiskError, Full, SegmentId, Write};
 use crate::limits::{
@@ -116,6 +117,10 @@ impl Stream {
         };
         stream.count_ready();
         stream
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     fn count_ready(&mut self) {
@@ -267,7 +272,7 @@ impl<D: Disk> Log<D> {
         let Some(place) = self.reserve(span_bytes, right, "an entry") else { return };
         record::lay(header, payload, self.room(place, span_bytes));
         let shard = self.shards.of(entry.shard);
-        self.shards.0[shard].append(entry.id, place, span_bytes as u32);
+        self.shards.append(shard, entry.id, place, span_bytes as u32);
         self.laid(place);
         self.mark(shard).last = Some(entry.id);
     }
@@ -291,11 +296,11 @@ impl<D: Disk> Log<D> {
             let span_bytes = record::span_bytes(header.len_bytes as usize);
             assert!(at + span_bytes <= records.len(), "an append carries whole records");
             let place = begin.plus(at);
-            self.shards.0[position].append(header.id(), place, span_bytes as u32);
+            self.shards.append(position, header.id(), place, span_bytes as u32);
             self.laid(place);
             at += span_bytes;
         }
-        let last = self.shards.0[position].last;
+        let last = self.shards.logs[position].last;
         self.mark(position).last = Some(last);
     }
 
@@ -305,7 +310,7 @@ impl<D: Disk> Log<D> {
         record::lay(record::Header::vote(shard, vote), &[], self.room(place, RECORD_HEADER_BYTES));
         self.laid(place);
         let position = self.shards.of(shard);
-        self.shards.0[position].vote = vote;
+        self.shards.logs[position].vote = vote;
         self.mark(position).vote = Some(vote);
     }
 
@@ -313,7 +318,7 @@ impl<D: Disk> Log<D> {
     /// be told durable. Until a later record lies in the log, a crash brings them back.
     pub fn truncate_after(&mut self, shard: ShardId, last: Index) {
         let position = self.shards.of(shard);
-        let log = &mut self.shards.0[position];
+        let log = &mut self.shards.logs[position];
         log.truncate_after(last);
         let last = log.last;
         self.flight.clip(position, last);
@@ -444,7 +449,7 @@ impl<D: Disk> Log<D> {
         stream.previous_crc = header.header_crc;
         stream.next = open.place.plus(span_bytes);
         self.flight.push(open.sequence, open.marks);
-        self.tail.push(open.sequence, open.place, bytes.clone());
+        self.tail.push(open.sequence, Extent::of(&header), bytes.clone());
         self.write(Write {
             sequence: WriteSequence(open.sequence),
             segment: SegmentId(u64::from(open.place.segment)),
@@ -480,7 +485,7 @@ impl<D: Disk> Log<D> {
     /// What the open batch holds of this shard.
     fn mark(&mut self, shard: usize) -> &mut Mark {
         let open = self.open.as_mut().expect("a batch is open");
-        let known = &mut self.shards.0[shard].mark;
+        let known = &mut self.shards.logs[shard].mark;
         if known.0 != open.sequence {
             *known = (open.sequence, open.marks.len() as u32);
             open.marks.push(Mark { shard, last: None, vote: None });

@@ -170,6 +170,11 @@ impl<W: World> Lane<W> {
         self.groups.log.peek(shard, index)
     }
 
+    /// Lets go of what the log has in memory, between two turns: see [`Log::forget`]. For simulator and tests.
+    pub fn forget(&mut self) {
+        self.groups.log.forget();
+    }
+
     /// How many requests wait for an answer, over all shards. For simulator and tests.
     pub fn waiting(&self) -> usize {
         let of = |shard: &Shard| shard.pending() + shard.reads.len() + shard.asked_index.len();

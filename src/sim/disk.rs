@@ -288,6 +288,7 @@ impl Disk for SimDisk {
         if self.doing(|op| matches!(op, Op::Read(_))) >= READS_IN_FLIGHT_MAX {
             return Err(Full(read));
         }
+        self.fabric.borrow_mut().oracle.counts.reads_back += 1;
         self.start(Op::Read(read));
         Ok(())
     }

@@ -114,6 +114,8 @@ pub struct Counts {
     pub index_reads: u64,
     /// Lanes that stopped because their disk failed, or would not open what they found.
     pub disk_stops: u64,
+    /// Regions of a log that were read back from its disk.
+    pub reads_back: u64,
     /// Datagrams that were sent, in the runs that go over datagrams.
     pub datagrams: u64,
     /// Of them, fragments that were sent again because they were missed.

@@ -195,6 +195,8 @@ pub struct DiskPlan {
     pub kept_ppm: u32,
     /// Replicas whose disks may rot; always a minority.
     pub rotten_max: usize,
+    /// Turns before which a log's memory lets go of all that is durable, as if its pool were small.
+    pub forget_ppm: u32,
 }
 
 /// What the clients do.
@@ -273,6 +275,10 @@ impl Plan {
             plan.net.datagrams = Some(datagrams);
         }
         plan.engine = bounds.graph.is_none() && Random::new(seed ^ 0x656e_6769).chance(300_000);
+        let random = &mut Random::new(seed ^ 0x666f_7267);
+        if random.chance(300_000) {
+            plan.disk.forget_ppm = *random.pick(&[1_000, 10_000, 100_000]);
+        }
         plan.narrow(bounds);
         plan
     }
@@ -381,6 +387,7 @@ impl DiskPlan {
             } else {
                 0
             },
+            forget_ppm: 0,
         }
     }
 }

@@ -169,6 +169,10 @@ impl World {
     /// One turn of a node's lane, and what the oracles make of it.
     fn turn(&mut self, node: usize) {
         let Some(lane) = &mut self.lanes[node] else { return };
+        let forget_ppm = self.plan.disk.forget_ppm;
+        if forget_ppm > 0 && self.fabric.borrow_mut().random.chance(forget_ppm) {
+            lane.forget();
+        }
         let result = lane.turn();
         self.observe(node);
         match result {

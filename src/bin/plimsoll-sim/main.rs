@@ -94,6 +94,7 @@ impl Totals {
         all.acknowledged += one.acknowledged;
         all.index_reads += one.index_reads;
         all.disk_stops += one.disk_stops;
+        all.reads_back += one.reads_back;
         all.datagrams += one.datagrams;
         all.repaired += one.repaired;
         all.sessions += one.sessions;
@@ -108,7 +109,8 @@ impl Totals {
     /// What is too little for so much time: such a run shows nothing.
     fn too_little(&self) -> Option<String> {
         let seconds = self.simulated_ns / 1_000_000_000;
-        let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, .. } = self.counts;
+        let Counts { commits, elections, faults, crashes, datagrams, repaired, sessions, reads_back, .. } =
+            self.counts;
         let Counts { replayed, dead, epochs, deaths, cuts, .. } = self.counts;
         let rates = [
             ("datagrams", datagrams, 20 * seconds),
@@ -118,6 +120,7 @@ impl Totals {
             ("elections", elections, seconds / 50),
             ("faults", faults, seconds / 20),
             ("crashes", crashes, seconds / 100),
+            ("regions that were read back", reads_back, seconds),
         ];
         // Three seeds of ten have an engine, and not each of them loses something.
         let of_engines = [
@@ -135,7 +138,7 @@ impl Totals {
 
     fn print(&self, json: bool, took: Duration) {
         let Counts { commits, elections, crashes, faults, acknowledged, index_reads, .. } = self.counts;
-        let Counts { disk_stops, datagrams, repaired, sessions, .. } = self.counts;
+        let Counts { disk_stops, datagrams, repaired, sessions, reads_back, .. } = self.counts;
         let Counts { replayed, dead, epochs, deaths, cuts, .. } = self.counts;
         let simulated_s = self.simulated_ns as f64 / 1e9;
         let ratio = simulated_s / took.as_secs_f64();
@@ -145,6 +148,7 @@ impl Totals {
                 "seeds": self.seeds, "violations": self.violations, "simulated_s": simulated_s, "commits": commits,
                 "elections": elections, "crashes": crashes, "faults": faults, "hash": hash,
                 "acknowledged": acknowledged, "index_reads": index_reads, "disk_stops": disk_stops,
+                "reads_back": reads_back,
                 "datagrams": datagrams, "repaired": repaired, "sessions": sessions, "replayed": replayed,
                 "dead": dead, "epochs": epochs, "deaths": deaths, "cuts": cuts, "ratio": ratio,
             });
@@ -153,7 +157,7 @@ impl Totals {
             println!(
                 "{} seeds, {} violations, {simulated_s:.0} s simulated in {:.1} s ({ratio:.0} times faster): {commits} \
                  commits, {acknowledged} acknowledged, {index_reads} linearizable reads, {elections} elections, \
-                 {crashes} crashes, {disk_stops} failed disks, {faults} faults; {datagrams} datagrams, {repaired} \
+                 {crashes} crashes, {disk_stops} failed disks, {reads_back} regions read back, {faults} faults; {datagrams} datagrams, {repaired} \
                  fragments sent again, {sessions} sessions anew; {replayed} entries of engines replayed, {dead} dead, \
                  {epochs} epochs closed, {deaths} threads died, {cuts} epochs cut for them; hash {hash}",
                 self.seeds,

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod cold;
 mod crash;
 pub(crate) mod disk;
 mod format;
@@ -17,6 +18,9 @@ use crate::raft::effects::Span;
 use crate::types::{ClusterId, EntryId, Epoch, Index, LaneId, NodeId, ShardId, Term, Timestamp, Vote};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// What an entry is to a reader: its term and its payload.
+type Entry = (u64, Vec<u8>);
 
 fn options() -> Options {
     Options {
@@ -116,7 +120,7 @@ fn poll(log: &mut Log<MemDisk>) -> Vec<Told> {
 }
 
 /// Reads a shard from its first entry to its last: term and payload of each.
-fn read_all(log: &mut Log<MemDisk>, shard: u32, bytes_max: usize) -> Vec<(u64, Vec<u8>)> {
+fn read_all(log: &mut Log<MemDisk>, shard: u32, bytes_max: usize) -> Vec<Entry> {
     let last = log.last(ShardId(shard)).index.0;
     let mut entries = Vec::new();
     let mut waited = 0;

@@ -13,9 +13,10 @@ use super::model::Node;
 use super::random::Random;
 use crate::io::pool::Pool;
 use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
-use crate::limits::{BATCH_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::limits::{BATCH_BYTES_MAX, ENTRY_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::log::record::{self, Kind};
-use crate::log::{Log, NewEntry, Options, POOL_CHUNKS_MIN};
+use crate::log::{Log, LogEvent, NewEntry, Options, POOL_CHUNKS_MIN};
+use crate::raft::effects::Span;
 use crate::raft::message::{Ack, Grant};
 use crate::raft::{Input, Message};
 use crate::types::{
@@ -354,10 +355,33 @@ fn try_log(pool: &Pool, input: &[u8]) -> bool {
     drop(log);
     let disk = Memory { segments, done: Vec::new() };
     match Log::open(disk, pool.clone(), log_options()) {
-        Ok((_, shards)) => assert!(!laid || *shards[0].last.get() == id, "what was durable is there again"),
+        Ok((mut log, shards)) => {
+            assert!(!laid || *shards[0].last.get() == id, "what was durable is there again");
+            shards.iter().for_each(|shard| read_back(&mut log, shard.shard));
+        }
         Err(error) => panic!("a log that was opened and written does not open again: {error}"),
     }
     true
+}
+
+/// Everything that opening found is found again by reading.
+fn read_back(log: &mut Log<Memory>, shard: ShardId) {
+    let last = log.last(shard).index;
+    let mut next = Index(1);
+    while next <= last {
+        let Span::Ready { count, .. } = log.span(shard, next, ENTRY_BYTES_MAX) else {
+            log.poll(&mut |event| {
+                if let LogEvent::Failed(error) = event {
+                    panic!("a log that was opened is not read back: {error}");
+                }
+            });
+            continue;
+        };
+        log.each_header(shard, next, count, |header| {
+            assert_eq!((header.shard, header.index), (shard.0, next.0), "another entry than was asked for");
+            next = next.next();
+        });
+    }
 }
 
 /// Any course of events whatever, of which each byte sequence names one.
