@@ -109,6 +109,11 @@ impl Seat<'_> {
                 wanted.join(", ")
             )));
         }
+        if ways.iter().filter(|way| way.carries()).count() == 1 {
+            // Nothing is won by leaving the only one, and what was under way to a peer that was only slow would be lost.
+            let unheard = 2 * self.config.raft.election_timeout();
+            ways.iter_mut().for_each(|way| way.allow_silence(unheard));
+        }
         if Sockets::wants_stream(self.config) && !self.config.links.contains(&LinkKind::Tcp) {
             ways.push(Way::Tcp(SharedTcp { link: tcp(), carries: false }));
         }
@@ -151,7 +156,7 @@ impl Seat<'_> {
         };
         let carrier = RdmaCarrier::new(options, self.pool, self.reactor.clone()).map_err(io::Error::other)?;
         let peers = peers.into_iter().map(|peer| (peer, peer)).collect();
-        let link = DatagramLink::new(self.datagrams(LinkKind::Rdma, peers), carrier);
+        let link = DatagramLink::new(self.datagrams(peers), carrier);
         Ok(Way::Rdma(Box::new(RdmaLink { link, side })))
     }
 
@@ -165,10 +170,7 @@ impl Seat<'_> {
         for note in carrier.notes() {
             line(format_args!("lane {}: udp: {note}", self.lane));
         }
-        Ok(Way::Udp(Box::new(DatagramLink::new(
-            self.datagrams(LinkKind::Udp, self.peers().collect()),
-            carrier,
-        ))))
+        Ok(Way::Udp(Box::new(DatagramLink::new(self.datagrams(self.peers().collect()), carrier))))
     }
 
     #[cfg(feature = "dpdk")]
@@ -184,7 +186,7 @@ impl Seat<'_> {
         }
         let others = self.peers();
         let peers = others.filter_map(|(id, _)| Some((id, config.address_of(id, self.lane)?))).collect();
-        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(LinkKind::Dpdk, peers), carrier))))
+        Ok(Way::Dpdk(Box::new(DatagramLink::new(self.datagrams(peers), carrier))))
     }
 
     #[cfg(not(feature = "dpdk"))]
@@ -192,14 +194,11 @@ impl Seat<'_> {
         Err(io::Error::other("this build has no feature dpdk"))
     }
 
-    fn datagrams<A>(&self, kind: LinkKind, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
+    fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
         let seed = super::identity::draw();
-        let election_timeout = self.config.raft.election_timeout();
-        let has_another = self.config.links.last() != Some(&kind);
         datagram::Options {
-            // A link that has gone silent is left before followers miss their leader, if there is another one. Where there
-            // is none, nothing is won by leaving it, and what was under way to a peer that was only slow would be lost.
-            unheard: if has_another { election_timeout / 2 } else { 2 * election_timeout },
+            // A link that has gone silent is left before followers miss their leader.
+            unheard: self.config.raft.election_timeout() / 2,
             ..datagram::Options::new(self.identity, peers, self.stores.to_vec(), seed)
         }
     }
@@ -217,6 +216,20 @@ macro_rules! each {
             Way::Rdma($link) => $what,
         }
     };
+}
+
+impl Way {
+    /// A peer that says nothing for so long is taken for gone. With TCP the system decides.
+    fn allow_silence(&mut self, unheard: Duration) {
+        match self {
+            Way::Tcp(_) => {}
+            Way::Udp(link) => link.allow_silence(unheard),
+            #[cfg(feature = "dpdk")]
+            Way::Dpdk(link) => link.allow_silence(unheard),
+            #[cfg(feature = "rdma")]
+            Way::Rdma(way) => way.link.allow_silence(unheard),
+        }
+    }
 }
 
 impl Link for Way {

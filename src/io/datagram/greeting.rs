@@ -64,7 +64,7 @@ impl<A: Copy + Eq> State<A> {
     /// not heard any more: no one but it can speak in its session.
     fn may_welcome(&mut self, at: usize, from: A) -> bool {
         let Some(session) = &self.peers[at].session else { return true };
-        if self.now.since(session.heard_at) >= HEARD_WITHIN * session.keepalive(self.unheard) {
+        if self.now.since(session.heard_at) >= HEARD_WITHIN * session.keepalive(self.keepalive) {
             return true;
         }
         let is_there = session.address == from;

@@ -7,7 +7,7 @@ use super::assembly::Assembly;
 use super::kept::Kept;
 use super::notice::{Notices, Why};
 use super::numbers::{Seen, window_of};
-use super::peer::{Dial, Peer, REDIAL_MIN};
+use super::peer::{Dial, KEEPALIVE_MAX, Peer, REDIAL_MIN};
 use super::ration::Ration;
 use super::{Carrier, Counters, DATAGRAM_BYTES_MIN, Notice, WINDOW_MIN};
 use crate::io::{Full, Link, LinkEvent};
@@ -47,7 +47,8 @@ pub struct Options<A> {
     /// The memory per peer for frames longer than a datagram that wait for credits or may have to be repaired, at least
     /// two of the longest frames. Beyond, sends are refused as `Full`; long frames that wait take half of it at most.
     pub kept_bytes: usize,
-    /// A peer of which nothing was heard for so long is taken for gone.
+    /// A peer of which nothing was heard for so long is taken for gone. Peers that allow this end as much are told often
+    /// enough that it is there.
     pub unheard: Duration,
     /// The longest pause before dialling again.
     pub redial_max: Duration,
@@ -110,6 +111,8 @@ pub(super) struct State<A> {
     /// The window that peers are told.
     pub(super) window: u64,
     pub(super) unheard: Duration,
+    /// A peer hears something at least so often.
+    pub(super) keepalive: Duration,
     pub(super) redial_max: Duration,
     /// At the last poll.
     pub(super) now: Time,
@@ -186,13 +189,18 @@ impl<C: Carrier> Link for DatagramLink<C> {
             return Time(0);
         }
         let state = &self.state;
-        let peers = state.peers.iter().map(|peer| peer.next_wake(state.unheard)).min();
+        let peers = state.peers.iter().map(|peer| peer.next_wake(state.unheard, state.keepalive)).min();
         let not_before = state.full_at.map_or(Time(0), |at| at.after(FULL_PAUSE));
         peers.unwrap_or(Time::NEVER).max(not_before).min(self.carrier.next_wake())
     }
 }
 
 impl<C: Carrier> DatagramLink<C> {
+    /// From now on a peer is taken for gone only after this silence; it hears from this end as often as before.
+    pub fn allow_silence(&mut self, unheard: Duration) {
+        self.state.unheard = unheard;
+    }
+
     /// A link that dials at its first poll. Everything that it ever needs is allocated here, when a peer first comes up, or
     /// when the first frames of a size come.
     ///
@@ -228,6 +236,7 @@ impl<C: Carrier> DatagramLink<C> {
             takes_bytes,
             window,
             unheard,
+            keepalive: KEEPALIVE_MAX.min(unheard / 4),
             redial_max: redial_max.max(2 * REDIAL_MIN),
             now: Time(0),
             full_at: None,

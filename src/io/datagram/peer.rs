@@ -20,8 +20,8 @@ pub(super) const PENDING_MAX: usize = 16;
 /// How long a welcome may wait for what confirms it.
 const PENDING_FOR: Duration = Duration::from_secs(2);
 
-/// The peer hears something at least so often.
-pub(super) const KEEPALIVE: Duration = Duration::from_millis(100);
+/// The longest time in which a peer hears nothing.
+pub(super) const KEEPALIVE_MAX: Duration = Duration::from_millis(100);
 
 /// The shortest time in which an answer is expected.
 const RTT_MIN: Duration = Duration::from_micros(200);
@@ -171,14 +171,14 @@ impl<A: Copy> Peer<A> {
     }
 
     /// When it wants to be looked after, of itself.
-    pub(super) fn next_wake(&self, unheard: Duration) -> Time {
+    pub(super) fn next_wake(&self, unheard: Duration, keepalive: Duration) -> Time {
         let Some(session) = &self.session else {
             return if self.dials { self.dial.again_at } else { Time::NEVER };
         };
         let asking = |asking: &Option<Asking>| asking.map_or(Time::NEVER, |asking| asking.next_at);
         let timers = [
             session.heard_at.after(unheard),
-            session.spoke_at.after(session.keepalive(unheard)),
+            session.spoke_at.after(session.keepalive(keepalive)),
             session.path.next_at,
             asking(&session.starved),
             asking(&session.suspect),
@@ -234,10 +234,9 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    /// After how long a silence something is said. The peer takes this end for gone when it has heard nothing for about as
-    /// long as this end allows it, and a few may be lost. Who welcomed does not know that the session is up before it hears so.
-    pub(super) fn keepalive(&self, unheard: Duration) -> Duration {
-        let keepalive = KEEPALIVE.min(unheard / 4);
+    /// After how long a silence something is said, where `keepalive` is usual: a few may be lost before the peer takes this
+    /// end for gone. Who welcomed does not know that the session is up before it hears so.
+    pub(super) fn keepalive(&self, keepalive: Duration) -> Duration {
         if self.heard { keepalive } else { keepalive.min(2 * self.wait()) }
     }
 

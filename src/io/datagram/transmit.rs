@@ -129,7 +129,7 @@ impl<C: Carrier> DatagramLink<C> {
 
     /// Credits, probes and their answers, as far as they are due.
     fn tell(&mut self, place: usize) {
-        let unheard = self.state.unheard;
+        let keepalive = self.state.keepalive;
         let (peer, mut out) = split(&mut self.carrier, &mut self.list, &mut self.state, place);
         let Some(session) = &mut peer.session else { return };
         let now = out.now;
@@ -146,7 +146,7 @@ impl<C: Carrier> DatagramLink<C> {
             out.counters.starved += u64::from(starves);
             out.probe(session, &mut peer.seen, Class::Probe, 0);
         }
-        let due = session.spoke_at.after(session.keepalive(unheard)) <= now;
+        let due = session.spoke_at.after(session.keepalive(keepalive)) <= now;
         if session.speaks {
             session.speaks = out.probe(session, &mut peer.seen, Class::Control, 0).is_none();
         } else if due || session.echo.is_some() || peer.seen.owes() {

@@ -226,34 +226,42 @@ pub(super) struct OpenSegment {
     pub(super) place: u32,
 }
 
-/// The open segments.
+/// The open segments: those that were used last.
 #[derive(Debug)]
 pub(super) struct OpenSegments {
-    open: BTreeMap<SegmentId, Arc<OpenSegment>>,
+    /// Each with when it was used last.
+    open: BTreeMap<SegmentId, (Arc<OpenSegment>, u64)>,
     free: Vec<u32>,
+    /// Counts the uses.
+    uses: u64,
 }
 
 impl OpenSegments {
     pub(super) fn new() -> OpenSegments {
-        OpenSegments { open: BTreeMap::new(), free: (0..OPEN_MAX as u32).rev().collect() }
+        OpenSegments { open: BTreeMap::new(), free: (0..OPEN_MAX as u32).rev().collect(), uses: 0 }
     }
 
     /// The segment, if it is open.
-    pub(super) fn get(&self, segment: SegmentId) -> Option<Arc<OpenSegment>> {
-        self.open.get(&segment).cloned()
+    pub(super) fn get(&mut self, segment: SegmentId) -> Option<Arc<OpenSegment>> {
+        let (open, used) = self.open.get_mut(&segment)?;
+        self.uses += 1;
+        *used = self.uses;
+        Some(Arc::clone(open))
     }
 
     /// Takes in one that was opened.
     pub(super) fn insert(&mut self, segment: SegmentId, extent: Extent) -> Arc<OpenSegment> {
         if self.free.is_empty() {
-            let idle = self.open.iter().find(|(_, open)| Arc::strong_count(open) == 1).map(|(id, _)| *id);
-            let idle = idle.expect("fewer operations can be under way than segments can be open");
-            let closed = self.open.remove(&idle).expect("it was just found");
+            let idle = self.open.iter().filter(|(_, (open, _))| Arc::strong_count(open) == 1);
+            let oldest = idle.min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
+            let oldest = oldest.expect("fewer operations can be under way than segments can be open");
+            let (closed, _) = self.open.remove(&oldest).expect("it was just found");
             self.free.push(closed.place);
         }
         let place = self.free.pop().expect("one was freed if there was none");
         let opened = Arc::new(OpenSegment { extent, place });
-        if let Some(replaced) = self.open.insert(segment, Arc::clone(&opened)) {
+        self.uses += 1;
+        if let Some((replaced, _)) = self.open.insert(segment, (Arc::clone(&opened), self.uses)) {
             self.free.push(replaced.place);
         }
         opened
@@ -321,6 +329,22 @@ mod tests {
         let mut memory = Aligned::zeroed(8192);
         assert_eq!(memory.bytes().len(), 8192);
         assert!(memory.bytes().as_ptr().addr().is_multiple_of(BLOCK_BYTES_MAX));
+    }
+
+    /// Segments that were made far ahead are opened as well: that being written must not go for them.
+    #[test]
+    fn the_segment_that_was_not_used_for_longest_is_closed() {
+        let mut open = OpenSegments::new();
+        let extent = || Extent::whole(File::open("/dev/null").unwrap());
+        for segment in 0..OPEN_MAX as u64 {
+            open.insert(SegmentId(segment), extent());
+        }
+        for ahead in 1..100 {
+            assert!(open.get(SegmentId(0)).is_some(), "{ahead}");
+            open.insert(SegmentId(OPEN_MAX as u64 + ahead), extent());
+            let is_open = |segment| open.open.contains_key(&SegmentId(segment));
+            assert!(!is_open(ahead) && is_open(ahead + 1));
+        }
     }
 
     #[test]

@@ -166,6 +166,27 @@ fn who_has_asked_for_credits_in_vain_greets_anew() {
     }
 }
 
+/// Who has no other link allows a longer silence than a peer that has one, or that runs another version: such a peer still
+/// hears enough.
+#[test]
+fn who_allows_a_long_silence_speaks_as_often_as_before() {
+    let mut world = World::<false>::new(2, 23, CALM);
+    world.meet();
+    for node in 0..2 {
+        let state = &mut world.link(node).state;
+        (state.unheard, state.keepalive) = (Duration::from_millis(80), Duration::from_millis(20));
+    }
+    world.link(0).allow_silence(Duration::from_secs(1));
+    world.pass(3_000 * MS);
+    let ended = |notice: &Notice<u16>| matches!(notice, Notice::Ended { .. });
+    assert!((0..2).all(|node| !world.notices(node).iter().any(ended)));
+    // And when the other one falls silent it is left, a second later.
+    world.net.borrow_mut().filter = |sent| sent.from == address(1);
+    world.pass(900 * MS);
+    assert!(world.is_up(0, 1) && world.notices(0).is_empty());
+    assert!(world.until(200 * MS, |world| !world.is_up(0, 1)));
+}
+
 /// An ICMP message can be forged by anyone who guesses two ports. A peer that answers is not gone.
 #[test]
 fn a_forged_hint_takes_no_session_down() {

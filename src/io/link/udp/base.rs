@@ -49,6 +49,8 @@ pub(super) struct Base {
     /// The one that was bound first. Whoever has none of their own speaks to it.
     pub(super) socket: UdpSocket,
     pub(super) connected: Vec<Connected>,
+    /// Every peer has one of its own, as far as is known.
+    pub(super) all_connected: bool,
     pub(super) queue: Queue,
     pub(super) datagram_bytes_max: usize,
     pub(super) window: usize,
@@ -121,10 +123,9 @@ impl Base {
         if joins && !(segments && joins_received) {
             notes.push("udp: this kernel does not join datagrams (UDP_SEGMENT, UDP_GRO: Linux 5.0)".into());
         }
-        // Those who have none of their own share one; so does who comes from elsewhere.
-        let sharers = peers.saturating_sub(connected.len()).max(1);
+        // Whoever comes from elsewhere shares one.
         let (datagram_bytes_max, window) = set_buffers(
-            connected.iter().map(|connected| (&connected.socket, 1)).chain([(&socket, sharers)]),
+            connected.iter().map(|connected| (&connected.socket, 1)).chain([(&socket, peers.max(1))]),
             datagram_bytes_max,
             &mut notes,
         )?;
@@ -136,6 +137,7 @@ impl Base {
         }
         Ok(Base {
             socket,
+            all_connected: !connected.is_empty() && connected.len() >= peers,
             connected,
             queue: Queue::new(QUEUE_BYTES, QUEUE_MESSAGES, segments, is_v6),
             datagram_bytes_max,
@@ -341,15 +343,15 @@ impl Base {
 
 /// A socket for each of these. Whoever gets none is reached by the shared one.
 fn connect_all(shared: &UdpSocket, known: Vec<SocketAddr>, notes: &mut Vec<String>) -> Vec<Connected> {
-    let connect = |peer| match Connected::new(shared, peer) {
-        Ok(connected) => Some(connected),
-        Err(error) => {
-            notes
-                .push(format!("udp: {peer} has no socket of its own, and each datagram costs more: {error}"));
-            None
+    let mut made = Vec::with_capacity(known.len());
+    for peer in known {
+        match Connected::new(shared, &made, peer) {
+            Ok(connected) => made.push(connected),
+            Err(error) => notes
+                .push(format!("udp: {peer} has no socket of its own, and each datagram costs more: {error}")),
         }
-    };
-    known.into_iter().filter_map(connect).collect()
+    }
+    made
 }
 
 /// What the kernel charges a receive buffer for one datagram of this length: the packet's memory, which drivers take in

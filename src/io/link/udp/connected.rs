@@ -17,29 +17,25 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// Beside `shared`, with its address.
-    pub(super) fn new(shared: &UdpSocket, peer: SocketAddr) -> io::Result<Connected> {
+    /// Beside `shared` and those that were `made` before, with their address.
+    pub(super) fn new(shared: &UdpSocket, made: &[Connected], peer: SocketAddr) -> io::Result<Connected> {
         let own = shared.local_addr()?;
         let whereto = match peer {
             SocketAddr::V4(v4) if own.is_ipv6() => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
             _ => peer,
         };
-        let socket = bind_beside(shared, own)?;
+        let family = if own.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let socket = UdpSocket::from(socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?);
+        // One port has several sockets only if each of them agrees to it when the next one comes, and afterwards none of them
+        // does any more: a node that is configured for the same port is to be told that it is in use.
+        let share = |on| {
+            let made = made.iter().map(|connected| &connected.socket);
+            made.chain([shared, &socket]).try_for_each(|socket| sockopt::set_socket_reuseport(socket, on))
+        };
+        let bound = share(true).and_then(|()| bind(&socket, &own));
+        share(false)?;
+        bound?;
         connect(&socket, &whereto)?;
         Ok(Connected { peer, socket })
     }
-}
-
-/// A second socket at `address`, which is that of `shared`. One port has several only if all agree to it when the last one
-/// comes, and afterwards none of them does any more: a node that is configured for the same port is to be told that it is in use.
-pub(super) fn bind_beside(shared: &UdpSocket, address: SocketAddr) -> io::Result<UdpSocket> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = UdpSocket::from(socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?);
-    sockopt::set_socket_reuseport(&socket, true)?;
-    sockopt::set_socket_reuseport(shared, true)?;
-    let bound = bind(&socket, &address);
-    sockopt::set_socket_reuseport(shared, false)?;
-    bound?;
-    sockopt::set_socket_reuseport(&socket, false)?;
-    Ok(socket)
 }

@@ -165,12 +165,14 @@ impl UdpCarrier {
                 Way::Plain(Plain::new(&base))
             }
         };
-        if let Way::Plain(_) = way {
-            for (key, socket) in base.sockets() {
+        // Dropped, it takes back what it has registered.
+        let carrier = UdpCarrier { base, way, reactor: reactor.clone() };
+        if let Way::Plain(_) = carrier.way {
+            for (key, socket) in carrier.base.sockets() {
                 reactor.register_for_park(socket.as_fd(), Owner::Udp, key)?;
             }
         }
-        Ok(UdpCarrier { base, way, reactor: reactor.clone() })
+        Ok(carrier)
     }
 
     /// What the operator should know of this machine: each line names what is missing and what to do about it.

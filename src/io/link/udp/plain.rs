@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::base::{Base, Refused};
 use super::socket::{self, BATCH_MAX, Incoming, Outgoing};
@@ -13,8 +14,8 @@ use crate::types::Time;
 /// How many calls one poll makes at most at one socket while each brings all that it can.
 const CALLS_PER_POLL: usize = 4;
 
-/// Where peers have sockets of their own, the shared one is looked at every so many polls while nothing comes to it.
-const SHARED_EVERY: u32 = 8;
+/// Where all peers have sockets of their own, the shared one is looked at so often while nothing comes to it.
+const SHARED_PAUSE: Duration = Duration::from_micros(20);
 
 /// And so many messages are taken from it at once: strangers may send what they like, and each costs the lane something.
 const SHARED_BATCH_MAX: usize = 4;
@@ -24,8 +25,8 @@ pub(super) struct Plain {
     shared: Appetite,
     /// Of the peers' own sockets, in their order.
     connected: Box<[Appetite]>,
-    /// So many polls go by before the shared socket is looked at again.
-    skips: u32,
+    /// Before this time the shared socket is not looked at again, if nothing says that something has come.
+    shared_at: Time,
 }
 
 /// How much is asked of a socket.
@@ -66,12 +67,11 @@ impl Appetite {
 
 impl Plain {
     pub(super) fn new(base: &Base) -> Plain {
-        let alone = base.connected.is_empty();
         Plain {
             incoming: Incoming::new(base.receive_bytes()),
-            shared: if alone { Appetite::PEER } else { Appetite::STRANGERS },
+            shared: if base.all_connected { Appetite::STRANGERS } else { Appetite::PEER },
             connected: base.connected.iter().map(|_| Appetite::PEER).collect(),
-            skips: 0,
+            shared_at: Time(0),
         }
     }
 
@@ -89,7 +89,7 @@ impl Plain {
         base.now = now;
         while let Some(ready) = reactor.ready(Owner::Udp) {
             base.has_troubles |= ready.closed;
-            self.skips = 0;
+            self.shared_at = now;
         }
         if !base.queue.none_waits() {
             self.flush(base);
@@ -98,11 +98,10 @@ impl Plain {
         for place in 0..self.connected.len() {
             events += self.receive(base, Some(place), sink);
         }
-        if self.connected.is_empty() || self.shared.has_more || self.skips == 0 {
-            self.skips = SHARED_EVERY;
+        if !base.all_connected || self.shared.has_more || now >= self.shared_at {
+            self.shared_at = now.after(SHARED_PAUSE);
             events += self.receive(base, None, sink);
         }
-        self.skips -= u32::from(self.skips > 0);
         events
     }
 
@@ -135,7 +134,7 @@ impl Plain {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // About something that was sent, told once.
-                Err(_) => base.has_troubles = true,
+                Err(_) => (base.has_troubles, appetite.has_more) = (true, true),
             }
         }
         events

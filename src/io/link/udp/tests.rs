@@ -426,18 +426,33 @@ fn strangers_take_no_room_from_a_peer_with_a_socket_of_its_own() {
     }
 }
 
+/// A socket that would share its port.
+fn bind_sharing(address: SocketAddr) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    Ok(bind(&socket, &address)?)
+}
+
 /// One port has several sockets only while they are made: who is configured for it by mistake is told.
 #[test]
 fn a_port_with_sockets_of_peers_is_in_use() {
     for ip in loopbacks() {
-        let peer = UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap();
-        let end = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, vec![peer]);
-        assert_eq!(end.carrier.base.connected.len(), 1, "{:?}", end.carrier.notes());
+        let peers: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind((ip, 0)).unwrap()).collect();
+        let known = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
+        let end = End::new(ReactorKind::Epoll, Backend::Plain, ip, 1500, known);
+        assert_eq!(end.carrier.base.connected.len(), 4, "{:?}", end.carrier.notes());
+        let mut room = [0; 8];
+        for (number, (peer, connected)) in peers.iter().zip(&end.carrier.base.connected).enumerate() {
+            peer.send_to(&content(number, 5), end.address()).unwrap();
+            assert_eq!(connected.socket.recv(&mut room).unwrap(), 5, "each hears its own");
+            assert_eq!(room[..5], content(number, 5));
+        }
         let refused = UdpSocket::bind(end.address()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         // Not even by who would share it.
-        let sharer = UdpSocket::bind((ip, 0)).unwrap();
-        let refused = connected::bind_beside(&sharer, end.address()).unwrap_err();
+        let refused = bind_sharing(end.address()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
         // When it is gone the port is free.
         let address = end.address();
