@@ -293,6 +293,8 @@ impl World {
         }
         let until_ns = self.fabric.borrow().now_ns + 60 * SECOND;
         self.run_until(until_ns, |world| world.clients.auditing == 0);
+        // Somebody may have been elected meanwhile, whose streams' epochs end with that: every node hears of it.
+        self.run_until(until_ns, |world| world.is_settled().is_ok());
         let fabric = &mut *self.fabric.borrow_mut();
         if self.clients.auditing > 0 {
             fabric.oracle.fail("a replica is not read back in a minute".to_owned());
