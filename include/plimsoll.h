@@ -62,8 +62,8 @@ enum plimsoll_role_kind
 typedef uint32_t plimsoll_role_kind;
 #endif // __cplusplus
 
-// How a call, or a request, has ended. Of calls, 0 is success and what is negative an error, told by plimsoll_last_error. What
-// is positive is an outcome: of requests, in a plimsoll_completion.
+// How a call, or a request, has ended. Of calls, 0 is success and what is negative an error, told by
+// plimsoll_last_error. What is positive is an outcome: of requests, in a plimsoll_completion.
 enum plimsoll_status
 #ifdef __cplusplus
   : int32_t
@@ -178,16 +178,17 @@ typedef struct plimsoll_mako plimsoll_mako;
 // A node in this process.
 typedef struct plimsoll_node plimsoll_node;
 
-// A replica of the engine's tables: follows all streams at one node, and gives out what may be replayed. One thread at a time
-// uses it, and it may move from one to another.
+// A replica of the engine's tables: follows all streams at one node, and gives out what may be replayed. One thread at
+// a time uses it, and it may move from one to another.
 typedef struct plimsoll_replica plimsoll_replica;
 
-// A thread's stream: the log of one shard, and what the node tells of it. One thread at a time uses it, and it may move from one
-// to another; a thread that comes while another is in a call is answered PLIMSOLL_REENTERED and has done nothing.
+// A thread's stream: the log of one shard, and what the node tells of it. One thread at a time uses it, and it may
+// move from one to another; a thread that comes while another is in a call is answered PLIMSOLL_REENTERED and has done
+// nothing.
 typedef struct plimsoll_stream plimsoll_stream;
 
-// Wakes the thread that waits for a stream or a replica, so that it can be told to stop, say. Any number of threads may use it at
-// once.
+// Wakes the thread that waits for a stream or a replica, so that it can be told to stop, say. Any number of threads
+// may use it at once.
 typedef struct plimsoll_waker plimsoll_waker;
 
 // The engine's epoch and commit timestamp: a place in the order of all streams, the epoch first.
@@ -240,15 +241,16 @@ typedef struct plimsoll_role {
     uint32_t leader;
     // The epoch that takes records.
     uint32_t epoch;
-    // The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say that the node
-    // would take a record.
+    // The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say
+    // that the node would take a record.
     bool open;
     // The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     bool closing;
-    // When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led, owed the epoch no
-    // cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It promises nothing of what comes after, and
-    // says nothing of room, nor of refused records that are to come again first: a submit may be refused all the same. It is not set while
-    // the epoch closes, although records of what was begun before are taken then.
+    // When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led,
+    // owed the epoch no cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It
+    // promises nothing of what comes after, and says nothing of room, nor of refused records that are to come again
+    // first: a submit may be refused all the same. It is not set while the epoch closes, although records of what was
+    // begun before are taken then.
     bool takes_records;
 } plimsoll_role;
 
@@ -258,8 +260,8 @@ typedef struct plimsoll_completion {
     uint64_t request;
     // PLIMSOLL_COMMITTED: the entry's term.
     uint64_t term;
-    // PLIMSOLL_COMMITTED: the entry's index, of a record in parts that of its last entry. PLIMSOLL_CONFIRMED: the index to read
-    // up to.
+    // PLIMSOLL_COMMITTED: the entry's index, of a record in parts that of its last entry. PLIMSOLL_CONFIRMED: the
+    // index to read up to.
     uint64_t index;
     // PLIMSOLL_COMMITTED: the timestamp as submitted. PLIMSOLL_BEHIND: what the stream has come to.
     // PLIMSOLL_EPOCH_CLOSED: the epoch that takes records.
@@ -270,8 +272,8 @@ typedef struct plimsoll_completion {
     uint32_t leader;
 } plimsoll_completion;
 
-// Told of a request's end. Called by plimsoll_poll on its thread; the completion is valid until it returns. An exception or
-// longjmp that leaves a callback ends the process.
+// Told of a request's end. Called by plimsoll_poll on its thread; the completion is valid until it returns. An
+// exception or longjmp that leaves a callback ends the process.
 typedef void (*plimsoll_completion_callback)(void *context, const struct plimsoll_completion *completion);
 
 // Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. See
@@ -281,9 +283,10 @@ typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll
 // Told of a role that has changed. See plimsoll_completion_callback for when.
 typedef void (*plimsoll_role_callback)(void *context, const struct plimsoll_role *role);
 
-// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a lesser one,
-// and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their order, and before the role with a
-// later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback for when.
+// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a
+// lesser one, and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their
+// order, and before the role with a later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback
+// for when.
 typedef void (*plimsoll_epoch_closed_callback)(void *context, const struct plimsoll_stamp *last);
 
 // A committed record of a stream, whole and checked.
@@ -306,10 +309,12 @@ typedef struct plimsoll_entry {
     size_t len;
 } plimsoll_entry;
 
-// Given the committed records of the stream, each once, in the order of its log. See plimsoll_completion_callback for when.
+// Given the committed records of the stream, each once, in the order of its log. See plimsoll_completion_callback for
+// when.
 typedef void (*plimsoll_entry_callback)(void *context, const struct plimsoll_entry *entry);
 
-// Given what a replica may replay, on the thread that calls plimsoll_replica_poll. The bytes are valid until it returns.
+// Given what a replica may replay, on the thread that calls plimsoll_replica_poll. The bytes are valid until it
+// returns.
 typedef void (*plimsoll_replay_callback)(void *context, uint32_t shard, const struct plimsoll_stamp *stamp, const uint8_t *bytes, size_t len);
 
 #ifdef __cplusplus
@@ -322,73 +327,77 @@ const char *plimsoll_version(void);
 // A few words for a status, or for a number that is none. They are static, and never freed. From any thread.
 const char *plimsoll_status_text(int32_t status);
 
-// What went wrong with this thread's last call that returned an error: what happened, where, and what to do. Success does not
-// clear it. Writes at most `capacity` bytes with the NUL that ends them, and returns how long the text is without it: with
-// a null buffer or a capacity of 0, how much room it takes.
+// What went wrong with this thread's last call that returned an error: what happened, where, and what to do. Success
+// does not clear it. Writes at most `capacity` bytes with the NUL that ends them, and returns how long the text is
+// without it: with a null buffer or a capacity of 0, how much room it takes.
 size_t plimsoll_last_error(char *buffer,
                            size_t capacity);
 
-// Starts a node in this process, of the configuration at this path: as `plimsoll node` would. On PLIMSOLL_OK `*node` is a
-// handle that plimsoll_node_close ends; else nothing was changed. Blocks until the node is ready. From any thread.
+// Starts a node in this process, of the configuration at this path: as `plimsoll node` would. On PLIMSOLL_OK `*node`
+// is a handle that plimsoll_node_close ends; else nothing was changed. Blocks until the node is ready. From any
+// thread.
 plimsoll_status plimsoll_node_open(const char *config_path,
                                    struct plimsoll_node **node);
 
-// Stops the node and frees the handle, whatever is answered; null is nothing to close. What was submitted gets its outcome:
-// streams that are attached may be polled for it after this. Blocks for as long as that takes, at most a few seconds. From any
-// thread, while no other uses the handle.
+// Stops the node and frees the handle, whatever is answered; null is nothing to close. What was submitted gets its
+// outcome: streams that are attached may be polled for it after this. Blocks for as long as that takes, at most a few
+// seconds. From any thread, while no other uses the handle.
 plimsoll_status plimsoll_node_close(struct plimsoll_node *node);
 
-// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes no
-// system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
+// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes
+// no system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any
+// thread.
 plimsoll_status plimsoll_node_watermark(const struct plimsoll_node *node,
                                         struct plimsoll_stamp *watermark);
 
-// How far each registered stream has come, by shard, ascending; the minimum is the watermark. `*count` is how many there are:
-// if that is more than `capacity`, as many as fit are written, and PLIMSOLL_TOO_SMALL answered. From any thread.
+// How far each registered stream has come, by shard, ascending; the minimum is the watermark. `*count` is how many
+// there are: if that is more than `capacity`, as many as fit are written, and PLIMSOLL_TOO_SMALL answered. From any
+// thread.
 plimsoll_status plimsoll_node_vector(const struct plimsoll_node *node,
                                      struct plimsoll_stream_stamp *stamps,
                                      size_t capacity,
                                      size_t *count);
 
 // Fills in what is to be set otherwise only where it should differ: all but the session, and, to connect, the cluster.
-// `size_bytes` is the size of the structure in the caller's program; if the library knows another, PLIMSOLL_SIZE is answered.
-// From any thread.
+// `size_bytes` is the size of the structure in the caller's program; if the library knows another, PLIMSOLL_SIZE is
+// answered. From any thread.
 plimsoll_status plimsoll_stream_options_init(struct plimsoll_stream_options *options,
                                              size_t size_bytes);
 
-// Opens a stream at a node of this process. On PLIMSOLL_OK `*stream` is a handle that plimsoll_stream_close ends; else nothing
-// was changed. The node may be closed before the stream is. From any thread.
+// Opens a stream at a node of this process. On PLIMSOLL_OK `*stream` is a handle that plimsoll_stream_close ends; else
+// nothing was changed. The node may be closed before the stream is. From any thread.
 plimsoll_status plimsoll_stream_open(const struct plimsoll_node *node,
                                      const struct plimsoll_stream_options *options,
                                      struct plimsoll_stream **stream);
 
-// Opens a stream at a node that runs on this host, through the socket that its configuration names as engine.socket. The same
-// in all else as plimsoll_stream_open; `options->cluster` must be set. From any thread.
+// Opens a stream at a node that runs on this host, through the socket that its configuration names as engine.socket.
+// The same in all else as plimsoll_stream_open; `options->cluster` must be set. From any thread.
 plimsoll_status plimsoll_stream_connect(const char *socket_path,
                                         const struct plimsoll_stream_options *options,
                                         struct plimsoll_stream **stream);
 
-// Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll has told its
-// end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does nothing
-// while the stream is attached. Not from a callback.
+// Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll
+// has told its end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does
+// nothing while the stream is attached. Not from a callback.
 plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
-// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and nobody is
-// told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not closed; this holds in its
-// callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
+// nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
+// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
 plimsoll_status plimsoll_stream_close(struct plimsoll_stream *stream);
 
-// Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or plimsoll_abandon. The
-// room is valid until then, or until the stream is closed or attached again; until then nothing else can be asked or polled
-// (PLIMSOLL_RESERVED). PLIMSOLL_BUSY: the ring is full, poll and try again. Longer records than an entry, or than half the ring, are
-// PLIMSOLL_SIZE: plimsoll_submit takes them. Makes no system call. Callbacks may call it.
+// Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or
+// plimsoll_abandon. The room is valid until then, or until the stream is closed or attached again; until then nothing
+// else can be asked or polled (PLIMSOLL_RESERVED). PLIMSOLL_BUSY: the ring is full, poll and try again. Longer records
+// than an entry, or than half the ring, are PLIMSOLL_SIZE: plimsoll_submit takes them. Makes no system call. Callbacks
+// may call it.
 plimsoll_status plimsoll_reserve(struct plimsoll_stream *stream,
                                  size_t len,
                                  uint8_t **bytes);
 
 // Submits what was reserved. `acks` is of plimsoll_acks. On PLIMSOLL_OK `*request` names it in its completion, and the
-// reservation is over; so it is on PLIMSOLL_ENDED, and nothing was submitted. Makes no system call unless the node's lane sleeps and
-// must be woken. Callbacks may call it.
+// reservation is over; so it is on PLIMSOLL_ENDED, and nothing was submitted. Makes no system call unless the node's
+// lane sleeps and must be woken. Callbacks may call it.
 plimsoll_status plimsoll_publish(struct plimsoll_stream *stream,
                                  uint64_t timestamp,
                                  uint32_t epoch,
@@ -398,9 +407,10 @@ plimsoll_status plimsoll_publish(struct plimsoll_stream *stream,
 // Gives up what was reserved; nothing was submitted. Callbacks may call it.
 plimsoll_status plimsoll_abandon(struct plimsoll_stream *stream);
 
-// Copies a record of 1 byte to 64 MiB into the ring and submits it. `acks` is of plimsoll_acks; `*request` names it in its
-// completion. `bytes` is read before the call returns, not after. PLIMSOLL_BUSY: the ring is full, poll and try again. A record that is
-// longer than an entry goes in parts, and the call waits for room between them. Callbacks may call it.
+// Copies a record of 1 byte to 64 MiB into the ring and submits it. `acks` is of plimsoll_acks; `*request` names it in
+// its completion. `bytes` is read before the call returns, not after. PLIMSOLL_BUSY: the ring is full, poll and try
+// again. A record that is longer than an entry goes in parts, and the call waits for room between them. Callbacks may
+// call it.
 plimsoll_status plimsoll_submit(struct plimsoll_stream *stream,
                                 const uint8_t *bytes,
                                 size_t len,
@@ -409,19 +419,21 @@ plimsoll_status plimsoll_submit(struct plimsoll_stream *stream,
                                 uint32_t acks,
                                 uint64_t *request);
 
-// How many requests have no end that was told yet. Callbacks may call it; what the poll that calls them has in hand counts as told.
+// How many requests have no end that was told yet. Callbacks may call it; what the poll that calls them has in hand
+// counts as told.
 plimsoll_status plimsoll_outstanding(struct plimsoll_stream *stream,
                                      size_t *count);
 
 // The serial number that the next record will have. Callbacks may call it.
 plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *serial);
 
-// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call it.
+// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
+// it.
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 
-// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything was, and `*last`
-// is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
+// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything
+// was, and `*last` is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
 plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
                                              struct plimsoll_stamp *last,
                                              bool *found);
@@ -429,29 +441,30 @@ plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
 // What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);
 
-// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much all that was,
-// 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told; plimsoll_stream_reattach. Not from a callback.
+// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
+// all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;
+// plimsoll_stream_reattach. Not from a callback.
 plimsoll_status plimsoll_poll(struct plimsoll_stream *stream,
                               size_t *count);
 
-// Looks for the ends of requests without calling anybody: writes those that have come, oldest first, as many as fit, and sets
-// `*count` to how many that were, 0 on errors. For streams without plimsoll_on_completion; what roles and watermarks have come is told by the
-// next plimsoll_poll, or by plimsoll_stream_role and plimsoll_stream_watermark. PLIMSOLL_ENDED: as of plimsoll_poll. Never
-// blocks. Not from a callback.
+// Looks for the ends of requests without calling anybody: writes those that have come, oldest first, as many as fit,
+// and sets `*count` to how many that were, 0 on errors. For streams without plimsoll_on_completion; what roles and
+// watermarks have come is told by the next plimsoll_poll, or by plimsoll_stream_role and plimsoll_stream_watermark.
+// PLIMSOLL_ENDED: as of plimsoll_poll. Never blocks. Not from a callback.
 plimsoll_status plimsoll_completions(struct plimsoll_stream *stream,
                                      struct plimsoll_completion *completions,
                                      size_t capacity,
                                      size_t *count);
 
-// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options), then sleeps on
-// a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN: plimsoll_wake was called, now or
-// since the last wait that was answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the
-// stream; not from a callback.
+// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options),
+// then sleeps on a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN:
+// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
+// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the stream; not from a callback.
 plimsoll_status plimsoll_wait(struct plimsoll_stream *stream,
                               uint64_t timeout_us);
 
-// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on as it is.
-// One that is set in a callback is called from the next poll on. Callbacks may call it.
+// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
+// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
 plimsoll_status plimsoll_on_completion(struct plimsoll_stream *stream,
                                        plimsoll_completion_callback callback,
                                        void *context);
@@ -466,77 +479,82 @@ plimsoll_status plimsoll_on_role(struct plimsoll_stream *stream,
                                  plimsoll_role_callback callback,
                                  void *context);
 
-// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled is told nobody
-// again. See plimsoll_on_completion.
+// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled
+// is told nobody again. See plimsoll_on_completion.
 plimsoll_status plimsoll_on_epoch_closed(struct plimsoll_stream *stream,
                                          plimsoll_epoch_closed_callback callback,
                                          void *context);
 
-// Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once per
-// stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may call it.
+// Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once
+// per stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may
+// call it.
 plimsoll_status plimsoll_on_apply(struct plimsoll_stream *stream,
                                   uint64_t from_index,
                                   plimsoll_entry_callback callback,
                                   void *context);
 
-// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may call it.
+// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may
+// call it.
 plimsoll_status plimsoll_follow(struct plimsoll_stream *stream,
                                 uint64_t from_index);
 
-// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether. Nothing more is
-// asked of the node until all that has come was taken, so that who takes slowly holds nothing but its own reading back. The entry
-// is valid until the next call of this, plimsoll_poll or plimsoll_completions. plimsoll_poll is to be called now and then: it
-// brings the records. Never blocks. Not from a callback.
+// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether.
+// Nothing more is asked of the node until all that has come was taken, so that who takes slowly holds nothing but its
+// own reading back. The entry is valid until the next call of this, plimsoll_poll or plimsoll_completions.
+// plimsoll_poll is to be called now and then: it brings the records. Never blocks. Not from a callback.
 plimsoll_status plimsoll_next_entry(struct plimsoll_stream *stream,
                                     struct plimsoll_entry *entry,
                                     bool *found);
 
-// Makes something by which other threads wake who waits in plimsoll_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a handle that
-// plimsoll_waker_close ends, before the stream or after it. From the thread that uses the stream; callbacks may call it.
+// Makes something by which other threads wake who waits in plimsoll_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker`
+// is a handle that plimsoll_waker_close ends, before the stream or after it. From the thread that uses the stream;
+// callbacks may call it.
 plimsoll_status plimsoll_stream_waker(struct plimsoll_stream *stream,
                                       struct plimsoll_waker **waker);
 
-// Ends the wait that is under way, or else the next one, with PLIMSOLL_WOKEN: once for all calls before it. Nothing is lost if the
-// thread does not wait yet, and nothing happens if its stream or replica is closed. Makes a system call only if the thread sleeps. From any
-// thread, also from several at once, and from callbacks; not from signal handlers.
+// Ends the wait that is under way, or else the next one, with PLIMSOLL_WOKEN: once for all calls before it. Nothing is
+// lost if the thread does not wait yet, and nothing happens if its stream or replica is closed. Makes a system call
+// only if the thread sleeps. From any thread, also from several at once, and from callbacks; not from signal handlers.
 plimsoll_status plimsoll_wake(const struct plimsoll_waker *waker);
 
-// Frees the handle; null is nothing to close. From any thread, when no thread is in plimsoll_wake with it, nor comes to it: this is not
-// found out. Afterwards the handle is no more, and must not be handed in again.
+// Frees the handle; null is nothing to close. From any thread, when no thread is in plimsoll_wake with it, nor comes
+// to it: this is not found out. Afterwards the handle is no more, and must not be handed in again.
 plimsoll_status plimsoll_waker_close(struct plimsoll_waker *waker);
 
-// Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come to. Asked
-// in the registrar's stream, which is that of shard 0, and registers itself first. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come
+// to. Asked in the registrar's stream, which is that of shard 0, and registers itself first. Ends as
+// PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_register_stream(struct plimsoll_stream *registrar,
                                          uint32_t shard,
                                          uint64_t *request);
 
-// Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no watermark back.
-// Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no
+// watermark back. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_advance(struct plimsoll_stream *stream,
                                  uint64_t timestamp,
                                  uint32_t epoch,
                                  uint64_t *request);
 
-// Says that nothing will be submitted any more in this stream, for good. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// Says that nothing will be submitted any more in this stream, for good. Ends as PLIMSOLL_COMMITTED. Callbacks may
+// call it.
 plimsoll_status plimsoll_end_of_stream(struct plimsoll_stream *stream,
                                        uint64_t *request);
 
-// Says that all that was begun in this epoch has been submitted in this stream. It ends the epoch in all others, too: see
-// `closing` of plimsoll_role. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// Says that all that was begun in this epoch has been submitted in this stream. It ends the epoch in all others, too:
+// see `closing` of plimsoll_role. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_end_of_epoch(struct plimsoll_stream *stream,
                                       uint32_t epoch,
                                       uint64_t *request);
 
-// Says that what was begun in this epoch may be lost: the thread is not the one that began it, which has died. It is said again, each
-// time with the epoch that a role tells is open, until one ends as PLIMSOLL_COMMITTED, and nothing is begun before. What others
-// stamped after what is lost is then dead everywhere. Callbacks may call it.
+// Says that what was begun in this epoch may be lost: the thread is not the one that began it, which has died. It is
+// said again, each time with the epoch that a role tells is open, until one ends as PLIMSOLL_COMMITTED, and nothing is
+// begun before. What others stamped after what is lost is then dead everywhere. Callbacks may call it.
 plimsoll_status plimsoll_cut_epoch(struct plimsoll_stream *stream,
                                    uint32_t epoch,
                                    uint64_t *request);
 
-// Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role tells when
-// it is done. Callbacks may call it.
+// Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role
+// tells when it is done. Callbacks may call it.
 plimsoll_status plimsoll_transfer(struct plimsoll_stream *stream,
                                   uint32_t to_node,
                                   uint64_t *request);
@@ -546,41 +564,43 @@ plimsoll_status plimsoll_transfer(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_read_index(struct plimsoll_stream *stream,
                                     uint64_t *request);
 
-// Follows all shards of a node of this process from the beginning of their logs. `session` is as of plimsoll_stream_options, and
-// at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in each stream; one that has more is read on when the
-// watermark has moved. On PLIMSOLL_OK `*replica` is a handle that plimsoll_replica_close ends. From any thread.
+// Follows all shards of a node of this process from the beginning of their logs. `session` is as of
+// plimsoll_stream_options, and at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in
+// each stream; one that has more is read on when the watermark has moved. On PLIMSOLL_OK `*replica` is a handle that
+// plimsoll_replica_close ends. From any thread.
 plimsoll_status plimsoll_replica_open(const struct plimsoll_node *node,
                                       size_t bytes_max,
                                       uint64_t session,
                                       struct plimsoll_replica **replica);
 
-// The same at a node that runs on this host: see plimsoll_stream_connect. The shards are 0 to `shards` - 1; the shard of the
-// options is not read.
+// The same at a node that runs on this host: see plimsoll_stream_connect. The shards are 0 to `shards` - 1; the shard
+// of the options is not read.
 plimsoll_status plimsoll_replica_connect(const char *socket_path,
                                          const struct plimsoll_stream_options *options,
                                          uint32_t shards,
                                          size_t bytes_max,
                                          struct plimsoll_replica **replica);
 
-// Takes in what is committed and gives out what may be replayed: of every stream in its order, nothing beyond the watermark, and
-// nothing that died with an epoch. Between streams there is no order: per key the last writer by stamp wins. `*count` is how many
-// records were given out. Never blocks. PLIMSOLL_ENDED: the node is gone; plimsoll_replica_reattach. The callback may use everything
-// but this replica.
+// Takes in what is committed and gives out what may be replayed: of every stream in its order, nothing beyond the
+// watermark, and nothing that died with an epoch. Between streams there is no order: per key the last writer by stamp
+// wins. `*count` is how many records were given out. Never blocks. PLIMSOLL_ENDED: the node is gone;
+// plimsoll_replica_reattach. The callback may use everything but this replica.
 plimsoll_status plimsoll_replica_poll(struct plimsoll_replica *replica,
                                       plimsoll_replay_callback callback,
                                       void *context,
                                       size_t *count);
 
-// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while, then sleeps until
-// any of the node's lanes has something. What is taken in need not be anything that may be replayed yet. PLIMSOLL_OK: there is
-// something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN: plimsoll_wake was called, now or since the last wait that was
-// answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its
-// callback.
+// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while,
+// then sleeps until any of the node's lanes has something. What is taken in need not be anything that may be replayed
+// yet. PLIMSOLL_OK: there is something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN:
+// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
+// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its callback.
 plimsoll_status plimsoll_replica_wait(struct plimsoll_replica *replica,
                                       uint64_t timeout_us);
 
-// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a
-// handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the replica.
+// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK
+// `*waker` is a handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the
+// replica.
 plimsoll_status plimsoll_replica_waker(struct plimsoll_replica *replica,
                                        struct plimsoll_waker **waker);
 
@@ -591,11 +611,12 @@ plimsoll_status plimsoll_replica_watermark(struct plimsoll_replica *replica,
 // Attaches again after PLIMSOLL_ENDED, and goes on where it was. Does nothing while it is attached.
 plimsoll_status plimsoll_replica_reattach(struct plimsoll_replica *replica);
 
-// Detaches, and frees the handle; null is nothing to close. If it is in use PLIMSOLL_REENTERED is answered, and it is not closed.
-// Afterwards the handle is no more, and must not be handed in again.
+// Detaches, and frees the handle; null is nothing to close. If it is in use PLIMSOLL_REENTERED is answered, and it is
+// not closed. Afterwards the handle is no more, and must not be handed in again.
 plimsoll_status plimsoll_replica_close(struct plimsoll_replica *replica);
 
-// Reads Mako's YAML files, one after another. On PLIMSOLL_OK `*mako` is a handle that plimsoll_mako_free ends. From any thread.
+// Reads Mako's YAML files, one after another. On PLIMSOLL_OK `*mako` is a handle that plimsoll_mako_free ends. From
+// any thread.
 plimsoll_status plimsoll_mako_load(const char *const *files,
                                    size_t count,
                                    struct plimsoll_mako **mako);
@@ -613,7 +634,8 @@ plimsoll_status plimsoll_mako_site(const struct plimsoll_mako *mako,
                                    char *name,
                                    size_t capacity);
 
-// A process and its host: the `at`th of the `host:` map, by name. PLIMSOLL_BAD_ARGUMENT: there are no more. From any thread.
+// A process and its host: the `at`th of the `host:` map, by name. PLIMSOLL_BAD_ARGUMENT: there are no more. From any
+// thread.
 plimsoll_status plimsoll_mako_host(const struct plimsoll_mako *mako,
                                    size_t at,
                                    char *process,
@@ -621,9 +643,10 @@ plimsoll_status plimsoll_mako_host(const struct plimsoll_mako *mako,
                                    char *host,
                                    size_t host_capacity);
 
-// Starts the node that takes the place of a process's sites, with its log in a directory below `data_dir` that is called as the
-// process. `lanes` is the cluster's, the same everywhere. On PLIMSOLL_OK `*node` is a handle that plimsoll_node_close ends, and
-// `*locale` the column of the process's sites. Blocks until the node is ready. From any thread.
+// Starts the node that takes the place of a process's sites, with its log in a directory below `data_dir` that is
+// called as the process. `lanes` is the cluster's, the same everywhere. On PLIMSOLL_OK `*node` is a handle that
+// plimsoll_node_close ends, and `*locale` the column of the process's sites. Blocks until the node is ready. From any
+// thread.
 plimsoll_status plimsoll_mako_node_open(const struct plimsoll_mako *mako,
                                         const char *process,
                                         const char *data_dir,

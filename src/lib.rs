@@ -12,26 +12,29 @@
 //!        │        (follower) wire::peer ─▶ record::check_run ─▶ raft.step ─▶ log.lay_received ─▶ io::Disk
 //!        │                                     ▲                                         │
 //!        │                                     └───── Ack(Durable<EntryId>) ◀────────────┘
-//!  shard::reply ◀── shard::apply ◀── raft.commit: a majority of durable indices, the leader's own among them
+//!  shard::clients ◀─ shard::apply ◀── raft.commit: a majority of durable indices, the leader's own among them
 //! ```
 //! [`shard::turn`] is that path as a loop, and the page to read first. A record is laid out once; what is told durable
 //! is a [`types::Durable`], which only a disk's completion makes.
 //!
 //! # What to use
-//! - To embed a node: [`node::Node`], made of a [`node::Config`]. The command `plimsoll node` is a thin shell around it.
+//! - To embed a node: [`node::Node`], made of a [`node::Config`]. The command `plimsoll node` is a thin shell around
+//!   it.
 //! - To submit and read from another process or machine: [`client::Client`] and [`client::Reader`].
 //! - To submit from the node's own host without system calls: [`client::ring::Attachment`].
 //! - The same from C and C++: [`ffi`], and `include/plimsoll.h`, which is made of it.
 //! - To start whole clusters on this machine, in tests and demos: [`local::Cluster`].
-//! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole log.
+//! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole
+//!   log.
 //!
 //! # What it is made of
 //! Dependencies point down only, and a test keeps that:
 //! ```text
 //! { local, ffi } → client → node → shard → { raft, log, wire, engine } → { types, limits }
 //! ```
-//! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire`, `engine` and `shard`
-//! know no operating system: without the feature `node` the crate is `no_std`, and that is all of it that is left.
+//! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire`,
+//! `engine` and `shard` know no operating system, nor do the traits of [`io`], its buffer pool, its datagrams and its
+//! rings: without the feature `node` the crate is `no_std`, and that is all of it that is left.
 #![cfg_attr(not(any(feature = "node", feature = "sim")), no_std)]
 
 extern crate alloc;

@@ -1,7 +1,13 @@
-//! Every bound, in one place. What a bound means to a caller stands here; who enforces it names it.
+//! Every bound that a caller may meet or that modules share. What it means to a caller stands here; who enforces it
+//! names it.
+
+use core::time::Duration;
 
 /// The largest logical block of a device that a log can lie on: writes are whole blocks.
 pub const BLOCK_BYTES_MAX: usize = 4096;
+
+/// The smallest MTU that a UDP link takes: IPv6 asks for it, so every path has it.
+pub const UDP_MTU_BYTES_MIN: usize = 1280;
 
 /// A memory chunk: what the log lays records into, what a disk writes from and what links send from. Two huge pages.
 pub const CHUNK_BYTES: usize = 4 << 20;
@@ -78,17 +84,21 @@ pub const SUBMITS_PENDING_MAX: usize = 65_536;
 /// How many submits one turn takes in for one lane; the rest wait in their sockets for the next.
 pub const SUBMITS_PER_TURN_MAX: usize = 1024;
 
-/// And the bytes of them, but for the last frame or submit: a long record that has come whole is not copied in one turn,
-/// in which peers would hear nothing.
+/// And the bytes of them, but for the last frame or submit: a long record that has come whole is not copied in one
+/// turn, in which peers would hear nothing.
 pub const SUBMIT_BYTES_PER_TURN_MAX: usize = BATCH_BYTES_MAX;
 
 /// The bytes of records longer than an entry that a lane puts together at once; beyond, `Busy`.
 pub const ASSEMBLY_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
+/// How long such a record may wait for its next part when others find no room for theirs, and a client for room for
+/// that part.
+pub const PART_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How many parts such a record may come in: each is an entry, and something is kept for it.
 pub const PARTS_MAX: usize = 1024;
 
-/// How many reads of clients a lane holds until there is something to tell; beyond, `Busy`.
+/// How many reads of clients one shard holds until there is something to tell; beyond, `Busy`.
 pub const READS_WAITING_MAX: usize = 1024;
 
 /// How many clients one stream tells of every change.

@@ -181,9 +181,10 @@ pub enum Acks {
     Quorum,
 }
 
-/// A disk's word that one write, and all before it, is on stable storage.
+/// A disk's word that one write is on stable storage. It says nothing of others, earlier ones included, unless it comes
+/// from [`Disk::sync_now`](crate::io::Disk::sync_now): then all that could be read before is.
 ///
-/// Only a disk backend makes one, when the device has said so (`tests/tidy.rs` keeps the list of callers).
+/// Only a disk backend makes one, when the device has said so (`tests/tidy/main.rs` keeps the list of callers).
 #[derive(Debug)]
 pub struct Flushed(WriteSequence);
 

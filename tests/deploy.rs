@@ -6,6 +6,22 @@ use std::path::Path;
 
 use plimsoll::node::config::Config;
 
+/// Cargo reads the whole workspace, whichever package it builds.
+#[test]
+fn the_container_is_built_of_every_member() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let manifest = read("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).filter(|member| *member != ".").collect();
+    assert!(members.len() >= 2, "{members:?}");
+    let container = read("deploy/Containerfile");
+    for member in members.into_iter().chain(["src"]) {
+        let copied = container.lines().any(|line| line == format!("COPY {member} {member}"));
+        assert!(copied, "deploy/Containerfile does not copy {member}");
+    }
+}
+
 #[test]
 fn every_configuration_is_sound_and_one_cluster_agrees() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");

@@ -1,5 +1,5 @@
-//! The log over real files and a block device, through every backend that this system has: what it told durable is there
-//! when it is opened again.
+//! The log over real files and a block device, through every backend that this system has: what it told durable is
+//! there when it is opened again.
 #![allow(clippy::unwrap_used)]
 
 #[path = "loop_device/mod.rs"]

@@ -20,7 +20,9 @@ static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// From now on an interrupt is seen by [`check`] instead of ending the bench, and a panic ends the children first.
 pub(crate) fn watch_signals() -> Result<(), String> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED))
+        // Before the flag is set: a second one ends the bench at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&INTERRUPTED))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED)))
             .map_err(|error| format!("cannot watch signal {signal}: {error}"))?;
     }
     let report = std::panic::take_hook();

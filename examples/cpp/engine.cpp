@@ -1,10 +1,11 @@
 // A transaction engine in miniature: two streams, whose records are safe when the watermark covers them.
 //
 //   engine embed CONFIG             the node runs in this process
-//   engine attach SOCKET CLUSTER    the node runs already, as `plimsoll node --config CONFIG`, with engine.socket = SOCKET
+//   engine attach SOCKET CLUSTER    the node runs already, as `plimsoll node --config CONFIG`, with engine.socket =
+//   SOCKET
 //
-// The configuration has two shards or more and engine.streams = true, and its log is fresh. Its only node must come to lead:
-// this example does not look for the leader elsewhere. Exits with 0 if everything was as it should be.
+// The configuration has two shards or more and engine.streams = true, and its log is fresh. Its only node must come to
+// lead: this example does not look for the leader elsewhere. Exits with 0 if everything was as it should be.
 //
 //   c++ -std=c++17 engine.cpp $(pkg-config --cflags --libs plimsoll)
 

@@ -1,8 +1,9 @@
-//! SmallBank: six small transactions over two tables, savings and checking ("The Cost of Serializability on Platforms That Use
-//! Snapshot Isolation", ICDE 2008). Written once, and run by the engine's threads and by the check at the end alike.
+//! SmallBank: six small transactions over two tables, savings and checking ("The Cost of Serializability on Platforms
+//! That Use Snapshot Isolation", ICDE 2008). Written once, and run by the engine's threads and by the check at the end
+//! alike.
 //!
-//! Every transaction writes a row of history as well: what it was, what it saw, by how much it has changed the bank's money. So
-//! the tables can be held against the sum of what has made them.
+//! Every transaction writes a row of history as well: what it was, what it saw, by how much it has changed the bank's
+//! money. So the tables can be held against the sum of what has made them.
 
 use crate::entry::number;
 

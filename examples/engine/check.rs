@@ -35,7 +35,8 @@ pub(crate) struct Findings {
     pub(crate) money: i64,
     /// What was deposited at the beginning, and by all that lives since then.
     pub(crate) expected_money: i64,
-    /// Transactions that saw something else than the one who does them all again, alone and in the order of their stamps.
+    /// Transactions that saw something else than the one who does them all again, alone and in the order of their
+    /// stamps.
     unserial: u64,
     /// Balances that come out differently when they are.
     different: u64,

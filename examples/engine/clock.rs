@@ -1,14 +1,15 @@
 //! Commit stamps, and the *ticks* into which they are cut.
 //!
-//! A stamp is drawn from one counter, by a transaction that holds the locks of all that it writes and validates after that what
-//! it has read: so of two transactions, the one that saw the other, or overwrote what it had read, has the greater stamp.
+//! A stamp is drawn from one counter, by a transaction that holds the locks of all that it writes and validates after
+//! that what it has read: so of two transactions, the one that saw the other, or overwrote what it had read, has the
+//! greater stamp.
 //!
 //! # Why ticks
-//! A buffer holds several transactions and carries one stamp, and an epoch that is cut short kills whole buffers. Were buffers
-//! cut anywhere, the cut could fall between two transactions of one buffer: a transaction elsewhere that has read from
-//! the first of them would live, and the buffer, stamped with the second, would be dead. So all workers cut at the same stamps, the
-//! multiples of [`TICK`], and a buffer carries its tick's end: every stamp that a watermark comes to is one of these, and
-//! covers either all that a transaction may have read from, or not the transaction.
+//! A buffer holds several transactions and carries one stamp, and an epoch that is cut short kills whole buffers. Were
+//! buffers cut anywhere, the cut could fall between two transactions of one buffer: a transaction elsewhere that has
+//! read from the first of them would live, and the buffer, stamped with the second, would be dead. So all workers cut
+//! at the same stamps, the multiples of [`TICK`], and a buffer carries its tick's end: every stamp that a watermark
+//! comes to is one of these, and covers either all that a transaction may have read from, or not the transaction.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -5,8 +5,8 @@
 //! kv           u16 klen | key | u16 vlen | value | u16 table
 //! trailer      u32 stamp of the last transaction | u32 start_ms
 //! ```
-//! A `cid` has 32 bits, so a stamp beyond 429 million does not fit: that is said, and nothing wraps. The whole epoch is in the
-//! record's stamp, which the log carries beside the buffer.
+//! A `cid` has 32 bits, so a stamp beyond 429 million does not fit: that is said, and nothing wraps. The whole epoch is
+//! in the record's stamp, which the log carries beside the buffer.
 
 use plimsoll::types::Epoch;
 

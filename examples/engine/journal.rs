@@ -1,5 +1,5 @@
-//! What a process has done, in files that outlive it however it ends: each note is one write of the system, not buffered, and
-//! what the kernel has taken a killed process cannot take back.
+//! What a process has done, in files that outlive it however it ends: each note is one write of the system, not
+//! buffered, and what the kernel has taken a killed process cannot take back.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -1,5 +1,5 @@
-//! A transaction engine beside Plimsoll: SmallBank on three processes, whose leading one is killed again and again. README.md
-//! says what it shows.
+//! A transaction engine beside Plimsoll: SmallBank on three processes, whose leading one is killed again and again.
+//! README.md says what it shows.
 //!
 //! ```text
 //! coordinator   starts, kills and restarts the processes; in the end compares their tables and their journals

@@ -1,5 +1,6 @@
-//! One process: an embedded node, the workers, and the thread that keeps them together. It follows all streams as a replica,
-//! makes tenures, settles what an epoch that was cut short has left, and speaks with the coordinator over its pipes.
+//! One process: an embedded node, the workers, and the thread that keeps them together. It follows all streams as a
+//! replica, makes tenures, settles what an epoch that was cut short has left, and speaks with the coordinator over its
+//! pipes.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -224,8 +225,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Gives the replies of tenures that are over, as far as it is settled what they are: their transactions are in the tables, or
-    /// have never happened.
+    /// Gives the replies of tenures that are over, as far as it is settled what they are: their transactions are in the
+    /// tables, or have never happened.
     fn settle(&mut self) -> Result<(), Failure> {
         let fold = self.replica.replay().fold();
         let open = fold.registry().open_epoch();
@@ -245,8 +246,8 @@ impl Keeper {
         self.released.note(living).map_err(Failure::of)
     }
 
-    /// The epoch in which a tenure may begin, and the last stamp of it that is taken: this process leads every stream, each
-    /// stream takes what it submits, and the tables hold all that lives of the epochs before.
+    /// The epoch in which a tenure may begin, and the last stamp of it that is taken: this process leads every stream,
+    /// each stream takes what it submits, and the tables hold all that lives of the epochs before.
     fn may_begin(&self) -> Option<(Epoch, u64)> {
         let ready: Vec<Stamp> = self.ready.iter().flatten().map(|&Ready(stamp)| stamp).collect();
         let epoch = ready.first()?.epoch;

@@ -1,5 +1,5 @@
-//! The tables of a follower: what was replayed, and nothing else. Every process keeps them, the leading one too; they are what
-//! it makes its shared tables of when it begins to lead.
+//! The tables of a follower: what was replayed, and nothing else. Every process keeps them, the leading one too; they
+//! are what it makes its shared tables of when it begins to lead.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,7 +27,8 @@ impl Replayed {
         Replayed { savings: table.clone(), checking: table, history: BTreeMap::new() }
     }
 
-    /// Takes in a buffer that lives. Buffers of different streams come in any order: per key, the last writer by stamp wins.
+    /// Takes in a buffer that lives. Buffers of different streams come in any order: per key, the last writer by stamp
+    /// wins.
     pub(crate) fn apply(&mut self, record: Stamp, bytes: &[u8]) -> Result<(), String> {
         entry::decode(bytes, record.epoch, |stamp, write| {
             let stamp = Stamp::new(record.epoch, Timestamp(stamp));

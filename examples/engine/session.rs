@@ -1,5 +1,5 @@
-//! A worker within a tenure: executes what clients want, submits it tick by tick, and releases replies when the watermark covers
-//! them.
+//! A worker within a tenure: executes what clients want, submits it tick by tick, and releases replies when the
+//! watermark covers them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,8 @@ use crate::tenure::{Order, Reply, Shared};
 /// How many transactions are executed before the stream is looked at again.
 const AT_ONCE: usize = 64;
 
-/// How many buffers are under way at most: so few that the node has room for each, and refuses none of them for want of it.
+/// How many buffers are under way at most: so few that the node has room for each, and refuses none of them for want of
+/// it.
 const IN_FLIGHT_MAX: usize = 64;
 
 /// How many replies wait at most.
@@ -135,8 +136,8 @@ impl Session {
         }
     }
 
-    /// Submits the ticks that have ended, and moves the stream along where there is nothing in them. When the tenure is over:
-    /// all that was begun, and then that this was all.
+    /// Submits the ticks that have ended, and moves the stream along where there is nothing in them. When the tenure is
+    /// over: all that was begun, and then that this was all.
     pub(crate) fn submit(
         &mut self,
         ring: &mut Attachment,
@@ -169,8 +170,8 @@ impl Session {
                     self.in_flight += 1;
                     asked(request);
                 }
-                // A buffer that the ring has no room for comes with a later turn, an advance with the next one, and an end of the epoch
-                // comes without being said.
+                // A buffer that the ring has no room for comes with a later turn, an advance with the next one, and an
+                // end of the epoch comes without being said.
                 Err(RingError::Busy) => return Ok(()),
                 Err(error) => return Err(Failure::of(error)),
             }
@@ -209,8 +210,8 @@ impl Session {
         self.in_flight -= 1;
         match outcome {
             Outcome::Committed { .. } => Ok(()),
-            // Leadership was lost, or the epoch was cut short. What came after it in this stream and elsewhere may have read from
-            // what is lost: it has greater stamps, and dies with it.
+            // Leadership was lost, or the epoch was cut short. What came after it in this stream and elsewhere may have
+            // read from what is lost: it has greater stamps, and dies with it.
             Outcome::NotLeader { .. }
             | Outcome::EpochClosed { .. }
             | Outcome::Unknown
@@ -227,8 +228,8 @@ impl Session {
         }
     }
 
-    /// Gives the replies that the watermark covers. One beyond this epoch covers nothing here: it comes when the epoch has
-    /// closed, and what is dead of it is not under the watermark although its stamp is less.
+    /// Gives the replies that the watermark covers. One beyond this epoch covers nothing here: it comes when the epoch
+    /// has closed, and what is dead of it is not under the watermark although its stamp is less.
     pub(crate) fn release(
         &mut self,
         watermark: Stamp,

@@ -1,8 +1,9 @@
-//! The tables that the workers of the leading process share, and transactions on them by optimistic concurrency control, as
-//! in Silo ("Speedy Transactions in Multicore In-Memory Databases", SOSP 2013): read without locks, lock what is written in one
-//! order, draw a stamp, validate what was read, write.
+//! The tables that the workers of the leading process share, and transactions on them by optimistic concurrency
+//! control, as in Silo ("Speedy Transactions in Multicore In-Memory Databases", SOSP 2013): read without locks, lock
+//! what is written in one order, draw a stamp, validate what was read, write.
 //!
-//! They are speculative: what is here is seen by others at once and may die with its epoch. With it, the tables are thrown away.
+//! They are speculative: what is here is seen by others at once and may die with its epoch. With it, the tables are
+//! thrown away.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 

@@ -116,8 +116,8 @@ fn ticks_end_when_their_last_stamp_is_drawn_or_when_they_are_ended() {
     assert_eq!((clock.ended(), end_of(TICK + 1)), (2 * TICK, 2 * TICK));
 }
 
-/// Threads over few accounts, often interrupted between reading and committing: done again alone, in the order of their stamps, all
-/// transactions see the same.
+/// Threads over few accounts, often interrupted between reading and committing: done again alone, in the order of their
+/// stamps, all transactions see the same.
 #[test]
 fn transactions_of_many_threads_are_serial_in_the_order_of_their_stamps() {
     const ACCOUNTS: u32 = 4;

@@ -1,9 +1,9 @@
 //! A worker thread and its stream.
 //!
-//! Outside a tenure it sees to it that there can be one: it gives its stream's leadership to who leads shard 0, and asks for an
-//! advance of its stream. That this is committed proves what no status can: that the leader here has cut short what there
-//! was of earlier leaders, that this epoch is its own from its beginning, and beyond which stamp it takes records. Within a
-//! tenure there is [`Session`].
+//! Outside a tenure it sees to it that there can be one: it gives its stream's leadership to who leads shard 0, and
+//! asks for an advance of its stream. That this is committed proves what no status can: that the leader here has cut
+//! short what there was of earlier leaders, that this epoch is its own from its beginning, and beyond which stamp it
+//! takes records. Within a tenure there is [`Session`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -198,7 +198,8 @@ impl Worker {
             }
         } else if self.stream.may_submit() && self.ready.is_none() {
             let stands_at = self.stream.status().map_or(Timestamp(0), |status| status.stands_at);
-            // A stream that has ended the epoch stands beyond all stamps. That the epoch is closing is told a moment later.
+            // A stream that has ended the epoch stands beyond all stamps. That the epoch is closing is told a moment
+            // later.
             let next = self
                 .behind
                 .max(stands_at)
@@ -233,8 +234,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Begins a tenure, if it is the one that this worker was ready for. If it is not, what was said of a later epoch stands: the
-    /// process was slow, and a tenure of that may be under way already.
+    /// Begins a tenure, if it is the one that this worker was ready for. If it is not, what was said of a later epoch
+    /// stands: the process was slow, and a tenure of that may be under way already.
     fn begin(&mut self, tenure: Order) {
         match (self.ready, self.stream.role()) {
             (Some(Ready(stamp)), Some(role)) if stamp.epoch == tenure.epoch => {

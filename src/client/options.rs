@@ -238,7 +238,10 @@ impl fmt::Display for Outcome {
             }
             Outcome::Unknown => write!(f, "unknown: the leader was lost, read the log to see"),
             Outcome::Deadline => write!(f, "unknown: not answered before the deadline, read the log to see"),
-            Outcome::Invalid => write!(f, "not taken: the node does not know the shard or the request"),
+            Outcome::Invalid => write!(
+                f,
+                "not taken: no such shard here, or the request's checksum, stamp or target is not valid"
+            ),
             Outcome::Stopping => write!(f, "not taken: the node is stopping"),
             Outcome::Behind { last } => {
                 write!(f, "not taken: the stream has come to {last} already, and stamps grow along a stream")

@@ -1,4 +1,4 @@
-//! What is asked of one node and answered once: reads, status, transfer.
+//! What is asked of one node and answered once: reads, status, read index, transfer.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -28,6 +28,7 @@ pub(super) struct Question {
 pub(super) enum Answer {
     Records(Records),
     Status(ShardStatus),
+    ReadIndex(Index),
     Outcome(wire::Outcome),
 }
 
@@ -59,12 +60,9 @@ impl Client {
         timeout: Duration,
     ) -> Result<ShardStatus, ClientError> {
         let until = Instant::now() + timeout;
-        let id = self.ask(node, shard, until, |request| Request::Status { request, shard })?;
-        match self.await_answer(id, until) {
-            Some(Ok(Answer::Status(status))) => Ok(status),
-            Some(Ok(answer)) => Err(other(node, answer)),
-            Some(Err(error)) => Err(error),
-            None => self.timed_out(id),
+        match self.ask_one(node, shard, until, |request| Request::Status { request, shard })? {
+            Answer::Status(status) => Ok(status),
+            answer => Err(other(node, answer)),
         }
     }
 
@@ -72,10 +70,39 @@ impl Client {
     pub fn transfer(&mut self, shard: ShardId, to: NodeId, timeout: Duration) -> Result<NodeId, ClientError> {
         self.member(to)?;
         let until = Instant::now() + timeout;
+        let ask = |request| Request::Transfer { request, shard, to };
+        self.ask_leader(shard, until, |client, node| match client.ask_one(node, shard, until, ask)? {
+            Answer::Outcome(wire::Outcome::Accepted) => Ok(node),
+            answer => Err(other(node, answer)),
+        })
+    }
+
+    /// Up to where the shard's log must be read, on any node, to miss nothing that was committed before the call: its
+    /// leader has asked a majority after it was asked itself whether it still leads (Ongaro's read index). With the
+    /// leader's name.
+    ///
+    /// # Errors
+    /// If no leader answers within `timeout`, or the shard's bound of such reads is met.
+    pub fn read_index(&mut self, shard: ShardId, timeout: Duration) -> Result<(NodeId, Index), ClientError> {
+        let until = Instant::now() + timeout;
+        let ask = |request| Request::ReadIndex { request, shard };
+        self.ask_leader(shard, until, |client, node| match client.ask_one(node, shard, until, ask)? {
+            Answer::ReadIndex(index) => Ok((node, index)),
+            answer => Err(other(node, answer)),
+        })
+    }
+
+    /// Asks the shard's leader, who has to be found first.
+    fn ask_leader<T>(
+        &mut self,
+        shard: ShardId,
+        until: Instant,
+        mut ask: impl FnMut(&mut Client, NodeId) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
         let mut node = self.leader(shard).unwrap_or(self.options.members[0].0);
         loop {
-            let error = match self.transfer_at(node, shard, to, until) {
-                Ok(()) => return Ok(node),
+            let error = match ask(self, node) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let hint = match &error {
@@ -97,18 +124,17 @@ impl Client {
         }
     }
 
-    fn transfer_at(
+    /// Asks one node and waits for its answer.
+    fn ask_one(
         &mut self,
         node: NodeId,
         shard: ShardId,
-        to: NodeId,
         until: Instant,
-    ) -> Result<(), ClientError> {
-        let id = self.ask(node, shard, until, |request| Request::Transfer { request, shard, to })?;
+        make: impl FnOnce(u64) -> Request<'static>,
+    ) -> Result<Answer, ClientError> {
+        let id = self.ask(node, shard, until, make)?;
         match self.await_answer(id, until) {
-            Some(Ok(Answer::Outcome(wire::Outcome::Accepted))) => Ok(()),
-            Some(Ok(answer)) => Err(other(node, answer)),
-            Some(Err(error)) => Err(error),
+            Some(answer) => answer,
             None => self.timed_out(id),
         }
     }
@@ -189,10 +215,9 @@ impl Client {
             Reply::Records { request, next, commit, records } => {
                 (request, Answer::Records(Records { next, commit, bytes: records.to_vec() }))
             }
-            // This client does not ask for the ones, and the other answers nothing.
-            Reply::ReadIndex { .. } | Reply::Stream { .. } | Reply::EpochClosed { .. } | Reply::Farewell => {
-                return;
-            }
+            Reply::ReadIndex { request, index } => (request, Answer::ReadIndex(index)),
+            // This client does not ask for streams, and a farewell answers nothing.
+            Reply::Stream { .. } | Reply::EpochClosed { .. } | Reply::Farewell => return,
         };
         // The answer to a question that was given up is of no use any more.
         if let Some(question) = self.questions.get_mut(&(request >> 8)).filter(|it| it.slot == at) {
@@ -230,7 +255,7 @@ fn other(node: NodeId, answer: Answer) -> ClientError {
         Answer::Outcome(wire::Outcome::Unknown) => Outcome::Unknown,
         Answer::Outcome(wire::Outcome::Invalid) => Outcome::Invalid,
         Answer::Outcome(wire::Outcome::Stopping) => Outcome::Stopping,
-        Answer::Outcome(_) | Answer::Records(_) | Answer::Status(_) => {
+        Answer::Outcome(_) | Answer::Records(_) | Answer::Status(_) | Answer::ReadIndex(_) => {
             return ClientError::Malformed { node, what: "an answer to another question".to_owned() };
         }
     };

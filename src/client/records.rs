@@ -1,4 +1,5 @@
-//! The committed entries of one shard as answers to reads bring them: checked, in order, and records in parts whole again.
+//! The committed entries of one shard as answers to reads bring them: checked, in order, and records in parts whole
+//! again.
 
 use core::ops::Range;
 

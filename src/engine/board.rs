@@ -1,12 +1,14 @@
-//! Where all streams of a node stand, for all its lanes and whoever asks on this host: the only thing that crosses lanes.
+//! Where all streams of a node stand, for all its lanes and whoever asks on this host: the only state of
+//! engines that crosses lanes.
 //!
-//! One padded cell for each stream, written by the lane in which it lives, and what the registrar has told, written by the
-//! registrar's lane. Readers take no lock and make no system call; a cell that is being written is read again.
+//! One padded cell for each stream, written by the lane in which it lives, and what the registrar has told, written by
+//! the registrar's lane. Readers take no lock and make no system call; a cell that is being written is read again.
 //!
-//! A watermark is made of cells that were written at different times, so the order matters: the registrar's lane makes a
-//! registration visible before the registrar's own position moves beyond it, and a reader reads that position first. What it
-//! reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen. A cell tells
-//! where the stream stands in the open epoch; one that speaks of a later epoch than the reader knows sends it back to the start.
+//! A watermark is made of cells that were written at different times, so the order matters: the registrar's lane makes
+//! a registration visible before the registrar's own position moves beyond it, and a reader reads that position first.
+//! What it reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen.
+//! A cell tells where the stream stands in the open epoch; one that speaks of a later epoch than the reader knows sends
+//! it back to the start.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -24,7 +26,8 @@ pub struct Board {
     streams: Box<[CachePadded<Stream>]>,
     /// The open epoch.
     open: CachePadded<AtomicU32>,
-    /// Of epochs that are closed the last stamps that live, each where the epoch's number says. Written before the next one is open.
+    /// Of epochs that are closed the last stamps that live, each where the epoch's number says. Written before the next
+    /// one is open.
     ends: Box<[Cell]>,
 }
 
@@ -37,8 +40,8 @@ struct Stream {
     floor: Cell,
 }
 
-/// A stamp and a flag that are read as they were written, together: a sequence lock (Boehm, "Can seqlocks get along with
-/// programming language memory models?", 2012). One writer.
+/// A stamp and a flag that are read as they were written, together: a sequence lock (Boehm, "Can seqlocks get along
+/// with programming language memory models?", 2012). One writer.
 #[derive(Debug, Default)]
 struct Cell {
     /// Odd while it is being written.
@@ -48,7 +51,8 @@ struct Cell {
     rest: AtomicU64,
 }
 
-/// Of a position: how many epochs, from 0 on, the stream has ended. Of a floor, or the end of an epoch: whether there is one.
+/// Of a position: how many epochs, from 0 on, the stream has ended. Of a floor, or the end of an epoch: whether there
+/// is one.
 type Flag = u32;
 
 impl Cell {
@@ -101,8 +105,8 @@ impl Board {
         self.of(stream).floor.store(floor, 1);
     }
 
-    /// The registrar's lane: of this epoch nothing lives beyond this stamp, and the next one takes records. Before the registrar's
-    /// position is published.
+    /// The registrar's lane: of this epoch nothing lives beyond this stamp, and the next one takes records. Before the
+    /// registrar's position is published.
     pub fn close(&self, last: Stamp) {
         // Two leaders may have written the same one after another: the first one counts.
         if last.epoch == self.open_epoch() {
@@ -116,8 +120,8 @@ impl Board {
         self.open.store(epoch.0, Ordering::Release);
     }
 
-    /// Of the epochs from `from` on that were closed before `open` was opened, ascending, the last stamp that lives. Only the last 64
-    /// are known: older ones, if there were so many, are left out.
+    /// Of the epochs from `from` on that were closed before `open` was opened, ascending, the last stamp that lives.
+    /// Only the last 64 are known: older ones, if there were so many, are left out.
     pub fn ends(&self, from: Epoch, open: Epoch) -> impl Iterator<Item = Stamp> + '_ {
         (from.0.max(open.0.saturating_sub(ENDS_KEPT))..open.0).filter_map(|epoch| {
             // Another one may have taken its place meanwhile.
@@ -141,9 +145,9 @@ impl Board {
         }
     }
 
-    /// Up to where everything is committed in every registered stream: the scalar form. Of two calls, one after the other,
-    /// the second may tell less if a lane has not published yet where its streams stand in an epoch that has just begun;
-    /// whoever keeps it keeps the largest.
+    /// Up to where everything is committed in every registered stream: the scalar form. Of two calls, one after the
+    /// other, the second may tell less if a lane has not published yet where its streams stand in an epoch that has
+    /// just begun; whoever keeps it keeps the largest.
     pub fn watermark(&self) -> Stamp {
         self.read(|_, standings| fold::watermark(standings.map(|(_, standing)| standing)))
     }
@@ -153,8 +157,8 @@ impl Board {
         self.read(|_, standings| standings.map(|(stream, standing)| (stream, standing.at)).collect())
     }
 
-    /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is. One that has ended for
-    /// good takes nothing with it.
+    /// Whether some registered stream has ended the open epoch, so that all must: which epoch that is. One that has
+    /// ended for good takes nothing with it.
     pub fn closing(&self) -> Option<Epoch> {
         self.read(|open, standings| {
             let mut standings = standings;

@@ -13,9 +13,9 @@ pub struct Position {
     ended: bool,
     /// The last epoch that it has ended.
     closed_through: Option<Epoch>,
-    /// Where it stood at the ends of epochs that the registrar is not known to have closed. A stream may be read far into
-    /// later epochs while the registrar's log is read behind: of the open epoch it counts where it stood there, not where it
-    /// stands now.
+    /// Where it stood at the ends of epochs that the registrar is not known to have closed. A stream may be read far
+    /// into later epochs while the registrar's log is read behind: of the open epoch it counts where it stood there,
+    /// not where it stands now.
     ends: VecDeque<End>,
 }
 
@@ -27,8 +27,8 @@ struct End {
 }
 
 impl Position {
-    /// Takes in the stream's next committed mark. Whether it counts: a record that comes after the end of its epoch, or is
-    /// not beyond the one before it, is one that no leader lays, and nobody replays it.
+    /// Takes in the stream's next committed mark. Whether it counts: a record that comes after the end of its epoch, or
+    /// is not beyond the one before it, is one that no leader lays, and nobody replays it.
     pub fn take(&mut self, mark: &Mark) -> bool {
         match *mark {
             Mark::Data(stamp) | Mark::Advance(stamp) => return self.move_to(stamp),
@@ -51,7 +51,8 @@ impl Position {
         counts
     }
 
-    /// The first mark of an epoch counts, and none behind the end of the stream: what others have concluded from it stands.
+    /// The first mark of an epoch counts, and none behind the end of the stream: what others have concluded from it
+    /// stands.
     fn end(&mut self, epoch: Epoch, complete: bool) {
         if self.closed_through().is_none_or(|closed| closed < epoch) {
             let at = if complete { Stamp::end_of(epoch) } else { self.last.max(Stamp::begin_of(epoch)) };
@@ -60,8 +61,8 @@ impl Position {
         }
     }
 
-    /// The registrar is known to have closed all epochs before this one: where the stream stood at their ends is of no use
-    /// any more.
+    /// The registrar is known to have closed all epochs before this one: where the stream stood at their ends is of no
+    /// use any more.
     pub fn forget_before(&mut self, open: Epoch) {
         while self.ends.front().is_some_and(|end| end.epoch < open) {
             self.ends.pop_front();
@@ -93,7 +94,8 @@ impl Position {
         if self.ended { Some(Epoch(u32::MAX - 1)) } else { self.closed_through }
     }
 
-    /// The stamp up to which the stream is known, as long as `open` is the open epoch: nothing at or before it will follow.
+    /// The stamp up to which the stream is known, as long as `open` is the open epoch: nothing at or before it will
+    /// follow.
     pub fn stands_at(&self, open: Epoch) -> Stamp {
         match self.ends.iter().find(|end| end.epoch >= open) {
             Some(end) => end.at,
@@ -174,8 +176,8 @@ pub fn watermark(standings: impl Iterator<Item = Standing>) -> Stamp {
     standings.map(|standing| standing.at).min().unwrap_or(Stamp::ZERO)
 }
 
-/// Beyond what everything of the open epoch is dead already, whatever else comes: where the streams stand that have ended it.
-/// `None`: none has.
+/// Beyond what everything of the open epoch is dead already, whatever else comes: where the streams stand that have
+/// ended it. `None`: none has.
 pub fn ceiling(standings: impl Iterator<Item = Standing>) -> Option<Stamp> {
     standings.filter(|standing| standing.closed).map(|standing| standing.at).min()
 }

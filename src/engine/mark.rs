@@ -59,8 +59,8 @@ const REGISTER: u64 = 5;
 const EPOCH_CLOSED: u64 = 6;
 
 impl Mark {
-    /// What an entry means; `None`: nothing. Of a record in parts only the last one counts, for before it the record is not
-    /// whole.
+    /// What an entry means; `None`: nothing. Of a record in parts only the last one counts, for before it the record is
+    /// not whole.
     pub fn of(header: &Header) -> Result<Option<Mark>, Malformed> {
         let stamp = Stamp::new(Epoch(header.epoch), Timestamp(header.timestamp));
         match header.kind() {

@@ -1,14 +1,14 @@
 //! Deferred replay: what a replica may not replay yet, in queues bounded in bytes that own their memory.
 //!
 //! A replica gives in the committed entries of every stream, each in the order of its log, and takes out what is to be
-//! replayed: of every stream in order, and of no stream anything beyond the watermark or of the dead. What is drained for one
-//! stream says nothing of the order between streams: per key the last writer by stamp wins.
+//! replayed: of every stream in order, and of no stream anything beyond the watermark or of the dead. What is drained
+//! for one stream says nothing of the order between streams: per key the last writer by stamp wins.
 //!
 //! # Full queues cannot wait for each other
-//! Each stream has a bound of its own, and one entry always fits an empty queue. A full queue means "give this stream no more
-//! until it is drained", and the log keeps what is not given. That never stops all: the stream that holds the watermark back
-//! stands, with the last entry given in, at the watermark itself, so all that it has queued is covered and can be drained.
-//! Where an epoch ends, what is queued beyond a stream that was cut short is dead at once
+//! Each stream has a bound of its own, and one entry always fits an empty queue. A full queue means "give this stream
+//! no more until it is drained", and the log keeps what is not given. That never stops all: the stream that holds the
+//! watermark back stands, with the last entry given in, at the watermark itself, so all that it has queued is covered
+//! and can be drained. Where an epoch ends, what is queued beyond a stream that was cut short is dead at once
 //! ([`super::fold::ceiling`]), and so the registrar's queue does not wait for an end of the epoch that lies behind it.
 
 use alloc::boxed::Box;
@@ -51,8 +51,8 @@ impl Replay {
         Replay { fold: Fold::default(), queues: BTreeMap::new(), bytes_max, counters: Counters::default() }
     }
 
-    /// Takes in the stream's next committed entry: what it means, and of a record of the engine its bytes, put together if it
-    /// came in parts. A record without a stamp is not deferred, and not for here.
+    /// Takes in the stream's next committed entry: what it means, and of a record of the engine its bytes, put together
+    /// if it came in parts. A record without a stamp is not deferred, and not for here.
     pub fn push(&mut self, stream: ShardId, mark: &Mark, payload: &[u8]) -> Result<(), Full> {
         let Mark::Data(stamp) = *mark else {
             self.fold.take(stream, mark);
@@ -77,8 +77,8 @@ impl Replay {
         queue.is_none_or(|queue| queue.entries.is_empty() || queue.bytes + len_bytes <= self.bytes_max)
     }
 
-    /// Gives to `replay` what may be replayed by now, each stream in the order of its log, and returns how many entries that
-    /// were.
+    /// Gives to `replay` what may be replayed by now, each stream in the order of its log, and returns how many entries
+    /// that were.
     pub fn drain(&mut self, mut replay: impl FnMut(ShardId, Stamp, &[u8])) -> usize {
         let Replay { fold, queues, counters, .. } = self;
         let mut count = 0;

@@ -62,7 +62,8 @@ fn the_watermark_is_the_least_of_the_registered_streams_and_not_the_largest() {
     assert_eq!(fold.watermark(), at(0, 10));
 }
 
-/// Mako left streams that were still at zero out of the minimum, so the watermark could pass a stream that started late.
+/// Mako left streams that were still at zero out of the minimum, so the watermark could pass a stream that started
+/// late.
 #[test]
 fn a_stream_that_has_submitted_nothing_yet_holds_the_watermark_back() {
     let mut fold = fold(&[(0, register(0)), (0, register(1)), (0, data(0, 5))]);
@@ -110,7 +111,8 @@ fn behind_the_end_of_a_stream_no_mark_counts() {
     assert_eq!(fold.position(ShardId(1)).stands_at(Epoch(0)), Stamp::NEVER);
 }
 
-/// It may end for good when its epoch has its end: of that it counts where it stood, of what follows it holds nobody back.
+/// It may end for good when its epoch has its end: of that it counts where it stood, of what follows it holds nobody
+/// back.
 #[test]
 fn a_stream_that_ends_in_an_epoch_that_was_cut_counts_there_where_it_was_cut() {
     let mut fold = fold(&[
@@ -153,8 +155,8 @@ fn what_a_cut_stream_never_had_kills_what_came_after_it_everywhere() {
     assert!(fold.take(ShardId(1), &data(1, 13)));
 }
 
-/// A replica that has read one stream far into the next epoch, and the registrar's log not so far, took where that stream
-/// stands now for where it stood at the end of the open one, and passed it.
+/// A replica that has read one stream far into the next epoch, and the registrar's log not so far, took where that
+/// stream stands now for where it stood at the end of the open one, and passed it.
 #[test]
 fn of_the_open_epoch_a_stream_counts_where_it_stood_at_its_end() {
     let mut fold = fold(&[

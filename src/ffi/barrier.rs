@@ -96,8 +96,8 @@ impl<T> Guarded<T> {
             return Err(refused(state));
         }
         let poison = Poison(&self.state);
-        // SAFETY: the flag was free and is taken, so there is no other reference until it is given back below; after a panic
-        // it never is.
+        // SAFETY: the flag was free and is taken, so there is no other reference until it is given back below; after a
+        // panic it never is.
         let result = body(unsafe { &mut *self.inner.get() });
         mem::forget(poison);
         self.state.store(FREE, Ordering::Release);

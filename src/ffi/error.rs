@@ -33,9 +33,9 @@ pub extern "C" fn plimsoll_status_text(status: i32) -> *const c_char {
     text_of(status).unwrap_or(NO_STATUS).as_ptr()
 }
 
-/// What went wrong with this thread's last call that returned an error: what happened, where, and what to do. Success does not
-/// clear it. Writes at most `capacity` bytes with the NUL that ends them, and returns how long the text is without it: with
-/// a null buffer or a capacity of 0, how much room it takes.
+/// What went wrong with this thread's last call that returned an error: what happened, where, and what to do. Success
+/// does not clear it. Writes at most `capacity` bytes with the NUL that ends them, and returns how long the text is
+/// without it: with a null buffer or a capacity of 0, how much room it takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_last_error(buffer: *mut c_char, capacity: usize) -> usize {
     let text = LAST.try_with(|last| {

@@ -18,7 +18,8 @@ pub struct MakoHandle {
 /// The name of the cluster that Mako's files describe, as of `plimsoll config import-mako`.
 const CLUSTER: &str = "mako";
 
-/// Reads Mako's YAML files, one after another. On PLIMSOLL_OK `*mako` is a handle that plimsoll_mako_free ends. From any thread.
+/// Reads Mako's YAML files, one after another. On PLIMSOLL_OK `*mako` is a handle that plimsoll_mako_free ends. From
+/// any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_mako_load(
     files: *const *const c_char,
@@ -87,7 +88,8 @@ pub unsafe extern "C" fn plimsoll_mako_site(
     })
 }
 
-/// A process and its host: the `at`th of the `host:` map, by name. PLIMSOLL_BAD_ARGUMENT: there are no more. From any thread.
+/// A process and its host: the `at`th of the `host:` map, by name. PLIMSOLL_BAD_ARGUMENT: there are no more. From any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_mako_host(
     mako: *const MakoHandle,
@@ -111,9 +113,10 @@ pub unsafe extern "C" fn plimsoll_mako_host(
     })
 }
 
-/// Starts the node that takes the place of a process's sites, with its log in a directory below `data_dir` that is called as the
-/// process. `lanes` is the cluster's, the same everywhere. On PLIMSOLL_OK `*node` is a handle that plimsoll_node_close ends, and
-/// `*locale` the column of the process's sites. Blocks until the node is ready. From any thread.
+/// Starts the node that takes the place of a process's sites, with its log in a directory below `data_dir` that is
+/// called as the process. `lanes` is the cluster's, the same everywhere. On PLIMSOLL_OK `*node` is a handle that
+/// plimsoll_node_close ends, and `*locale` the column of the process's sites. Blocks until the node is ready. From any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_mako_node_open(
     mako: *const MakoHandle,

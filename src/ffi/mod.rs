@@ -1,15 +1,18 @@
-//! The C ABI: what an engine written in C or C++ needs of a node, as functions on handles. `include/plimsoll.h` is made of these
-//! files (`.ci/header --write`), and what a caller must know is said there, which is to say on the functions here.
+//! The C ABI: what an engine written in C or C++ needs of a node, as functions on handles. `include/plimsoll.h` is made
+//! of these files (`.ci/header --write`), and what a caller must know is said there, which is to say on the functions
+//! here.
 //!
 //! What holds for all of them:
-//! - **Status.** Every function that can fail returns a [`Status`]; what happened, where and what to do about it is then in
-//!   [`plimsoll_last_error`]. A request that was taken ends later, with a [`Completion`] whose status says how.
-//! - **No panic crosses.** Each body runs behind `barrier::answer`: a panic is a defect, is caught and answered, and the
-//!   handle in which it happened answers [`Status::Panicked`] from then on. This holds for the cargo profile `library`; a
-//!   program that aborts on panics aborts.
-//! - **Handles.** A handle that two threads use at once, or that a callback comes back to where it must not, is found out by a
-//!   flag and answered (`barrier::Guarded`). A pointer that is no handle, or none any more, cannot be found out.
-//! - **Callbacks hold nothing.** [`plimsoll_poll`] lets go of the stream before it calls out, so a callback may submit in it.
+//! - **Status.** Every function that can fail returns a [`Status`]; what happened, where and what to do about it is
+//!   then in [`plimsoll_last_error`]. A request that was taken ends later, with a [`Completion`] whose status says how.
+//! - **No panic crosses.** Each body runs behind `barrier::answer`: a panic is a defect, is caught and answered, and
+//!   the handle in which it happened answers [`Status::Panicked`] from then on. This holds for the cargo profile
+//!   `library`; a program that aborts on panics aborts.
+//! - **Handles.** A handle that two threads use at once, or that a callback comes back to where it must not, is found
+//!   out by a flag and answered (`barrier::Guarded`). A pointer that is no handle, or none any more, cannot be found
+//!   out.
+//! - **Callbacks hold nothing.** [`plimsoll_poll`] lets go of the stream before it calls out, so a callback may submit
+//!   in it.
 #![allow(clippy::missing_safety_doc, reason = "what a caller must see to is said once, at the header's top")]
 
 mod barrier;

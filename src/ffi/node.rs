@@ -43,8 +43,9 @@ impl NodeHandle {
     }
 }
 
-/// Starts a node in this process, of the configuration at this path: as `plimsoll node` would. On PLIMSOLL_OK `*node` is a
-/// handle that plimsoll_node_close ends; else nothing was changed. Blocks until the node is ready. From any thread.
+/// Starts a node in this process, of the configuration at this path: as `plimsoll node` would. On PLIMSOLL_OK `*node`
+/// is a handle that plimsoll_node_close ends; else nothing was changed. Blocks until the node is ready. From any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_open(
     config_path: *const c_char,
@@ -59,9 +60,9 @@ pub unsafe extern "C" fn plimsoll_node_open(
     })
 }
 
-/// Stops the node and frees the handle, whatever is answered; null is nothing to close. What was submitted gets its outcome:
-/// streams that are attached may be polled for it after this. Blocks for as long as that takes, at most a few seconds. From any
-/// thread, while no other uses the handle.
+/// Stops the node and frees the handle, whatever is answered; null is nothing to close. What was submitted gets its
+/// outcome: streams that are attached may be polled for it after this. Blocks for as long as that takes, at most a few
+/// seconds. From any thread, while no other uses the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_close(node: *mut NodeHandle) -> Status {
     answer(|| {
@@ -75,8 +76,9 @@ pub unsafe extern "C" fn plimsoll_node_close(node: *mut NodeHandle) -> Status {
     })
 }
 
-/// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes no
-/// system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
+/// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes
+/// no system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_watermark(node: *const NodeHandle, watermark: *mut Stamp) -> Status {
     answer(|| {
@@ -87,8 +89,9 @@ pub unsafe extern "C" fn plimsoll_node_watermark(node: *const NodeHandle, waterm
     })
 }
 
-/// How far each registered stream has come, by shard, ascending; the minimum is the watermark. `*count` is how many there are:
-/// if that is more than `capacity`, as many as fit are written, and PLIMSOLL_TOO_SMALL answered. From any thread.
+/// How far each registered stream has come, by shard, ascending; the minimum is the watermark. `*count` is how many
+/// there are: if that is more than `capacity`, as many as fit are written, and PLIMSOLL_TOO_SMALL answered. From any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_vector(
     node: *const NodeHandle,

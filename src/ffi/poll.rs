@@ -1,8 +1,8 @@
 //! What a stream tells, on the thread that asks for it.
 //!
-//! The stream is let go of before anything is called: first what has happened is collected, then each callback runs with
-//! nothing held, and so may submit in the same stream. What reads on in the stream ([`Delivery::check_outside`]) may not be called
-//! then: the record that a callback looks at lies where the next answer would go.
+//! The stream is let go of before anything is called: first what has happened is collected, then each callback runs
+//! with nothing held, and so may submit in the same stream. What reads on in the stream ([`Delivery::check_outside`])
+//! may not be called then: the record that a callback looks at lies where the next answer would go.
 #![allow(unsafe_code, reason = "functions that C calls, with pointers of its, and that call back")]
 
 use core::ffi::c_void;
@@ -19,10 +19,8 @@ use super::types::{
 };
 use crate::client::ring::{Event, Waited};
 use crate::client::{Item, RequestId};
+use crate::limits::INDEX_MAX;
 use crate::types::Index;
-
-/// The highest index that can be asked for.
-const INDEX_MAX: u64 = 1 << 62;
 
 /// What is to be told, and to whom.
 #[derive(Debug, Default)]
@@ -195,8 +193,9 @@ fn call(calls: &Calls, told: &Told) {
     }
 }
 
-/// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much all that was,
-/// 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told; plimsoll_stream_reattach. Not from a callback.
+/// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
+/// all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;
+/// plimsoll_stream_reattach. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut usize) -> Status {
     answer(|| {
@@ -240,18 +239,18 @@ unsafe fn give_entries(stream: *mut StreamHandle, calls: &Calls) -> Result<usize
     let mut count = 0;
     // SAFETY: what the caller must see to.
     while let Some(entry) = unsafe { with(stream, Inner::next_entry)? } {
-        // SAFETY: the engine has given the two to be called so. The record's bytes stay until the next is asked for, which
-        // only the poll that is under way does.
+        // SAFETY: the engine has given the two to be called so. The record's bytes stay until the next is asked for,
+        // which only the poll that is under way does.
         unsafe { callback(context, &entry) };
         count += 1;
     }
     Ok(count)
 }
 
-/// Looks for the ends of requests without calling anybody: writes those that have come, oldest first, as many as fit, and sets
-/// `*count` to how many that were, 0 on errors. For streams without plimsoll_on_completion; what roles and watermarks have come is told by the
-/// next plimsoll_poll, or by plimsoll_stream_role and plimsoll_stream_watermark. PLIMSOLL_ENDED: as of plimsoll_poll. Never
-/// blocks. Not from a callback.
+/// Looks for the ends of requests without calling anybody: writes those that have come, oldest first, as many as fit,
+/// and sets `*count` to how many that were, 0 on errors. For streams without plimsoll_on_completion; what roles and
+/// watermarks have come is told by the next plimsoll_poll, or by plimsoll_stream_role and plimsoll_stream_watermark.
+/// PLIMSOLL_ENDED: as of plimsoll_poll. Never blocks. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_completions(
     stream: *mut StreamHandle,
@@ -275,10 +274,10 @@ pub unsafe extern "C" fn plimsoll_completions(
     })
 }
 
-/// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options), then sleeps on
-/// a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN: plimsoll_wake was called, now or
-/// since the last wait that was answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the
-/// stream; not from a callback.
+/// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options),
+/// then sleeps on a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN:
+/// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
+/// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the stream; not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u64) -> Status {
     answer(|| {
@@ -306,8 +305,8 @@ pub(super) fn waited_for(waited: Waited) -> Result<(), Failure> {
     }
 }
 
-/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on as it is.
-/// One that is set in a callback is called from the next poll on. Callbacks may call it.
+/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
+/// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_on_completion(
     stream: *mut StreamHandle,
@@ -358,8 +357,8 @@ pub unsafe extern "C" fn plimsoll_on_role(
     })
 }
 
-/// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled is told nobody
-/// again. See plimsoll_on_completion.
+/// Sets who is told of epochs whose fate is settled; null: nobody. Set it before the first poll: what has been polled
+/// is told nobody again. See plimsoll_on_completion.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_on_epoch_closed(
     stream: *mut StreamHandle,
@@ -376,8 +375,9 @@ pub unsafe extern "C" fn plimsoll_on_epoch_closed(
     })
 }
 
-/// Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once per
-/// stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may call it.
+/// Follows the stream: its committed records from this index on (1: from the first), whoever has submitted them. Once
+/// per stream; PLIMSOLL_FOLLOWED if it was. A record is given once, also over plimsoll_stream_reattach. Callbacks may
+/// call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_on_apply(
     stream: *mut StreamHandle,
@@ -400,7 +400,8 @@ pub unsafe extern "C" fn plimsoll_on_apply(
     })
 }
 
-/// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may call it.
+/// Follows the stream as plimsoll_on_apply does, but calls nobody: plimsoll_next_entry takes the records. Callbacks may
+/// call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_follow(stream: *mut StreamHandle, from_index: u64) -> Status {
     answer(|| {
@@ -410,10 +411,10 @@ pub unsafe extern "C" fn plimsoll_follow(stream: *mut StreamHandle, from_index: 
     })
 }
 
-/// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether. Nothing more is
-/// asked of the node until all that has come was taken, so that who takes slowly holds nothing but its own reading back. The entry
-/// is valid until the next call of this, plimsoll_poll or plimsoll_completions. plimsoll_poll is to be called now and then: it
-/// brings the records. Never blocks. Not from a callback.
+/// Takes the next committed record of a stream that plimsoll_follow follows, if one has come: `*found` says whether.
+/// Nothing more is asked of the node until all that has come was taken, so that who takes slowly holds nothing but its
+/// own reading back. The entry is valid until the next call of this, plimsoll_poll or plimsoll_completions.
+/// plimsoll_poll is to be called now and then: it brings the records. Never blocks. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_next_entry(
     stream: *mut StreamHandle,

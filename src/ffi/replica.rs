@@ -15,8 +15,8 @@ use crate::client::ring::{Attachment, Options, Replica};
 use crate::limits::SHARDS_MAX;
 use crate::types::ShardId;
 
-/// A replica of the engine's tables: follows all streams at one node, and gives out what may be replayed. One thread at a time
-/// uses it, and it may move from one to another.
+/// A replica of the engine's tables: follows all streams at one node, and gives out what may be replayed. One thread at
+/// a time uses it, and it may move from one to another.
 #[derive(Debug)]
 pub struct ReplicaHandle {
     guarded: Guarded<Replica>,
@@ -28,9 +28,10 @@ impl ReplicaHandle {
     }
 }
 
-/// Follows all shards of a node of this process from the beginning of their logs. `session` is as of plimsoll_stream_options, and
-/// at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in each stream; one that has more is read on when the
-/// watermark has moved. On PLIMSOLL_OK `*replica` is a handle that plimsoll_replica_close ends. From any thread.
+/// Follows all shards of a node of this process from the beginning of their logs. `session` is as of
+/// plimsoll_stream_options, and at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in
+/// each stream; one that has more is read on when the watermark has moved. On PLIMSOLL_OK `*replica` is a handle that
+/// plimsoll_replica_close ends. From any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_open(
     node: *const NodeHandle,
@@ -51,8 +52,8 @@ pub unsafe extern "C" fn plimsoll_replica_open(
     })
 }
 
-/// The same at a node that runs on this host: see plimsoll_stream_connect. The shards are 0 to `shards` - 1; the shard of the
-/// options is not read.
+/// The same at a node that runs on this host: see plimsoll_stream_connect. The shards are 0 to `shards` - 1; the shard
+/// of the options is not read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_connect(
     socket_path: *const c_char,
@@ -76,10 +77,10 @@ pub unsafe extern "C" fn plimsoll_replica_connect(
     })
 }
 
-/// Takes in what is committed and gives out what may be replayed: of every stream in its order, nothing beyond the watermark, and
-/// nothing that died with an epoch. Between streams there is no order: per key the last writer by stamp wins. `*count` is how many
-/// records were given out. Never blocks. PLIMSOLL_ENDED: the node is gone; plimsoll_replica_reattach. The callback may use everything
-/// but this replica.
+/// Takes in what is committed and gives out what may be replayed: of every stream in its order, nothing beyond the
+/// watermark, and nothing that died with an epoch. Between streams there is no order: per key the last writer by stamp
+/// wins. `*count` is how many records were given out. Never blocks. PLIMSOLL_ENDED: the node is gone;
+/// plimsoll_replica_reattach. The callback may use everything but this replica.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_poll(
     replica: *mut ReplicaHandle,
@@ -104,11 +105,11 @@ pub unsafe extern "C" fn plimsoll_replica_poll(
     })
 }
 
-/// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while, then sleeps until
-/// any of the node's lanes has something. What is taken in need not be anything that may be replayed yet. PLIMSOLL_OK: there is
-/// something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN: plimsoll_wake was called, now or since the last wait that was
-/// answered so; there may be something as well. PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its
-/// callback.
+/// Waits until there is something to take in by plimsoll_replica_poll, for at most `timeout_us`: spins for a while,
+/// then sleeps until any of the node's lanes has something. What is taken in need not be anything that may be replayed
+/// yet. PLIMSOLL_OK: there is something, be it that the node is gone, which is told so once. PLIMSOLL_WOKEN:
+/// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
+/// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the replica; not from its callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_wait(replica: *mut ReplicaHandle, timeout_us: u64) -> Status {
     answer(|| {
@@ -118,8 +119,9 @@ pub unsafe extern "C" fn plimsoll_replica_wait(replica: *mut ReplicaHandle, time
     })
 }
 
-/// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK `*waker` is a
-/// handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the replica.
+/// Makes something by which other threads wake who waits in plimsoll_replica_wait: see plimsoll_wake. On PLIMSOLL_OK
+/// `*waker` is a handle that plimsoll_waker_close ends, before the replica or after it. From the thread that uses the
+/// replica.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_waker(
     replica: *mut ReplicaHandle,
@@ -160,8 +162,8 @@ pub unsafe extern "C" fn plimsoll_replica_reattach(replica: *mut ReplicaHandle) 
     })
 }
 
-/// Detaches, and frees the handle; null is nothing to close. If it is in use PLIMSOLL_REENTERED is answered, and it is not closed.
-/// Afterwards the handle is no more, and must not be handed in again.
+/// Detaches, and frees the handle; null is nothing to close. If it is in use PLIMSOLL_REENTERED is answered, and it is
+/// not closed. Afterwards the handle is no more, and must not be handed in again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_close(replica: *mut ReplicaHandle) -> Status {
     answer(|| {

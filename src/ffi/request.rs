@@ -30,8 +30,9 @@ unsafe fn ask(
     unsafe { with(stream, ask) }
 }
 
-/// Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come to. Asked
-/// in the registrar's stream, which is that of shard 0, and registers itself first. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+/// Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come
+/// to. Asked in the registrar's stream, which is that of shard 0, and registers itself first. Ends as
+/// PLIMSOLL_COMMITTED. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_register_stream(
     registrar: *mut StreamHandle,
@@ -47,8 +48,8 @@ pub unsafe extern "C" fn plimsoll_register_stream(
     })
 }
 
-/// Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no watermark back.
-/// Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+/// Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no
+/// watermark back. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_advance(
     stream: *mut StreamHandle,
@@ -63,7 +64,8 @@ pub unsafe extern "C" fn plimsoll_advance(
     })
 }
 
-/// Says that nothing will be submitted any more in this stream, for good. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+/// Says that nothing will be submitted any more in this stream, for good. Ends as PLIMSOLL_COMMITTED. Callbacks may
+/// call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_end_of_stream(stream: *mut StreamHandle, request: *mut u64) -> Status {
     answer(|| {
@@ -72,8 +74,8 @@ pub unsafe extern "C" fn plimsoll_end_of_stream(stream: *mut StreamHandle, reque
     })
 }
 
-/// Says that all that was begun in this epoch has been submitted in this stream. It ends the epoch in all others, too: see
-/// `closing` of plimsoll_role. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+/// Says that all that was begun in this epoch has been submitted in this stream. It ends the epoch in all others, too:
+/// see `closing` of plimsoll_role. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_end_of_epoch(
     stream: *mut StreamHandle,
@@ -86,9 +88,9 @@ pub unsafe extern "C" fn plimsoll_end_of_epoch(
     })
 }
 
-/// Says that what was begun in this epoch may be lost: the thread is not the one that began it, which has died. It is said again, each
-/// time with the epoch that a role tells is open, until one ends as PLIMSOLL_COMMITTED, and nothing is begun before. What others
-/// stamped after what is lost is then dead everywhere. Callbacks may call it.
+/// Says that what was begun in this epoch may be lost: the thread is not the one that began it, which has died. It is
+/// said again, each time with the epoch that a role tells is open, until one ends as PLIMSOLL_COMMITTED, and nothing is
+/// begun before. What others stamped after what is lost is then dead everywhere. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_cut_epoch(
     stream: *mut StreamHandle,
@@ -101,8 +103,8 @@ pub unsafe extern "C" fn plimsoll_cut_epoch(
     })
 }
 
-/// Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role tells when
-/// it is done. Callbacks may call it.
+/// Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role
+/// tells when it is done. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_transfer(
     stream: *mut StreamHandle,

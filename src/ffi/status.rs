@@ -1,7 +1,7 @@
 //! [`Status`]: how a call, or what it asked for, has ended.
 
-/// How a call, or a request, has ended. Of calls, 0 is success and what is negative an error, told by plimsoll_last_error. What
-/// is positive is an outcome: of requests, in a plimsoll_completion.
+/// How a call, or a request, has ended. Of calls, 0 is success and what is negative an error, told by
+/// plimsoll_last_error. What is positive is an outcome: of requests, in a plimsoll_completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Status {

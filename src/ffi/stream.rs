@@ -14,8 +14,9 @@ use crate::client::ring::{Attachment, Options, Stream};
 use crate::node::config::cluster_id;
 use crate::types::{Acks, ClusterId, Epoch, ShardId, Timestamp};
 
-/// A thread's stream: the log of one shard, and what the node tells of it. One thread at a time uses it, and it may move from one
-/// to another; a thread that comes while another is in a call is answered PLIMSOLL_REENTERED and has done nothing.
+/// A thread's stream: the log of one shard, and what the node tells of it. One thread at a time uses it, and it may
+/// move from one to another; a thread that comes while another is in a call is answered PLIMSOLL_REENTERED and has done
+/// nothing.
 #[derive(Debug)]
 pub struct StreamHandle {
     pub(super) guarded: Guarded<Inner>,
@@ -70,8 +71,8 @@ fn acks_of(number: u32) -> Result<Acks, Failure> {
 }
 
 /// Fills in what is to be set otherwise only where it should differ: all but the session, and, to connect, the cluster.
-/// `size_bytes` is the size of the structure in the caller's program; if the library knows another, PLIMSOLL_SIZE is answered.
-/// From any thread.
+/// `size_bytes` is the size of the structure in the caller's program; if the library knows another, PLIMSOLL_SIZE is
+/// answered. From any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_options_init(
     options: *mut StreamOptions,
@@ -143,8 +144,8 @@ fn handle_of(attachment: Attachment) -> *mut StreamHandle {
     Box::into_raw(Box::new(StreamHandle { guarded: Guarded::new(inner) }))
 }
 
-/// Opens a stream at a node of this process. On PLIMSOLL_OK `*stream` is a handle that plimsoll_stream_close ends; else nothing
-/// was changed. The node may be closed before the stream is. From any thread.
+/// Opens a stream at a node of this process. On PLIMSOLL_OK `*stream` is a handle that plimsoll_stream_close ends; else
+/// nothing was changed. The node may be closed before the stream is. From any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_open(
     node: *const NodeHandle,
@@ -161,8 +162,8 @@ pub unsafe extern "C" fn plimsoll_stream_open(
     })
 }
 
-/// Opens a stream at a node that runs on this host, through the socket that its configuration names as engine.socket. The same
-/// in all else as plimsoll_stream_open; `options->cluster` must be set. From any thread.
+/// Opens a stream at a node that runs on this host, through the socket that its configuration names as engine.socket.
+/// The same in all else as plimsoll_stream_open; `options->cluster` must be set. From any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_connect(
     socket_path: *const c_char,
@@ -179,9 +180,9 @@ pub unsafe extern "C" fn plimsoll_stream_connect(
     })
 }
 
-/// Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll has told its
-/// end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does nothing
-/// while the stream is attached. Not from a callback.
+/// Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll
+/// has told its end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does
+/// nothing while the stream is attached. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> Status {
     answer(|| {
@@ -197,9 +198,9 @@ pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> 
     })
 }
 
-/// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and nobody is
-/// told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not closed; this holds in its
-/// callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+/// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
+/// nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
+/// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Status {
     answer(|| {
@@ -220,10 +221,11 @@ pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Sta
     })
 }
 
-/// Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or plimsoll_abandon. The
-/// room is valid until then, or until the stream is closed or attached again; until then nothing else can be asked or polled
-/// (PLIMSOLL_RESERVED). PLIMSOLL_BUSY: the ring is full, poll and try again. Longer records than an entry, or than half the ring, are
-/// PLIMSOLL_SIZE: plimsoll_submit takes them. Makes no system call. Callbacks may call it.
+/// Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or
+/// plimsoll_abandon. The room is valid until then, or until the stream is closed or attached again; until then nothing
+/// else can be asked or polled (PLIMSOLL_RESERVED). PLIMSOLL_BUSY: the ring is full, poll and try again. Longer records
+/// than an entry, or than half the ring, are PLIMSOLL_SIZE: plimsoll_submit takes them. Makes no system call. Callbacks
+/// may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_reserve(
     stream: *mut StreamHandle,
@@ -245,8 +247,8 @@ pub unsafe extern "C" fn plimsoll_reserve(
 }
 
 /// Submits what was reserved. `acks` is of plimsoll_acks. On PLIMSOLL_OK `*request` names it in its completion, and the
-/// reservation is over; so it is on PLIMSOLL_ENDED, and nothing was submitted. Makes no system call unless the node's lane sleeps and
-/// must be woken. Callbacks may call it.
+/// reservation is over; so it is on PLIMSOLL_ENDED, and nothing was submitted. Makes no system call unless the node's
+/// lane sleeps and must be woken. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_publish(
     stream: *mut StreamHandle,
@@ -284,9 +286,10 @@ pub unsafe extern "C" fn plimsoll_abandon(stream: *mut StreamHandle) -> Status {
     })
 }
 
-/// Copies a record of 1 byte to 64 MiB into the ring and submits it. `acks` is of plimsoll_acks; `*request` names it in its
-/// completion. `bytes` is read before the call returns, not after. PLIMSOLL_BUSY: the ring is full, poll and try again. A record that is
-/// longer than an entry goes in parts, and the call waits for room between them. Callbacks may call it.
+/// Copies a record of 1 byte to 64 MiB into the ring and submits it. `acks` is of plimsoll_acks; `*request` names it in
+/// its completion. `bytes` is read before the call returns, not after. PLIMSOLL_BUSY: the ring is full, poll and try
+/// again. A record that is longer than an entry goes in parts, and the call waits for room between them. Callbacks may
+/// call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_submit(
     stream: *mut StreamHandle,
@@ -312,7 +315,8 @@ pub unsafe extern "C" fn plimsoll_submit(
     })
 }
 
-/// How many requests have no end that was told yet. Callbacks may call it; what the poll that calls them has in hand counts as told.
+/// How many requests have no end that was told yet. Callbacks may call it; what the poll that calls them has in hand
+/// counts as told.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_outstanding(stream: *mut StreamHandle, count: *mut usize) -> Status {
     answer(|| {
@@ -342,7 +346,8 @@ pub unsafe extern "C" fn plimsoll_next_serial(stream: *mut StreamHandle, serial:
     })
 }
 
-/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call it.
+/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
+/// it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_watermark(
     stream: *mut StreamHandle,
@@ -360,8 +365,8 @@ pub unsafe extern "C" fn plimsoll_stream_watermark(
     })
 }
 
-/// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything was, and `*last`
-/// is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
+/// What was last told of the ends of epochs, by plimsoll_poll or plimsoll_completions: `*found` says whether anything
+/// was, and `*last` is then as in plimsoll_epoch_closed_callback. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_epoch_closed(
     stream: *mut StreamHandle,

@@ -70,8 +70,8 @@ pub struct Completion {
     pub request: u64,
     /// PLIMSOLL_COMMITTED: the entry's term.
     pub term: u64,
-    /// PLIMSOLL_COMMITTED: the entry's index, of a record in parts that of its last entry. PLIMSOLL_CONFIRMED: the index to read
-    /// up to.
+    /// PLIMSOLL_COMMITTED: the entry's index, of a record in parts that of its last entry. PLIMSOLL_CONFIRMED: the
+    /// index to read up to.
     pub index: u64,
     /// PLIMSOLL_COMMITTED: the timestamp as submitted. PLIMSOLL_BEHIND: what the stream has come to.
     /// PLIMSOLL_EPOCH_CLOSED: the epoch that takes records.
@@ -94,15 +94,16 @@ pub struct Role {
     pub leader: u32,
     /// The epoch that takes records.
     pub epoch: u32,
-    /// The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say that the node
-    /// would take a record.
+    /// The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say
+    /// that the node would take a record.
     pub open: bool,
     /// The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     pub closing: bool,
-    /// When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led, owed the epoch no
-    /// cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It promises nothing of what comes after, and
-    /// says nothing of room, nor of refused records that are to come again first: a submit may be refused all the same. It is not set while
-    /// the epoch closes, although records of what was begun before are taken then.
+    /// When this was told the node would have taken a record of this epoch with a stamp beyond the last one: it led,
+    /// owed the epoch no cut, was not stopping nor handing over, and knew of no stream that has ended the epoch. It
+    /// promises nothing of what comes after, and says nothing of room, nor of refused records that are to come again
+    /// first: a submit may be refused all the same. It is not set while the epoch closes, although records of what was
+    /// begun before are taken then.
     pub takes_records: bool,
 }
 
@@ -150,8 +151,8 @@ pub struct StreamOptions {
     pub shard: u32,
 }
 
-/// Told of a request's end. Called by plimsoll_poll on its thread; the completion is valid until it returns. An exception or
-/// longjmp that leaves a callback ends the process.
+/// Told of a request's end. Called by plimsoll_poll on its thread; the completion is valid until it returns. An
+/// exception or longjmp that leaves a callback ends the process.
 pub type CompletionCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, completion: *const Completion)>;
 
@@ -160,18 +161,21 @@ pub type CompletionCallback =
 pub type WatermarkCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, watermark: *const Stamp)>;
 
-/// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a lesser one,
-/// and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their order, and before the role with a
-/// later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback for when.
+/// Told that what lives of an epoch is settled: of the records with the epoch of `last` those with its timestamp or a
+/// lesser one, and no other, everywhere and for ever; UINT64_MAX: all of them. Called once for each epoch, in their
+/// order, and before the role with a later epoch. A node tells of the last 64 epochs. See plimsoll_completion_callback
+/// for when.
 pub type EpochClosedCallback = Option<unsafe extern "C-unwind" fn(context: *mut c_void, last: *const Stamp)>;
 
 /// Told of a role that has changed. See plimsoll_completion_callback for when.
 pub type RoleCallback = Option<unsafe extern "C-unwind" fn(context: *mut c_void, role: *const Role)>;
 
-/// Given the committed records of the stream, each once, in the order of its log. See plimsoll_completion_callback for when.
+/// Given the committed records of the stream, each once, in the order of its log. See plimsoll_completion_callback for
+/// when.
 pub type EntryCallback = Option<unsafe extern "C-unwind" fn(context: *mut c_void, entry: *const Entry)>;
 
-/// Given what a replica may replay, on the thread that calls plimsoll_replica_poll. The bytes are valid until it returns.
+/// Given what a replica may replay, on the thread that calls plimsoll_replica_poll. The bytes are valid until it
+/// returns.
 pub type ReplayCallback = Option<
     unsafe extern "C-unwind" fn(
         context: *mut c_void,

@@ -217,7 +217,8 @@ pub enum Flow {
     More,
     /// This one was taken; keep the rest for the next turn.
     Stop,
-    /// This one, a [`PortEvent::Request`], was not taken: there is no room at this moment. Offer it again in the next turn.
+    /// This one, a [`PortEvent::Request`], was not taken: there is no room at this moment. Offer it again in the next
+    /// turn.
     Again,
 }
 
@@ -244,8 +245,8 @@ pub trait Park {
     /// Collects what is ready without blocking, before disk, link and port are polled.
     fn poll(&mut self);
 
-    /// As [`Park::poll`], in each turn of a lane: what costs a system call and has just brought nothing may be left out for
-    /// a moment.
+    /// As [`Park::poll`], in each turn of a lane: what costs a system call and has just brought nothing may be left out
+    /// for a moment.
     fn glance(&mut self, now: Time) {
         let _ = now;
         self.poll();

@@ -1,11 +1,12 @@
-//! Ports of shared memory between the nodes of a local cluster, for the link over DPDK: one for each pair, without a NIC.
+//! Ports of shared memory between the nodes of a local cluster, for the link over DPDK: one for each pair, without a
+//! NIC.
 
 use std::net::Ipv4Addr;
 
 use crate::node::config::dpdk::{Dpdk, Network, Peer, Port};
 
-/// What node `id` of so many says of its ports; nothing when it is alone. `cluster` tells clusters apart that run at the
-/// same time.
+/// What node `id` of so many says of its ports; nothing when it is alone. `cluster` tells clusters apart that run at
+/// the same time.
 pub(super) fn between(cluster: &str, id: u32, nodes: u32) -> Dpdk {
     if nodes == 1 {
         return Dpdk::default();

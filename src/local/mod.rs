@@ -30,8 +30,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 pub const LINK_VARIABLE: &str = "PLIMSOLL_LINK";
 
 /// How many times slower this machine is than one of silicon, for an emulated guest alone: a local cluster's election
-/// timeout, its heartbeat and the deadline of its clients are so many times as long. A few MiB that are under way there take
-/// longer than an election timeout. Nothing but `tests/vm` sets it.
+/// timeout, its heartbeat and the deadline of its clients are so many times as long. A few MiB that are under way there
+/// take longer than an election timeout. Nothing but `tests/vm` sets it.
 pub const SLOWNESS_VARIABLE: &str = "PLIMSOLL_EMULATED_SLOWNESS";
 
 /// What a cluster is to be.
@@ -89,7 +89,6 @@ struct Process {
     config: Config,
     config_path: PathBuf,
     log_path: PathBuf,
-    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -129,7 +128,7 @@ impl Cluster {
             let config_path = directory.join(format!("node-{id}.toml"));
             fs::write(&config_path, config.to_toml())?;
             let log_path = directory.join(format!("node-{id}.log"));
-            nodes.push(Process { config, config_path, log_path, environment: Vec::new(), child: None });
+            nodes.push(Process { config, config_path, log_path, child: None });
         }
         Ok(Cluster {
             binary: binary.to_owned(),
@@ -154,15 +153,8 @@ impl Cluster {
         }
     }
 
-    /// A variable for the environment of every node that is started from now on.
-    pub fn set_environment(&mut self, name: &str, value: &str) {
-        for node in &mut self.nodes {
-            node.environment.push((name.to_owned(), value.to_owned()));
-        }
-    }
-
-    /// Starts a node that does not run. Does not wait for it. It ends when the thread ends that called this, however that
-    /// may be.
+    /// Starts a node that does not run. Does not wait for it. It ends when the thread ends that called this, however
+    /// that may be.
     pub fn start(&mut self, id: NodeId) -> io::Result<()> {
         let binary = self.binary.clone();
         let node = self.node_mut(id);
@@ -171,7 +163,6 @@ impl Cluster {
         let child = Command::new(binary)
             .args(["node", "--with-parent", "--config"])
             .arg(&node.config_path)
-            .envs(node.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -240,7 +231,8 @@ impl Cluster {
         self.nodes[id.0 as usize - 1].child.as_ref().map(Child::id)
     }
 
-    /// Waits until every node that runs answers and every shard has a leader that they agree on; returns who leads each.
+    /// Waits until every node that runs answers and every shard has a leader that they agree on; returns who leads
+    /// each.
     pub fn await_leaders(&mut self) -> io::Result<Vec<NodeId>> {
         let until = Instant::now() + READY_TIMEOUT;
         (0..self.shards).map(|shard| self.await_leader(ShardId(shard), until)).collect()

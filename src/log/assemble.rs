@@ -30,9 +30,9 @@ pub struct TooLong {
 /// Takes the committed entries of one shard in order and tells when a record is whole.
 ///
 /// The parts of a record are consecutive entries of one term, and all but the first say that they continue it. A leader
-/// that fails between two parts, or breaks a record off, leaves the first ones behind, followed by an entry that does not
-/// continue them: those were never acknowledged and are dropped. So are parts whose beginning was not seen. Holds at most
-/// [`RECORD_BYTES_MAX`] bytes.
+/// that fails between two parts, or breaks a record off, leaves the first ones behind, followed by an entry that does
+/// not continue them: those were never acknowledged and are dropped. So are parts whose beginning was not seen. Holds
+/// at most [`RECORD_BYTES_MAX`] bytes.
 #[derive(Debug, Default)]
 pub struct Assembler {
     bytes: Vec<u8>,

@@ -111,8 +111,8 @@ impl Header {
     }
 }
 
-/// Where else than at `offset`, where the one before ends, a batch may begin in the same segment: at a multiple of a larger
-/// block, if the log has moved to another device since.
+/// Where else than at `offset`, where the one before ends, a batch may begin in the same segment: at a multiple of a
+/// larger block, if the log has moved to another device since.
 pub(super) fn later_beginnings(offset: u64) -> impl Iterator<Item = u64> {
     let larger = BLOCK_BYTES_MIN.ilog2() + 1..=BLOCK_BYTES_MAX.ilog2();
     larger.map(move |shift| offset.next_multiple_of(1 << shift)).filter(move |there| *there > offset)

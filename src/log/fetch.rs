@@ -89,8 +89,8 @@ impl Fetches {
         regions.find_map(|(region, fetched)| fetched.run_of(shard, id).map(|number| (region, number)))
     }
 
-    /// The runs from the one that holds the entry on, if it is here, each with its bytes. Where they end another region may
-    /// go on.
+    /// The runs from the one that holds the entry on, if it is here, each with its bytes. Where they end another region
+    /// may go on.
     pub(super) fn runs_from(&self, shard: usize, id: EntryId) -> Option<impl Iterator<Item = (&Run, &[u8])>> {
         let (region, number) = self.find(shard, id)?;
         let fetched = &self.fetched[region];
@@ -101,7 +101,8 @@ impl Fetches {
         Some(fetched.runs[number..].iter().map(move |run| (run, with_bytes(run))))
     }
 
-    /// Keeps, until the turn is over, what of the entries of one term from `first` on and before `end` is here without a gap.
+    /// Keeps, until the turn is over, what of the entries of one term from `first` on and before `end` is here without
+    /// a gap.
     pub(super) fn keep(&mut self, shard: usize, first: EntryId, end: Index) {
         let mut next = first;
         while next.index < end

@@ -1,10 +1,10 @@
 //! One log per lane: records and votes of all its shards in one stream.
 //!
 //! # Format
-//! A log is a sequence of *batches* in segments of equal size. A batch is one write: everything that a lane laid between
-//! two submits. It begins at a fresh block, lies in one segment, and is never touched again. One that does not fit a
-//! segment's rest begins the next segment, at offset 0. A log that moves to a device with larger blocks goes on at a multiple
-//! of those.
+//! A log is a sequence of *batches* in segments of equal size. A batch is one write: everything that a lane laid
+//! between two submits. It begins at a fresh block, lies in one segment, and is never touched again. One that does not
+//! fit a segment's rest begins the next segment, at offset 0. A log that moves to a device with larger blocks goes on
+//! at a multiple of those.
 //! ```text
 //! segment n  | batch | batch | ... | batch | zeros          |
 //! batch      | header 64 B | record | record | ... | zeros to a multiple of the block |
@@ -26,22 +26,23 @@
 //!        60  life          u32  one more at each opening of the log than any header on the disk tells
 //!        64  the records, one after another; each as drawn in [`record`]
 //! ```
-//! Little-endian. `header_crc`, `magic` and `version` stand where they stand in every version. The headers form a chain by
-//! `previous_crc`, and each is bound to its records' every byte by `records_crc`, so that a batch follows one other batch
-//! and no other. What opening makes of a log that ends in something else than zeros is a decision table, drawn in
+//! Little-endian. `header_crc`, `magic` and `version` stand where they stand in every version. The headers form a chain
+//! by `previous_crc`, and each is bound to its records' every byte by `records_crc`, so that a batch follows one other
+//! batch and no other. What opening makes of a log that ends in something else than zeros is a decision table, drawn in
 //! `log/recovery.rs`.
 //!
-//! *Supersession.* The log only grows. A record whose index is not beyond the shard's last takes the place of that entry
-//! and of all after it. Of a shard's votes the last one counts.
+//! *Supersession.* The log only grows. A record whose index is not beyond the shard's last takes the place of that
+//! entry and of all after it. Of a shard's votes the last one counts.
 //!
 //! # Memory
-//! The newest batches stay in the chunks in which they were laid, at most half of the pool's: followers that keep up are
-//! served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's chunks.
+//! The newest batches stay in the chunks in which they were laid, at most half of the pool's: followers that keep up
+//! are served from there. What is older is read back from disk, checked, and kept in at most a quarter of the pool's
+//! chunks.
 //!
 //! Where entries lie is kept too. Of those in the newest batches: 44 bytes for each run of a shard's entries that lie
-//! together in one batch, which is bounded as the chunks are. Of all older ones, for each shard: 40 bytes for a megabyte of
-//! the log, or for the rest of a segment or a term, in which it has any. A log of 1 GiB costs a shard 40 KiB, however
-//! short its records are. Both may be twice that, since their lists grow by doubling.
+//! together in one batch, which is bounded as the chunks are. Of all older ones, for each shard: 40 bytes for a
+//! megabyte of the log, or for the rest of a segment or a term, in which it has any. A log of 1 GiB costs a shard 40
+//! KiB, however short its records are. Both may be twice that, since their lists grow by doubling.
 //!
 //! # Turns
 //! [`Log::poll`] begins a turn. What [`Log::span`] promised holds until the next one.
@@ -178,9 +179,9 @@ pub struct NewEntry {
     pub shard: ShardId,
     /// Its term and index; follows the shard's last entry.
     pub id: EntryId,
-    /// Data or a no-op.
+    /// Data, a no-op or a mark of an engine's stream.
     pub kind: record::Kind,
-    /// See [`record::FLAG_MORE`].
+    /// See [`record::FLAG_MORE`] and [`record::FLAG_CONTINUES`].
     pub flags: u8,
     /// The engine's timestamp.
     pub timestamp: crate::types::Timestamp,
@@ -222,7 +223,11 @@ impl fmt::Display for OpenError {
                 write!(f, "the log is another's: found {found}, expected {expected}")
             }
             OpenError::Corrupt { segment, offset, what } => {
-                write!(f, "the log is corrupt in segment {segment} at byte {offset}: {what}")
+                write!(
+                    f,
+                    "the log is corrupt in segment {segment} at byte {offset}: {what}; keep the disk, for what is on it \
+                     was promised, and see `plimsoll verify`"
+                )
             }
             OpenError::Version { found } => {
                 write!(f, "the log is of format version {found}; this build reads {}", batch::VERSION)
@@ -417,8 +422,8 @@ impl<D: Disk> Log<D> {
         self.tail.evict_chunk(self.stream.durable, &mut self.shards)
     }
 
-    /// Lets go of all memory of what is durable: it is read back from the disk from now on. What was promised in this turn
-    /// holds no more. For simulator and tests.
+    /// Lets go of all memory of what is durable: it is read back from the disk from now on. What was promised in this
+    /// turn holds no more. For simulator and tests.
     pub fn forget(&mut self) {
         self.tail.evict_durable(self.stream.durable, &mut self.shards);
         self.fetches.forget();

@@ -58,7 +58,8 @@ impl<D: Disk> Log<D> {
         self.each_piece(shard, from, count, |piece| pieces.push(piece));
     }
 
-    /// The headers of `count` entries from `from` on, of which [`Log::span`] has said in this turn that they can be read.
+    /// The headers of `count` entries from `from` on, of which [`Log::span`] has said in this turn that they can be
+    /// read.
     ///
     /// # Panics
     /// If they cannot.
@@ -89,7 +90,8 @@ impl<D: Disk> Log<D> {
         bytes
     }
 
-    /// How many of `count` entries from `from` on have at most `bytes_max` bytes together; the first is always among them.
+    /// How many of `count` entries from `from` on have at most `bytes_max` bytes together; the first is always among
+    /// them.
     ///
     /// # Panics
     /// As [`Log::pieces`].
@@ -123,8 +125,8 @@ impl<D: Disk> Log<D> {
         assert!(next == end, "a span promised in this turn is in memory");
     }
 
-    /// Goes from run to run and its bytes, from the run that holds `from` on, as long as `give` says so. Returns the first
-    /// entry that would be next and is not in memory.
+    /// Goes from run to run and its bytes, from the run that holds `from` on, as long as `give` says so. Returns the
+    /// first entry that would be next and is not in memory.
     fn walk<'a>(
         &'a self,
         shard: usize,

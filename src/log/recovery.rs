@@ -19,10 +19,10 @@
 //! with several in flight, of which an earlier one did not survive. Nothing in it was ever promised, since promises
 //! follow the contiguous prefix alone.
 //!
-//! What is cut off is not overwritten at once, so it must never come to life when new batches lie before it. Three things
-//! see to that: each batch names the checksum of the header before it; the header is bound to every byte of the records;
-//! and it carries the number of the log's *life*, one more at each opening than the highest that any header on the disk
-//! tells. Lives never go down along the chain, so no batch of an earlier life follows one of a later.
+//! What is cut off is not overwritten at once, so it must never come to life when new batches lie before it. Three
+//! things see to that: each batch names the checksum of the header before it; the header is bound to every byte of the
+//! records; and it carries the number of the log's *life*, one more at each opening than the highest that any header on
+//! the disk tells. Lives never go down along the chain, so no batch of an earlier life follows one of a later.
 //!
 //! The last batches before a crash have no batch behind them that would prove them. If one of those decays between the
 //! crash and the opening it is taken for torn, as nobody could tell the two apart; the other replicas have it.

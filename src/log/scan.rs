@@ -102,8 +102,8 @@ impl<'d, D: Disk> Scanner<'d, D> {
         Ok(Step::Batch(Batch { header, records }))
     }
 
-    /// Where else the next batch may begin: at a multiple of a larger block, if the log has moved to another device since;
-    /// or, if it did not fit the segment's rest, at the beginning of the next one.
+    /// Where else the next batch may begin: at a multiple of a larger block, if the log has moved to another device
+    /// since; or, if it did not fit the segment's rest, at the beginning of the next one.
     fn elsewhere(&self, here: Position) -> impl Iterator<Item = Position> + use<'d, D> {
         let larger = batch::later_beginnings(here.offset).map(move |offset| Position { offset, ..here });
         larger.chain([Position { segment: here.segment + 1, offset: 0 }])

@@ -1,5 +1,6 @@
-//! Where each shard's entries lie. Of those that are in memory something is kept for each run that lies together; of those
-//! that lie on the disk alone, for each stretch of a megabyte. A run becomes part of a stretch when its batch leaves memory.
+//! Where each shard's entries lie. Of those that are in memory something is kept for each run that lies together; of
+//! those that lie on the disk alone, for each stretch of a megabyte. A run becomes part of a stretch when its batch
+//! leaves memory.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -261,8 +262,8 @@ impl ShardLog {
     }
 }
 
-/// How many of the first `len` numbers hold; those that do come before those that do not. What is asked for is mostly near
-/// the end, and there it is found in a few steps that stay in the cache.
+/// How many of the first `len` numbers hold; those that do come before those that do not. What is asked for is mostly
+/// near the end, and there it is found in a few steps that stay in the cache.
 pub(super) fn partition_from_back(len: usize, holds: impl Fn(usize) -> bool) -> usize {
     let mut step = 1;
     while step <= len && !holds(len - step) {
@@ -282,8 +283,8 @@ pub(super) fn partition_from_back(len: usize, holds: impl Fn(usize) -> bool) -> 
 pub(super) struct Shards {
     /// Ascending.
     pub(super) logs: Vec<ShardLog>,
-    /// Whose each run in memory is, and where it begins; also of runs that were dropped since. Ascending by place, so that
-    /// those of a batch that leaves memory are found without asking all shards.
+    /// Whose each run in memory is, and where it begins; also of runs that were dropped since. Ascending by place, so
+    /// that those of a batch that leaves memory are found without asking all shards.
     order: VecDeque<(Place, u32)>,
 }
 
@@ -302,7 +303,8 @@ impl Shards {
 
     /// The oldest batch in memory leaves it. Takes a step for each run that was laid there.
     pub(super) fn fold(&mut self, batch: &Extent) {
-        // A dropped run's turn may meet a later one of its shard in this batch: it goes before its own, and that meets none.
+        // A dropped run's turn may meet a later one of its shard in this batch: it goes before its own, and that meets
+        // none.
         while let Some((_, shard)) = self.order.pop_front_if(|(place, _)| *place < batch.end) {
             self.logs[shard as usize].fold(batch);
         }

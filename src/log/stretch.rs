@@ -1,10 +1,10 @@
-//! What stays in memory of entries that lie on the disk alone: one line for a megabyte of the log, from which a read finds
-//! each of them again.
+//! What stays in memory of entries that lie on the disk alone: one line for a megabyte of the log, from which a read
+//! finds each of them again.
 //!
-//! A stretch names a region that begins with its first entry and in which the others lie, among those of other shards and
-//! those that were superseded. Entries are told apart by their identity: *no two entries of a shard have the same term
-//! and index and another content*, since a term has one leader, which lays an index once. Should the same entry lie in
-//! the region twice (superseded, and sent again by a later leader that had it), either copy will do.
+//! A stretch names a region that begins with its first entry and in which the others lie, among those of other shards
+//! and those that were superseded. Entries are told apart by their identity: *no two entries of a shard have the same
+//! term and index and another content*, since a term has one leader, which lays an index once. Should the same entry
+//! lie in the region twice (superseded, and sent again by a later leader that had it), either copy will do.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -65,8 +65,8 @@ impl Stretch {
         }
     }
 
-    /// Adds the run, which lies in this batch, if it goes on where the stretch ends and the region stays within the bound.
-    /// Returns whether it did.
+    /// Adds the run, which lies in this batch, if it goes on where the stretch ends and the region stays within the
+    /// bound. Returns whether it did.
     pub(super) fn take_in(&mut self, batch: &Extent, run: &Run) -> bool {
         let follows = run.term == self.term
             && run.first == self.end()
@@ -130,8 +130,8 @@ impl fmt::Display for Decay {
 }
 
 impl Region<'_> {
-    /// Finds the entries of consecutive stretches of one shard again, whose regions lie in this one. Checks of each entry
-    /// every byte, and of what lies between them as much as it takes to step over it.
+    /// Finds the entries of consecutive stretches of one shard again, whose regions lie in this one. Checks of each
+    /// entry every byte, and of what lies between them as much as it takes to step over it.
     pub(super) fn find(
         &self,
         identity: &Identity,

@@ -182,8 +182,8 @@ impl Stream {
         segments.saturating_mul(self.segment_bytes).saturating_sub(u64::from(self.next.offset))
     }
 
-    /// Whether what is left behind `laid_bytes` more is kept from leaders. Without room for the next segment the log is as
-    /// large as it is, and what is kept for votes at its end is not in the part that leaders leave to followers.
+    /// Whether what is left behind `laid_bytes` more is kept from leaders. Without room for the next segment the log is
+    /// as large as it is, and what is kept for votes at its end is not in the part that leaders leave to followers.
     fn is_full_for_leaders(&self, laid_bytes: u64) -> bool {
         let left = |segments| self.left_bytes(segments).saturating_sub(laid_bytes);
         let ready_bytes = self.ready.saturating_mul(self.segment_bytes);
@@ -193,9 +193,9 @@ impl Stream {
     }
 
     /// Whether `laid_bytes` more would go into what leaders leave if it turned out that there is no room for the next
-    /// segment, which is being made. A fast leader must not be through its last segment before it is told. Half a segment
-    /// is the most that is waited for: one made ahead in time is never waited for at all. Where none is being made, there
-    /// is nothing to wait for.
+    /// segment, which is being made. A fast leader must not be through its last segment before it is told. Half a
+    /// segment is the most that is waited for: one made ahead in time is never waited for at all. Where none is being
+    /// made, there is nothing to wait for.
     fn may_be_full_for_leaders(&self, laid_bytes: u64) -> bool {
         let kept = self.ready.saturating_mul(self.segment_bytes) / LEADER_RESERVE + self.reserve_bytes();
         self.preparing
@@ -233,8 +233,8 @@ impl<D: Disk> Log<D> {
         self.fit(span_bytes, Right::Ordinary).map(drop)
     }
 
-    /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept back:
-    /// it must commit for a leader of a full log to serve at all.
+    /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept
+    /// back: it must commit for a leader of a full log to serve at all.
     pub fn room_for_received(&self, bytes: usize) -> Result<(), NoRoom> {
         self.fit(bytes, Right::of_received(bytes)).map(drop)
     }

@@ -1,5 +1,5 @@
-//! [`Desk`]: where the threads of an engine attach to a node's lanes by rings. The same for an engine in the node's process
-//! and for one that comes through the socket (`usher`).
+//! [`Desk`]: where the threads of an engine attach to a node's lanes by rings. The same for an engine in the node's
+//! process and for one that comes through the socket (`usher`).
 
 use core::fmt;
 use std::collections::BTreeSet;
@@ -77,6 +77,11 @@ impl Desk {
     /// The cluster of its node.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// How many lanes its node has.
+    pub(super) fn lanes(&self) -> usize {
+        self.doors.len()
     }
 
     /// Attaches a thread of this process.

@@ -1,4 +1,5 @@
-//! The block devices that a node's logs lie on: claimed and judged before anything is touched, then opened or formatted.
+//! The block devices that a node's logs lie on: claimed and judged before anything is touched, then opened or
+//! formatted.
 //!
 //! ```text
 //! the device holds         | data_dir is fresh  | its logs are not made yet | its logs were made

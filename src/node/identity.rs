@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data_dir/lock            held (flock) while a node runs; holds its process id
-//! data_dir/identity.toml   cluster, node, lanes, shards, and the store id: the life of this directory
+//! data_dir/identity.toml   format, cluster, node, lanes, shards, segment_mib, and the store id: the directory's life
 //! data_dir/peers.toml      the store ids of the peers, as first met
 //! data_dir/lane-0000/      the segments of a lane's log, unless it lies on a block device
 //! data_dir/complete        there once every lane has made its log: from then on a lane without one has lost it

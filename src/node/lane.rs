@@ -39,9 +39,6 @@ const SPIN_OWN_CORE: Duration = Duration::from_millis(1);
 /// put to sleep, and waking one costs more than the whole path of a commit through the protocol.
 const SPIN_SHARED_CORE: Duration = Duration::from_micros(50);
 
-/// How long the kernel looks at network cards for a lane that blocks, in microseconds, where the system names no time.
-const BUSY_POLL_US: u32 = 50;
-
 /// All that a lane's thread is given.
 pub(super) struct Seat {
     pub(super) config: Arc<Config>,
@@ -187,12 +184,12 @@ impl Seat {
         }
     }
 
-    /// The kernel may look at network cards while the lane blocks, if the configuration or the operator's sysctl says so.
+    /// The kernel may look at network cards while the lane blocks, if the operator's sysctl says so.
     fn poll_devices(&self, reactor: &Reactor) {
-        let own_us = if self.config.cpu.busy_poll { BUSY_POLL_US } else { 0 };
         let sysctl = std::fs::read_to_string("/proc/sys/net/core/busy_poll").unwrap_or_default();
-        let busy_poll_us = sysctl.trim().parse().unwrap_or(0).max(own_us);
+        let busy_poll_us = sysctl.trim().parse().unwrap_or(0);
         if busy_poll_us > 0
+            && !self.config.cpu.busy_poll
             && let Err(error) = reactor.poll_devices(busy_poll_us)
         {
             line(format_args!("lane {}: network devices are not polled while it blocks: {error}", self.lane));

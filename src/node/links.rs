@@ -1,7 +1,7 @@
 //! The links of a lane to its peers, as the configuration orders them.
 //!
-//! A link that this machine or this build does not have is left out with a line that says what is missing. Only when none
-//! is left does the node not start.
+//! A link that this machine or this build does not have is left out with a line that says what is missing. Only when
+//! none is left does the node not start.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -110,7 +110,8 @@ impl Seat<'_> {
             )));
         }
         if ways.iter().filter(|way| way.carries()).count() == 1 {
-            // Nothing is won by leaving the only one, and what was under way to a peer that was only slow would be lost.
+            // Nothing is won by leaving the only one, and what was under way to a peer that was only slow would be
+            // lost.
             let unheard = 2 * self.config.raft.election_timeout();
             ways.iter_mut().for_each(|way| way.allow_silence(unheard));
         }

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the devices, the data
-//! directory and whose they are. Each lane then builds its own world (reactor, disk, log, link, port) on its own thread, and the start
-//! has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what it promised stands, and
-//! it promises nothing more.
+//! directory and whose they are. Each lane then builds its own world (reactor, disk, log, link, port) on its own
+//! thread, and the start has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what
+//! it promised stands, and it promises nothing more.
 
 mod clients;
 pub mod config;
@@ -183,8 +183,8 @@ impl Node {
         Node::start_on(config, false)
     }
 
-    /// The same, and block devices for the log that hold something else are formatted: whatever is on them is lost. Not if
-    /// this node's log was made already, on these or others.
+    /// The same, and block devices for the log that hold something else are formatted: whatever is on them is lost. Not
+    /// if this node's log was made already, on these or others.
     pub fn format_and_start(config: Config) -> Result<Node, StartError> {
         Node::start_on(config, true)
     }
@@ -279,8 +279,8 @@ impl Node {
         self.data_dir.store
     }
 
-    /// Where the engine's streams stand on this node, the watermark among it; `None` without `engine.streams`. Reading it takes
-    /// no lock and no system call, from any thread.
+    /// Where the engine's streams stand on this node, the watermark among it; `None` without `engine.streams`. Reading
+    /// it takes no lock and no system call, from any thread.
     pub fn board(&self) -> Option<Arc<Board>> {
         self.board.clone()
     }
@@ -332,8 +332,8 @@ impl Drop for Node {
 }
 
 impl Stopper {
-    /// Asks the node to stop in good order: submits that it accepted end, leadership is handed over, the log falls quiet,
-    /// all within [`crate::shard::DRAIN_BOUND`]. Returns at once; [`Node::wait`] returns when it is done.
+    /// Asks the node to stop in good order: submits that it accepted end, leadership is handed over, the log falls
+    /// quiet, all within [`crate::shard::DRAIN_BOUND`]. Returns at once; [`Node::wait`] returns when it is done.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.doors.iter().for_each(|door| door.waker().wake());
@@ -402,7 +402,10 @@ impl fmt::Display for StartError {
                 )
             }
             StartError::Listen { address, whom, error } => {
-                write!(f, "cannot listen on {address} for {whom}: {error}")
+                write!(
+                    f,
+                    "cannot listen on {address} for {whom}: {error}; give this node an address of this machine"
+                )
             }
             StartError::Socket { path, error } => {
                 write!(
@@ -418,7 +421,12 @@ impl fmt::Display for StartError {
                 if holder.is_empty() { "unknown" } else { holder }
             ),
             StartError::Foreign { path, what } => {
-                write!(f, "data directory {} is not this node's: {what}; nothing was changed", path.display())
+                write!(
+                    f,
+                    "data directory {} is not this node's: {what}; nothing was changed. Correct the configuration, or name \
+                     another data_dir",
+                    path.display()
+                )
             }
             StartError::LogLost { path, lane } => write!(
                 f,

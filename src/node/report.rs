@@ -1,20 +1,12 @@
 //! What a node tells its operator: one line per event on standard error, with the time since the node started.
 
 use core::fmt;
-use std::sync::OnceLock;
-use std::time::Instant;
 
 use crate::io::DiskError;
+pub(super) use crate::io::link::line;
 use crate::raft::{Change, Role};
 use crate::shard::Observer;
 use crate::types::{LaneId, NodeId, ShardId};
-
-/// Writes one line. Not for the path of a commit.
-pub(super) fn line(what: fmt::Arguments<'_>) {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let at = START.get_or_init(Instant::now).elapsed();
-    eprintln!("plimsoll: [{:>10.6}] {what}", at.as_secs_f64());
-}
 
 /// Tells the operator of elections and of peers that send what they should not.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! The thread that lets engines of other processes in: it reads what they ask for, hands memory and the lane's eventfd over,
-//! and holds each one's socket, whose hang-up says that the engine is gone, in whatever way. It does nothing on the
-//! path of a submit, and is not pinned to a core.
+//! The thread that lets engines of other processes in: it reads what they ask for, hands memory and the lane's eventfd
+//! over, and holds each one's socket, whose hang-up says that the engine is gone, in whatever way. It does nothing on
+//! the path of a submit, and is not pinned to a core.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,8 +26,8 @@ use crate::wire::attach::{HELLO_BYTES, Hello, Refusal, encode_answer};
 /// How long who has connected may take to say what it wants.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many may have connected and said nothing.
-const CONNECTIONS_MAX: usize = ATTACHMENTS_MAX + 64;
+/// How many connections may have said nothing yet, beside those that all lanes may have attached.
+const CONNECTIONS_UNHEARD_MAX: usize = 64;
 
 const BACKLOG: i32 = 64;
 
@@ -152,7 +152,8 @@ impl Room {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while self.connections.len() < CONNECTIONS_MAX {
+        let connections_max = self.desk.lanes() * ATTACHMENTS_MAX + CONNECTIONS_UNHEARD_MAX;
+        while self.connections.len() < connections_max {
             let Ok(socket) = net::accept_with(&self.listener, flags) else { return };
             self.connections.push(Connection { socket, since: Instant::now(), presence: None });
         }

@@ -10,7 +10,9 @@ use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::config::{cluster_id, parse};
+use super::identity::lane_path;
 use crate::io::disk::device::{Claim, Held, Region};
+use crate::io::disk::{segment_of, segment_path};
 use crate::io::pool::Pool;
 use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::limits::BLOCK_BYTES_MAX;
@@ -36,7 +38,7 @@ pub fn verify_directory(directory: &Path) -> Result<Vec<(LaneId, Report)>, Strin
     let _held = hold(directory)?;
     let mut reports = Vec::new();
     for lane in (0..identity.lanes).map(LaneId) {
-        let path = directory.join(format!("lane-{:04}", lane.0));
+        let path = lane_path(directory, lane);
         if !path.exists() {
             return Err(format!(
                 "{}: it is not there; if this node's log lies on a block device, give that instead",
@@ -114,9 +116,7 @@ impl Disk for ReadOnly {
         let failed = |error: io::Error| failed("list segments", directory, error);
         let mut segments = Vec::new();
         for entry in fs::read_dir(directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            let number = name.strip_prefix("segment-").and_then(|rest| rest.strip_suffix(".log"));
-            segments.extend(number.and_then(|number| number.parse().ok()).map(SegmentId));
+            segments.extend(segment_of(&entry.map_err(failed)?.file_name().to_string_lossy()));
         }
         segments.sort_unstable();
         Ok(segments)
@@ -124,7 +124,7 @@ impl Disk for ReadOnly {
 
     fn read_now(&mut self, segment: SegmentId, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
         let path = match self {
-            ReadOnly::Files { directory, .. } => directory.join(format!("segment-{:08}.log", segment.0)),
+            ReadOnly::Files { directory, .. } => segment_path(directory, segment),
             ReadOnly::Device(region) => return region.read_at(segment, offset, into),
         };
         let read = File::open(&path).and_then(|file| file.read_exact_at(into, offset));

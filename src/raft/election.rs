@@ -13,7 +13,7 @@
 
 use core::time::Duration;
 
-use super::effects::{Effects, Role};
+use super::effects::Effects;
 use super::follower::Follower;
 use super::message::{Grant, Message};
 use super::quorum::{Outcome, Votes};
@@ -265,14 +265,5 @@ impl Raft {
     pub(super) fn rest(&mut self, now: Time) {
         let timeout: Duration = self.timing.election;
         self.election_at = now.after(self.random.between(timeout, timeout * 2));
-    }
-
-    pub(super) fn role_now(&self) -> Role {
-        match self.state {
-            State::Follower(_) => Role::Follower,
-            State::PreCandidate(_) => Role::PreCandidate,
-            State::Candidate(_) => Role::Candidate,
-            State::Leader(_) => Role::Leader,
-        }
     }
 }

@@ -20,7 +20,7 @@
 //! commits), over `progress` (what one follower has), `read` and `transfer`. Below them `local` (this node's log and
 //! what of it is durable), `terms`, `quorum` and `random`, which know nothing of roles.
 //!
-//! *Terms.* Log matching, leader completeness and state-machine safety as in Ongaro and Ousterhout, "In Search of an
+//! *Sources.* Log matching, leader completeness and state-machine safety as in Ongaro and Ousterhout, "In Search of an
 //! Understandable Consensus Algorithm" (2014); pre-vote, check-quorum, transfer and read index as in Ongaro's thesis.
 
 pub mod effects;
@@ -63,8 +63,8 @@ pub struct Options {
     pub election_timeout: Duration,
     /// How often a leader is heard from when there is nothing else to say; at most a third of the election timeout.
     pub heartbeat: Duration,
-    /// How long a commit waits for an append to carry it to the followers, before an empty one does; zero: not at all. At most
-    /// the heartbeat interval counts.
+    /// How long a commit waits for an append to carry it to the followers, before an empty one does; zero: not at all.
+    /// At most the heartbeat interval counts.
     pub commit_notice: Duration,
     /// Where the random timeouts come from. Nodes and shards must not share one.
     pub seed: u64,
@@ -215,7 +215,7 @@ impl Raft {
 
     /// Leader: adds the appends for which followers have room, once per turn, after all proposals, and opens the round
     /// that the turn's reads share. Nothing elsewhere.
-    pub fn replicate(&mut self, _now: Time, entries: &mut impl Entries, effects: &mut Effects) {
+    pub fn replicate(&mut self, entries: &mut impl Entries, effects: &mut Effects) {
         self.send_appends(entries, effects);
     }
 
@@ -237,7 +237,12 @@ impl Raft {
 
     /// What this node is.
     pub fn role(&self) -> Role {
-        self.role_now()
+        match self.state {
+            State::Follower(_) => Role::Follower,
+            State::PreCandidate(_) => Role::PreCandidate,
+            State::Candidate(_) => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
     }
 
     /// Its term.

@@ -4,8 +4,8 @@
 //! entry of the leader's own term (Raft, figure 8).
 //!
 //! *Commit notices.* Followers learn the commit index from the next append. When none follows within the notice delay
-//! ([`super::Options::commit_notice`]), an empty append tells them: a reader at a follower sees a commit at most that much
-//! late, and a busy shard is not sent a frame more.
+//! ([`super::Options::commit_notice`]), an empty append tells them: a reader at a follower sees a commit at most that
+//! much late, and a busy shard is not sent a frame more.
 
 use alloc::vec::Vec;
 use core::time::Duration;

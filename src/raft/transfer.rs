@@ -21,8 +21,8 @@ pub(super) struct Handover {
 }
 
 impl Raft {
-    /// As leader: whom to hand over to, the best first. Who is there comes before who may have gone, however fresh the log
-    /// is that it left with; then who has more of the log.
+    /// As leader: whom to hand over to, the best first. Who is there comes before who may have gone, however fresh the
+    /// log is that it left with; then who has more of the log.
     pub fn successors(&self, now: Time) -> Vec<NodeId> {
         let State::Leader(leader) = &self.state else { return Vec::new() };
         let mut followers = leader.followers.iter().collect::<Vec<_>>();

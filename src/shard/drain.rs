@@ -1,8 +1,9 @@
 //! Stopping in good order: what was accepted ends, leadership is handed over, the log falls quiet, clients are told
 //! farewell; within a bound.
 //!
-//! It begins when the other voters can do without this one. Members are mostly restarted one after the other, and the one
-//! before may still be coming back: whoever led next would find no majority. Until then, and not for long, all goes on.
+//! It begins when the other voters can do without this one. Members are mostly restarted one after the other, and the
+//! one before may still be coming back: whoever led next would find no majority. Until then, and not for long, all goes
+//! on.
 //!
 //! The farewell leaves nobody in doubt. What a client has sent is taken in the order in which it was sent, and answers
 //! go the same way back: so what has no answer before the farewell was not taken, whether it still lies in a socket or

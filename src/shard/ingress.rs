@@ -45,7 +45,8 @@ pub(super) enum Taken {
 }
 
 impl<W: World> Groups<W> {
-    /// Takes in what clients ask, at most [`SUBMITS_PER_TURN_MAX`] requests or [`SUBMIT_BYTES_PER_TURN_MAX`], and a frame.
+    /// Takes in what clients ask, at most [`SUBMITS_PER_TURN_MAX`] requests or [`SUBMIT_BYTES_PER_TURN_MAX`], and a
+    /// frame.
     pub(super) fn take_requests(&mut self, now: Time, port: &mut W::Port) -> usize {
         self.ingress.now = now;
         let mut taken = self.lay_large();

@@ -1,9 +1,10 @@
 //! A lane: its shards, their one log, and the loop that drives them.
 //!
 //! Read [`turn`] first: it is the way that data takes, one step after another. The other files are those steps:
-//! `ingress` takes requests in, `parts` puts long records together, `peers` takes Raft messages in and carries out what the protocol
-//! wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what goes to each
-//! client, `reads` serves the committed log, `streams` follows what an engine needs to know of it, `drain` stops in good order.
+//! `ingress` takes requests in, `parts` puts long records together, `peers` takes Raft messages in and carries out what
+//! the protocol wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what
+//! goes to each client, `reads` serves the committed log, `streams` follows what an engine needs to know of it, `drain`
+//! stops in good order.
 //!
 //! The lane knows the world only through [`World`], so the simulator runs the very same code.
 

@@ -3,20 +3,16 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::clients::ClientRef;
 use super::ingress::{Taken, entry_of};
 use super::pending::Pending;
 use super::{Groups, World};
-use crate::limits::{ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, PARTS_MAX, RECORD_BYTES_MAX};
+use crate::limits::{ASSEMBLY_BYTES_MAX, BATCH_BYTES_MAX, PART_PATIENCE, PARTS_MAX, RECORD_BYTES_MAX};
 use crate::log::record::{self, FLAG_CONTINUES, FLAG_MORE};
 use crate::log::{NewEntry, NoRoom};
 use crate::types::{Acks, EntryId, NodeId, Stamp, Time};
 use crate::wire::client::{Outcome, Submit};
-
-/// How long a record may wait for its next part when others find no room for theirs.
-pub(super) const PART_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A record in parts as it comes in from a client.
 pub(super) enum Assembly {
@@ -118,7 +114,8 @@ impl<W: World> Groups<W> {
         }
     }
 
-    /// Whether there is room for the parts of one more record, if need be that of records whose senders have fallen silent.
+    /// Whether there is room for the parts of one more record, if need be that of records whose senders have fallen
+    /// silent.
     fn can_assemble(&mut self, total_bytes: usize) -> bool {
         let enough = |held_bytes| held_bytes + total_bytes <= ASSEMBLY_BYTES_MAX;
         if enough(self.ingress.assembling_bytes) {

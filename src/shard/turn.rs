@@ -14,7 +14,8 @@
 //! ```
 //! The leader's write runs beside the followers' own. The frames go first: a follower has a way, a write and a way back
 //! before it can be heard, the leader's disk only a write, so whoever is sent to first is heard first. What is promised
-//! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
+//! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step
+//! waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
 use super::{Groups, Observer, Options, Shard, World};
 use crate::io::{Clock, DiskError, Link, Park, Port};
@@ -89,8 +90,9 @@ impl<W: World> Lane<W> {
         }
     }
 
-    /// As soon as the other voters can do without this one nothing new is taken: what was accepted ends, leadership is handed over, and [`Lane::turn`] then
-    /// says [`Stopped::Drained`], at the latest after [`super::drain::DRAIN_BOUND`].
+    /// Begins to stop. Until the other voters can do without this node, two election timeouts at most, all goes on.
+    /// Then nothing new is taken, what was accepted ends and leadership is handed over; [`Lane::turn`] says
+    /// [`Stopped::Drained`] within [`super::drain::DRAIN_BOUND`].
     pub fn drain(&mut self) {
         self.groups.begin_drain(self.clock.now());
     }
@@ -113,7 +115,7 @@ impl<W: World> Lane<W> {
         let drained = groups.drained(now);
 
         groups.follow_streams(now);
-        groups.replicate(now);
+        groups.replicate();
         groups.send_frames(link);
         groups.log.submit();
         park.kick();
@@ -179,11 +181,6 @@ impl<W: World> Lane<W> {
     pub fn waiting(&self) -> usize {
         let of = |shard: &Shard| shard.pending() + shard.reads.len() + shard.asked_index.len();
         self.groups.shards.iter().map(of).sum()
-    }
-
-    /// The observer, for who made it.
-    pub fn observer_mut(&mut self) -> &mut W::Observer {
-        &mut self.groups.observer
     }
 }
 

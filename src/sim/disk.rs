@@ -19,8 +19,8 @@ const SECTOR_BYTES: usize = 512;
 /// A decayed place must be proved to have been durable by what lies behind it: as far back as writes were in flight.
 const PROVED_AFTER: usize = 2 * WRITES_IN_FLIGHT_MAX + 2;
 
-/// How long after a segment found no room it is tried again. Sooner than a real disk does, so that what heals serves well
-/// within the bound that is checked.
+/// How long after a segment found no room it is tried again. Sooner than a real disk does, so that what heals serves
+/// well within the bound that is checked.
 const SPACE_RETRY_NS: u64 = 100_000_000;
 
 /// Something that a disk is doing.

@@ -1,5 +1,5 @@
-//! Every course that a small cluster can take, to a depth: three nodes, two proposals, messages lost, doubled and in any
-//! order, timeouts at any moment, crashes that keep any prefix of the writes under way.
+//! Every course that a small cluster can take, to a depth: three nodes, two proposals, messages lost, doubled and in
+//! any order, timeouts at any moment, crashes that keep any prefix of the writes under way.
 //!
 //! A message that is lost is one that is never delivered, so loss needs no step of its own. Clocks run apart without
 //! bound: a timeout comes whenever the explorer wants.

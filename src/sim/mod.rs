@@ -1,8 +1,9 @@
 //! The simulator: the production lane, log, wire and protocol in one thread, under one seed, in a world made of faults.
 //!
 //! [`plan`] says what a seed stands for. `world` runs the nodes in the order of a virtual time; `net`, `datagrams`,
-//! `disk`, `clock` and `port` are what a lane gets instead of a machine; `faults` breaks them; `clients` use them; `oracle` and
-//! `history` say what must hold; `phases` is the course of a run; [`shrink`] looks for a shorter one that fails alike.
+//! `disk`, `clock` and `port` are what a lane gets instead of a machine; `faults` breaks them; `clients` use them;
+//! `oracle` and `history` say what must hold; `phases` is the course of a run; [`shrink`] looks for a shorter one that
+//! fails alike.
 //!
 //! *The same seed gives the same run, bit for bit, on any machine*: there is one source of chance, no thread, no map
 //! whose order is another on another day, and no clock but the world's. [`Run::hash`] stands for all that happened.

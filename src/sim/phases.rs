@@ -101,7 +101,8 @@ impl World {
             fabric.note(0, Note::Phase { name: "a majority is whole" });
             fabric.calm = true;
             for &node in members {
-                // Otherwise an outsider that drains could go on asking it in vain, and keep it from following another one.
+                // Otherwise an outsider that drains could go on asking it in vain, and keep it from following another
+                // one.
                 fabric.net.undeafen(node);
                 for &other in members {
                     fabric.net.mend(node, other);
@@ -244,8 +245,8 @@ impl World {
         self.clients.unanswered().map_or(Ok(()), Err)
     }
 
-    /// Whoever leads has committed all that it has. A new leader has not: it may owe a stream the end of its epoch, and no board
-    /// tells.
+    /// Whoever leads has committed all that it has. A new leader has not: it may owe a stream the end of its epoch, and
+    /// no board tells.
     fn leaders_are_settled(&self, fabric: &Fabric) -> Result<(), String> {
         let is_settled = |shard: &ShardId| {
             let leader = fabric.oracle.node_of_leader(*shard).and_then(|node| self.lanes[node].as_ref());

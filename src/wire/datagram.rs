@@ -4,7 +4,8 @@
 //! datagram  | header 48 B | body |
 //!
 //! header    0 magic        u32  "PLD1"
-//!           4 kind         u8   1 hello, 2 welcome, 3 refusal, 4 data, 5 fragment, 6 repair, 7 credit, 8 bye, 9 unknown
+//!           4 kind         u8   1 hello, 2 welcome, 3 refusal, 4 data, 5 fragment, 6 repair, 7 credit, 8 bye,
+//!                             9 unknown
 //!           5 version      u8   of the protocol, as in every frame
 //!           6 fragment     u16  5: which; 6: the one that the first bit of the bitmap stands for
 //!           8 session      u64  that the receiver drew; 1: 0; 9: that the sender is said to have drawn
@@ -243,7 +244,8 @@ pub fn open(datagram: &[u8]) -> Result<(Place, Body<'_>), Malformed> {
     }
     let place = Place { session: header.session, number: header.number, limit: header.limit };
     let read = read_body(&header, body, drawn)?;
-    // What the kind does not use must be zero, and so a second writing gives the same bytes. Its checksum was looked at.
+    // What the kind does not use must be zero, and so a second writing gives the same bytes. Its checksum was looked
+    // at.
     if (Header { crc: header.crc, ..header_of(place, &read) }) != header {
         return Err(Malformed::Field("reserved"));
     }
@@ -341,8 +343,8 @@ fn check_padding(padding: &[u8]) -> Result<(), Malformed> {
     if padding.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Malformed::Field("padding")) }
 }
 
-/// The header of a datagram with this body, checksum included; [`write_body`] writes what comes after it, unless that is
-/// data or a fragment, which are sent from where they lie.
+/// The header of a datagram with this body, checksum included; [`write_body`] writes what comes after it, unless that
+/// is data or a fragment, which are sent from where they lie.
 pub fn seal(place: Place, body: &Body<'_>) -> [u8; 48] {
     let header = header_of(place, body);
     if matches!(body, Body::Data(_) | Body::Fragment { .. } | Body::Bye | Body::Unknown) {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytemuck::{Pod, Zeroable};
 
 use super::Malformed;
-use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_MESSAGES_MAX};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_MESSAGES_MAX, INDEX_MAX, TERM_MAX};
 
 /// The first four bytes of every frame: "PLM1", read as a little-endian number.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"PLM1");
@@ -20,8 +20,10 @@ pub const VERSION: u8 = 1;
 /// The bytes of one row of a frame's table.
 pub const ROW_BYTES: usize = 64;
 
-/// Terms and indices beyond this are refused: no log gets there, and sums of two of them do not overflow.
-pub(super) const PLACE_MAX: u64 = 1 << 62;
+/// Terms and indices beyond this are refused.
+pub(super) const PLACE_MAX: u64 = INDEX_MAX;
+
+const _: () = assert!(PLACE_MAX == TERM_MAX, "one bound serves both");
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

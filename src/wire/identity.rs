@@ -48,8 +48,8 @@ impl Identity {
         Ok(())
     }
 
-    /// Which peer's hello it is, if it is a peer's and meant for this node. Whether that one is a member, and dials, and
-    /// has the data directory that it came with before, is for the caller and for [`check_store`].
+    /// Which peer's hello it is, if it is a peer's and meant for this node. Whether that one is a member, and dials,
+    /// and has the data directory that it came with before, is for the caller and for [`check_store`].
     pub fn check_peer(&self, hello: &Hello) -> Result<NodeId, Refusal> {
         self.check(hello)?;
         match hello.to {

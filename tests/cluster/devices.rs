@@ -27,8 +27,8 @@ impl Given {
     }
 }
 
-/// Three devices; the third has blocks of 4 KiB. `PLIMSOLL_DEVICES` names others, apart by spaces, which must be blank. If
-/// those are fewer, the other nodes' logs lie in files.
+/// Three devices; the third has blocks of 4 KiB. `PLIMSOLL_DEVICES` names others, apart by spaces, which must be blank.
+/// If those are fewer, the other nodes' logs lie in files.
 fn devices(mib: u64) -> Option<Vec<Given>> {
     match std::env::var("PLIMSOLL_DEVICES") {
         Ok(names) => Some(names.split_whitespace().map(|name| Given::Named(name.into())).collect()),

@@ -410,8 +410,8 @@ fn a_hundred_thousand_submits_at_once_all_end() {
     assert!(committed >= 65_536, "{committed} {others:?}");
 }
 
-/// A lane's directory lay on a filesystem of its own that was not mounted: the node began a new log, with no vote and no
-/// record of what it had promised, and its peers believed it because its identity was still there.
+/// A lane's directory lay on a filesystem of its own that was not mounted: the node began a new log, with no vote and
+/// no record of what it had promised, and its peers believed it because its identity was still there.
 #[test]
 fn a_node_whose_log_is_gone_does_not_start() {
     let mut cluster = cluster("lost-log", &Shape { nodes: 1, lanes: 2, shards: 2, ..small() });
@@ -442,8 +442,8 @@ fn a_node_whose_log_is_gone_does_not_start() {
     cluster.await_leaders().unwrap();
 }
 
-/// Followers of the log that never read what they are sent, and one that reads: the silent ones are dropped, memory does
-/// not grow with what is committed, commits go on.
+/// Followers of the log that never read what they are sent, and one that reads: the silent ones are dropped, memory
+/// does not grow with what is committed, commits go on.
 #[test]
 fn readers_that_never_read_are_dropped() {
     let _turn = turn();

@@ -1,6 +1,7 @@
-//! The power is cut, again and again: every write that reached a device is recorded in the order in which it became durable
-//! (`dm-log-writes`), with a mark for every so many acknowledged records. Then the recording is played to another device, up to
-//! one point after the other, and at each the log must open with everything that was acknowledged before it.
+//! The power is cut, again and again: every write that reached a device is recorded in the order in which it became
+//! durable (`dm-log-writes`), with a mark for every so many acknowledged records. Then the recording is played to
+//! another device, up to one point after the other, and at each the log must open with everything that was acknowledged
+//! before it.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -23,8 +23,8 @@ fn submit_and_wait(client: &mut Client, submit: Submit<'_>) -> Outcome {
     completions[0].outcome
 }
 
-/// Submits a record again for as long as its outcome leaves open whether it is there: a machine that stalls for longer than
-/// an election timeout may cost a leader its term. Where it stands then, and how often it was submitted.
+/// Submits a record again for as long as its outcome leaves open whether it is there: a machine that stalls for longer
+/// than an election timeout may cost a leader its term. Where it stands then, and how often it was submitted.
 fn submit_until_committed(cluster: &Cluster, client: &mut Client, bytes: &[u8]) -> (Index, usize) {
     let mut submits = 0;
     let until = Instant::now() + Duration::from_secs(60);
@@ -187,4 +187,32 @@ fn a_full_log_says_so_and_keeps_what_it_has() {
     for records in read_all(&cluster, taken as usize) {
         assert!(records.iter().enumerate().all(|(number, bytes)| *bytes == payload(number as u64, 100_000)));
     }
+}
+
+/// Whoever reads a follower up to a read index has everything that was committed before it was asked for, whoever
+/// leads.
+#[test]
+fn a_read_index_misses_nothing_that_was_committed_before() {
+    let _turn = turn();
+    let mut cluster = cluster("index", &small());
+    cluster.start_all().unwrap();
+    let mut leader = cluster.await_leaders().unwrap()[0];
+    let (mut writer, mut asker) = [(); 2].map(|()| Client::connect(cluster.client_options()).unwrap()).into();
+    let (patience, mut committed) = (Duration::from_secs(20), 0);
+    for to in cluster.ids().into_iter().cycle().take(6) {
+        committed += 1;
+        let (last, _) = submit_until_committed(&cluster, &mut writer, &payload(committed, 100));
+        let (_, index) = asker.read_index(ShardId(0), patience).unwrap();
+        assert!(index >= last, "record {committed} is at {last}, and {index} is told");
+        let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+        assert_eq!(read_up_to(&cluster, follower, last).last(), Some(&payload(committed, 100)));
+        let until = Instant::now() + patience;
+        while leader != to && cluster.await_leaders().unwrap() != [to] {
+            assert!(Instant::now() < until, "node {to} does not lead");
+            // Whether it worked shows when the leader is asked again.
+            let _ = asker.transfer(ShardId(0), to, patience);
+        }
+        leader = to;
+    }
+    assert_eq!(committed, 6);
 }

@@ -1,4 +1,5 @@
-//! Block devices for the log, as an operator meets them: what `node` refuses, what `--format` does, `log verify` on a device.
+//! Block devices for the log, as an operator meets them: what `node` refuses, what `--format` does, `log verify` on a
+//! device.
 
 use std::fs::OpenOptions;
 use std::io::Read as _;

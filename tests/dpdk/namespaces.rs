@@ -1,5 +1,5 @@
-//! Three nodes in network namespaces of their own, on one Ethernet: kernel interfaces (af_packet) under DPDK's ports, the
-//! kernel's own stack as a stranger among them.
+//! Three nodes in network namespaces of their own, on one Ethernet: kernel interfaces (af_packet) under DPDK's ports,
+//! the kernel's own stack as a stranger among them.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Engines on a node's own host, attached by rings: in the node's process and in another one, alive, killed, and writing
-//! garbage. What was submitted is read back from the log.
+//! Engines on a node's own host, attached by rings: in the node's process and in another one, alive, killed, and
+//! writing garbage. What was submitted is read back from the log.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,6 +7,7 @@ mod child;
 mod embedded;
 mod processes;
 mod replicas;
+mod seccomp;
 mod streams;
 mod strict;
 mod told;

@@ -16,7 +16,7 @@ use crate::*;
 
 const LANES: u16 = 2;
 
-/// A node with two lanes and three shards, whose shards are streams; an attachment to each of the first two.
+/// A node with two lanes, whose shards are streams; an attachment to each of two of them.
 pub(crate) struct Engine {
     pub(crate) cluster: Cluster,
     pub(crate) node: Node,
@@ -33,7 +33,12 @@ pub(crate) struct Stream {
 }
 
 impl Engine {
+    /// With three shards, attached to the first two.
     pub(crate) fn start(name: &str) -> Engine {
+        Engine::with(name, 3, [0, 1].map(ShardId))
+    }
+
+    pub(crate) fn with(name: &str, shards: u32, attached: [ShardId; 2]) -> Engine {
         let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
         let tune = |config: &mut Config| {
             config.engine.streams = true;
@@ -44,7 +49,7 @@ impl Engine {
         let shape = Shape {
             nodes: 1,
             lanes: LANES,
-            shards: 3,
+            shards,
             segment_mib: 16,
             capacity_mib: 128,
             chunks: 8,
@@ -55,11 +60,11 @@ impl Engine {
         let cluster = Cluster::new(binary, &directory, &shape).unwrap();
         let node = Node::start(cluster.config(NODE).clone()).unwrap();
         let desk = node.desk();
-        let streams = [0, 1].map(|shard| {
-            let options = Options { shard: ShardId(shard), ..options(&cluster, 7) };
+        let streams = attached.map(|shard| {
+            let options = Options { shard, ..options(&cluster, 7) };
             let mut ring = Attachment::embedded(&desk, options).unwrap();
             await_leader(&mut ring);
-            Stream { ring, status: nothing_yet(ShardId(shard)), ends: Vec::new() }
+            Stream { ring, status: nothing_yet(shard), ends: Vec::new() }
         });
         let board = node.board().unwrap();
         Engine { cluster, node, board, streams }
@@ -67,7 +72,7 @@ impl Engine {
 
     /// Registers both streams, and waits until they take records.
     pub(crate) fn register(&mut self) {
-        for shard in [0, 1].map(ShardId) {
+        for shard in [0, 1].map(|at| self.streams[at].status.shard) {
             let outcome = self.streams[0].ask(StreamRequest::Register(shard));
             assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
         }
@@ -199,7 +204,8 @@ fn an_epoch_ends_in_every_stream_and_the_next_one_takes_records() {
     assert!(is_committed(second.put(0, 12)));
     assert!(is_committed(second.ask(StreamRequest::EndOfEpoch(Epoch(0)))));
     assert_eq!(second.put(0, 13), Outcome::EpochClosed { open: Epoch(0) });
-    // A node that has the stream's log, and the registrar's not so far, once told an engine to begin in an epoch that had its end.
+    // A node that has the stream's log, and the registrar's not so far, once told an engine to begin in an epoch that
+    // had its end.
     second.await_status(|status| status.epoch == Epoch(0) && !status.open);
     assert!(!second.status.takes_records);
     // The other is asked, and does the same before its time is up.

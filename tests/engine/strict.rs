@@ -1,6 +1,6 @@
-//! That an engine's thread makes no system call to submit and to take its answers: the kernel is told to kill the thread at the
-//! first one (seccomp's strict mode, in which reading, writing and ending alone are allowed: the one thing that an attachment
-//! ever writes is what wakes a lane that sleeps, and the lane of this test never does).
+//! That an engine's thread makes no system call to submit and to take its answers: the kernel is told to kill the
+//! thread at the first one (seccomp's strict mode, in which reading, writing and ending alone are allowed: the one
+//! thing that an attachment ever writes is what wakes a lane that sleeps, and the lane of this test never does).
 #![allow(unsafe_code, reason = "the kernel is asked by number")]
 
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,5 @@
-//! What an engine's thread is told of a node that is started again: when it takes records, and what has become of the epoch.
+//! What an engine's thread is told of a node that is started again: when it takes records, and what has become of the
+//! epoch.
 
 use plimsoll::client::ring::{Event, Stream, StreamRole};
 use plimsoll::node::Node;
@@ -60,8 +61,9 @@ fn poll_until(threads: &mut [Thread], what: &str, is_it: impl Fn(&Thread) -> boo
     }
 }
 
-/// The only node of its cluster comes to lead its shards again, with streams that are open: each time it owes the epoch a cut
-/// in every one of them, and takes nothing before the next epoch. What is told while it owes one, `replicas` looks at.
+/// The only node of its cluster comes to lead its shards again, with streams that are open: each time it owes the epoch
+/// a cut in every one of them, and takes nothing before the next epoch. What is told while it owes one, `replicas`
+/// looks at.
 #[test]
 fn who_leads_again_takes_records_in_the_next_epoch_only_and_says_so() {
     let mut engine = Engine::start("told-again");

@@ -3,8 +3,9 @@
 use std::sync::mpsc;
 use std::thread;
 
-use plimsoll::client::ring::{Replica, Stream, Waited, Waker};
+use plimsoll::client::ring::{Replica, Sizes, Stream, Waited, Waker};
 use plimsoll::engine::Fate;
+use plimsoll::limits::RING_BYTES_MIN;
 use plimsoll::types::Stamp;
 use plimsoll::wire::client::StreamRequest;
 
@@ -16,14 +17,19 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 const ROUNDS: u64 = 50;
 
+/// A thread can sleep on so many words at once (`FUTEX_WAITV_MAX`).
+const WORDS_MAX: u32 = 128;
+
 /// A replica through the node's socket, as another process would have it.
 fn replica(engine: &Engine, session: u64, bytes_max: usize) -> Replica {
+    let config = engine.cluster.config(NODE);
     let socket = socket(&engine.cluster);
+    let sizes = Sizes { submit_bytes: RING_BYTES_MIN, completion_bytes: 4 * RING_BYTES_MIN };
     let attach = |shard| {
-        let options = Options { shard: ShardId(shard), ..options(&engine.cluster, session) };
+        let options = Options { shard: ShardId(shard), sizes, ..options(&engine.cluster, session) };
         Attachment::connect(socket, options).unwrap()
     };
-    Replica::new((0..3).map(attach), bytes_max)
+    Replica::new((0..config.shards).map(attach), bytes_max)
 }
 
 /// Polls only when it is told that there is something, until there was nothing for a while.
@@ -37,12 +43,29 @@ fn take_in(replica: &mut Replica) -> Vec<Stamp> {
 
 #[test]
 fn a_replica_sleeps_until_there_is_something_in_any_stream() {
-    let mut engine = Engine::start("waits-replica");
+    sleeps_until_there_is_something(Engine::start("waits-replica"), || {});
+}
+
+/// As before Linux 5.16.
+#[test]
+fn on_a_kernel_that_cannot_wait_for_several_words_it_does_so_too() {
+    sleeps_until_there_is_something(Engine::start("waits-unable"), seccomp::refuse_waiting_for_several);
+}
+
+#[test]
+fn beyond_the_words_that_a_thread_can_wait_for_it_does_so_too() {
+    let engine = Engine::with("waits-many", WORDS_MAX + 2, [0, WORDS_MAX + 1].map(ShardId));
+    sleeps_until_there_is_something(engine, || {});
+}
+
+/// A thread that was `prepared` follows a replica of all shards, in two of which something comes.
+fn sleeps_until_there_is_something(mut engine: Engine, prepared: fn()) {
     engine.register();
     let mut replica = replica(&engine, 9, 1 << 20);
     let stop = replica.waker();
     let (told, replayed) = mpsc::channel();
     let thread = thread::spawn(move || {
+        prepared();
         let mut polls = 0_u64;
         loop {
             match replica.wait(PATIENCE) {
@@ -54,7 +77,7 @@ fn a_replica_sleeps_until_there_is_something_in_any_stream() {
             replica.poll(|_, stamp, _| told.send(stamp).unwrap()).unwrap();
         }
     });
-    // One at a time, in two lanes: stream 1 holds its last one back until stream 0 has moved on.
+    // One at a time, in two lanes: the second stream holds its last one back until the first has moved on.
     for round in 1..=ROUNDS {
         assert!(is_committed(engine.streams[0].put(0, 2 * round)));
         if round > 1 {
@@ -66,8 +89,10 @@ fn a_replica_sleeps_until_there_is_something_in_any_stream() {
     stop.wake();
     let (replica, polls) = thread.join().unwrap();
     assert!(polls >= ROUNDS, "{polls} polls");
-    // Each commit wakes it once or twice: its record, and what the answer to the next question carries.
-    assert!(polls < 20 * ROUNDS, "{polls} polls for {} records: it does not sleep", 2 * ROUNDS);
+    // Each commit wakes it once or twice: its record, and what the answer to the next question carries. Beside that,
+    // every shard has answered its first question, and told of its leader.
+    let most = 20 * ROUNDS + 2 * u64::from(engine.cluster.config(NODE).shards);
+    assert!(polls < most, "{polls} polls for {} records: it does not sleep", 2 * ROUNDS);
     assert_eq!(replica.watermark(), at(0, 2 * ROUNDS));
     drop(replica);
     stop.wake();

@@ -1,4 +1,5 @@
-// Bad input to every function of the C ABI, and calls where they should not be: each is answered, and nothing is harmed.
+// Bad input to every function of the C ABI, and calls where they should not be: each is answered, and nothing is
+// harmed.
 //
 //   misuse CONFIG SOCKET CONFIG_WITHOUT_STREAMS    the node of CONFIG lets engines in at SOCKET
 

@@ -22,7 +22,8 @@ use crate::rack::{
 };
 use crate::{PATIENCE, turn};
 
-/// Every byte, runs of one byte, the engine's control entries, the shortest and the longest that is one entry, and one longer.
+/// Every byte, runs of one byte, the engine's control entries, the shortest and the longest that is one entry, and one
+/// longer.
 fn plain_records() -> Vec<Vec<u8>> {
     let mut records: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     records.push((0..=u8::MAX).collect());

@@ -1,5 +1,5 @@
-//! A run that is longer than it need be: memory does not grow with it. Ten minutes, with the latencies of the first and of the
-//! last: `plimsoll bench flat --seconds 600`.
+//! A run that is longer than it need be: memory does not grow with it. Ten minutes, with the latencies of the first and
+//! of the last: `plimsoll bench flat --seconds 600`.
 
 use std::time::Instant;
 

@@ -20,8 +20,8 @@ pub(crate) fn small() -> Shape {
     Shape { nodes: NODES, segment_mib: 16, capacity_mib: 1024, chunks: 8, ..Shape::default() }
 }
 
-/// A cluster of which nothing runs yet. Its elections wait longer than a machine that does much else holds a process up: how
-/// soon a leader is missed is for `tests/cluster` to show.
+/// A cluster of which nothing runs yet. Its elections wait longer than a machine that does much else holds a process
+/// up: how soon a leader is missed is for `tests/cluster` to show.
 pub(crate) fn cluster(name: &str, shape: &Shape) -> Cluster {
     let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
     let mut cluster = Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, shape).unwrap();

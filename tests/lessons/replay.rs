@@ -9,8 +9,8 @@ use plimsoll::wire::client::StreamRequest;
 use crate::rack::{Engine, assert_committed, at, submit};
 use crate::{PATIENCE, turn};
 
-/// Each apply on the leader submits the next record, as that engine's own benchmark does: from within, while what is applied is
-/// still held, through an attachment of its own. (Through the stream's own the compiler does not let it.)
+/// Each apply on the leader submits the next record, as that engine's own benchmark does: from within, while what is
+/// applied is still held, through an attachment of its own. (Through the stream's own the compiler does not let it.)
 #[test]
 fn n04_every_node_applies_everything_in_order_once() {
     const SEEDS: u64 = 8;

@@ -13,7 +13,8 @@ pub(crate) struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// One of this size and logical block, or, said in one line, `None` where the system does not let this process have it.
+    /// One of this size and logical block, or, said in one line, `None` where the system does not let this process have
+    /// it.
     pub(crate) fn attach(mib: u64, block_bytes: u32) -> Option<LoopDevice> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

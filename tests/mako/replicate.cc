@@ -2,8 +2,8 @@
 //
 //   replicate OPTIONS.. OUT
 //
-// One of three. The leader, at locale 0, submits 100 logs to each partition, one every 5 ms, and hands over to locale 1, which
-// ends each partition with a log of no bytes. Everyone writes "partition slot length checksum role" of each log to OUT.
+// One of three. The leader, at locale 0, submits 100 logs to each partition, one every 5 ms, and hands over to locale
+// 1, which ends each partition with a log of no bytes. Everyone writes "partition slot length checksum role" of each log to OUT.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -97,7 +97,8 @@ int main(int argc, char **argv) {
     uint32_t ends = 0;
     while (ended < partitions) {
         if (std::chrono::steady_clock::now() > until) fail("no end in time");
-        // Whoever leads at first hands over to locale 0, the preferred one; and that in the end to locale 1, which ends the streams.
+        // Whoever leads at first hands over to locale 0, the preferred one; and that in the end to locale 1, which ends
+        // the streams.
         if (leads && !submitted && sites[0].rfind("s1", 0) == 0) {
             for (uint32_t at = 1; at <= records; ++at) {
                 for (uint32_t number = 0; number < partitions; ++number) {

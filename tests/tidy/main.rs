@@ -109,14 +109,18 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/pool.rs",
     "src/io/reactor/napi.rs",
     "src/io/reactor/polled.rs",
-    "src/io/reactor/uring.rs",
+    "src/io/reactor/uring/mod.rs",
     "src/io/reactor/uring/datagrams.rs",
     "src/io/ring/memory.rs",
     "src/io/ring/mod.rs",
     "src/io/ring/shared.rs",
     "tests/allocations.rs",
+    "tests/engine/seccomp.rs",
     "tests/engine/strict.rs",
 ];
+
+/// How far to the right a line goes that is a comment.
+const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// Who may call what mints a promise: the function, and the beginnings of the paths that may.
 const MINTS: &[(&str, &[&str])] = &[
@@ -240,6 +244,24 @@ fn unsafe_stands_where_it_is_listed_and_says_why() {
     for path in UNSAFE_FILES {
         if !sources.files.iter().any(|file| file.path == *path) {
             let _ = writeln!(wrong.0, "UNSAFE_FILES lists {path}, which is not there: strike it out");
+        }
+    }
+    wrong.assert_empty();
+}
+
+/// Code is kept short by the formatter; comments are not.
+#[test]
+fn comments_fit_a_page() {
+    let sources = Sources::read(&["src", "bench", "examples", "tests"], 18);
+    let mut wrong = Report::default();
+    for file in &sources.files {
+        for (number, line) in file.raw.lines().enumerate() {
+            let text = line.trim_start();
+            // The row of a table cannot be broken.
+            let is_row = ["//! |", "/// |"].iter().any(|row| text.starts_with(row));
+            if text.starts_with("//") && !is_row && line.chars().count() > COMMENT_COLUMNS_MAX {
+                wrong.add(file, number + 1, &format!("a comment of over {COMMENT_COLUMNS_MAX} columns"));
+            }
         }
     }
     wrong.assert_empty();

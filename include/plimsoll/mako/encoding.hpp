@@ -30,7 +30,8 @@ inline std::optional<int> encode(const Stamp &stamp) {
 struct Answer {
     uint32_t timestamp;
     uint8_t status;
-    /// The sum was beyond an int and has wrapped. The status is right all the same if the log's own timestamp was known.
+    /// The sum was beyond an int and has wrapped. The status is right all the same if the log's own timestamp was
+    /// known.
     bool wrapped;
 };
 
@@ -42,8 +43,9 @@ inline std::optional<uint32_t> trailer_timestamp(const char *log, int len) {
     return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | static_cast<uint32_t>(bytes[3]) << 24;
 }
 
-/// Takes an answer apart. The engine computes it in 32 bits, so that it wraps: status 3 then reads as -3 to who divides. Where
-/// the log's own timestamp is known the status is what is left when that is taken off, whatever has wrapped.
+/// Takes an answer apart. The engine computes it in 32 bits, so that it wraps: status 3 then reads as -3 to who
+/// divides. Where the log's own timestamp is known the status is what is left when that is taken off, whatever has
+/// wrapped.
 inline Answer decode(int answer, std::optional<uint32_t> timestamp) {
     const uint32_t bits = static_cast<uint32_t>(answer);
     if (timestamp) {

@@ -302,8 +302,8 @@ class Partition {
         return applied;
     }
 
-    /// Gives a log to the engine. False: it is to be offered again, because nobody listens yet, or because it is to be deferred
-    /// and there is no room for that.
+    /// Gives a log to the engine. False: it is to be offered again, because nobody listens yet, or because it is to be
+    /// deferred and there is no room for that.
     bool offer(const char *log, int len) {
         const Callbacks callbacks = shared_.callbacks(number_);
         if (!callbacks.leader && !callbacks.follower) return false;
@@ -342,8 +342,8 @@ class Partition {
         std::fprintf(stderr, "plimsoll: partition %u: %s: %s\n", number_, what, why);
     }
 
-    // The last byte of what is replicated. What is before it is a log of the engine's, perhaps of no bytes, or the preferred
-    // locale.
+    // The last byte of what is replicated. What is before it is a log of the engine's, perhaps of no bytes, or the
+    // preferred locale.
     static constexpr char is_log = 1;
     static constexpr char is_preference = 2;
 

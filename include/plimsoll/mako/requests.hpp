@@ -1,8 +1,9 @@
-// Requests fed to the engine over the network: a listener for each partition at port 10010 and up, and what has come in.
+// Requests fed to the engine over the network: a listener for each partition at port 10010 and up, and what has come
+// in.
 //
 // A request is little-endian: u8 kind (0 new order, 1 payment, 2 delivery, 3 order status, 4 stock level, 5 read, 6
-// read-modify-write), u8 count, u16 0, then so many i32. Anything else ends the connection. What Mako's own clients send is a
-// framing of its RPC library and is not understood here: they write requests as above, by `nc_send_request`.
+// read-modify-write), u8 count, u16 0, then so many i32. Anything else ends the connection. What Mako's own clients
+// send is a framing of its RPC library and is not understood here: they write requests as above, by `nc_send_request`.
 #pragma once
 
 #include <arpa/inet.h>
@@ -151,8 +152,8 @@ inline void nc_setup_server(int partitions, std::string host) {
     }
 }
 
-// What has come in for a partition, of each kind, the oldest first; the engine's thread takes out what it has done. Null for a
-// partition that does not listen. For one thread at a time and partition.
+// What has come in for a partition, of each kind, the oldest first; the engine's thread takes out what it has done.
+// Null for a partition that does not listen. For one thread at a time and partition.
 
 inline std::vector<std::vector<int>> *nc_get_new_order_requests(int par_id) {
     return plimsoll::mako::requests_of(par_id, plimsoll::mako::RequestKind::new_order);

@@ -1,4 +1,5 @@
-//! A seed that does not end is a violation as well: code under test that goes round for ever neither panics nor returns.
+//! A seed that does not end is a violation as well: code under test that goes round for ever neither panics nor
+//! returns.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;

@@ -27,8 +27,8 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "record_bytes")]
     lines: bool,
     /// Each so many bytes are a record; the last may be shorter
-    #[arg(long, value_name = "N")]
-    record_bytes: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RECORD_BYTES_MAX as u64))]
+    record_bytes: Option<u64>,
     /// When a record counts as committed
     #[arg(long, value_enum, default_value_t = Acks::Quorum)]
     acks: Acks,
@@ -128,7 +128,7 @@ fn next(arguments: &Arguments, input: &mut dyn BufRead, record: &mut Vec<u8>) ->
             }
             return Ok(true);
         };
-        let count = input.take(record_bytes as u64).read_to_end(record).map_err(failed)?;
+        let count = input.take(record_bytes).read_to_end(record).map_err(failed)?;
         return Ok(count > 0);
     }
 }

@@ -160,7 +160,9 @@ impl Interrupt {
     pub(crate) fn listen() -> Result<Interrupt, Failure> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&flag))
+            // Before the flag is set, so that the first one does not end the process itself.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
                 .map_err(Failure::on("listening for signals"))?;
         }
         Ok(Interrupt(flag))

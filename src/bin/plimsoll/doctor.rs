@@ -10,8 +10,8 @@ use crate::common::{Failure, Verdict, say};
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// The configuration of the node that shall run here: then what it needs and does not have is told, and the exit code
-    /// is 1
+    /// The configuration of the node that shall run here: then what it needs and does not have is told, and the exit
+    /// code is 1
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One JSON object instead of lines

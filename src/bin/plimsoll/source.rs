@@ -55,8 +55,8 @@ impl Source {
     }
 }
 
-/// A transaction as an engine logs it: its number, then a handful of row changes, 64 to about 4096 bytes in all. Most are
-/// short.
+/// A transaction as an engine logs it: its number, then a handful of row changes, 64 to about 4096 bytes in all. Most
+/// are short.
 fn generate(seed: u64, number: u64, into: &mut Vec<u8>) {
     let mut state = seed;
     let mut random = || {

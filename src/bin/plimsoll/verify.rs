@@ -1,5 +1,5 @@
-//! `plimsoll log verify PLACE`: reads the logs of a data directory or a block device from end to end and says what they hold
-//! and how they end. Nothing there is changed.
+//! `plimsoll log verify PLACE`: reads the logs of a data directory or a block device from end to end and says what they
+//! hold and how they end. Nothing there is changed.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
@@ -50,7 +50,10 @@ fn tell(lane: LaneId, report: &Report) {
             format!("torn: {what}; that was promised to nobody and is cut off at the next start")
         }
         End::Corrupt { what } => {
-            format!("CORRUPT: {what}; replace the disk, and bring the node back as a new member")
+            format!(
+                "CORRUPT: {what}; a node does not start on it, and the other members go on without it. Keep the \
+                 disk: what is on it was promised"
+            )
         }
         End::Foreign { what } => format!("FOREIGN: {what}"),
         End::Version { found } => format!("format version {found}, which this build does not read"),

@@ -1,5 +1,5 @@
-//! The client of an engine on the node's own host: submits go into a ring in shared memory, and so do their answers back.
-//! No system call is made to submit, unless the lane sleeps and must be woken, nor to look for answers.
+//! The client of an engine on the node's own host: submits go into a ring in shared memory, and so do their answers
+//! back. No system call is made to submit, unless the lane sleeps and must be woken, nor to look for answers.
 //!
 //! ```no_run
 //! use plimsoll::client::ring::{Attachment, Options};
@@ -19,18 +19,18 @@
 //! ```
 //!
 //! # Threads
-//! One [`Attachment`] per engine thread and shard. It may move to another thread, and is used by one at a time: every call
-//! that changes it takes `&mut`, and it is not `Sync`. Attachments of several threads share nothing.
+//! One [`Attachment`] per engine thread and shard. It may move to another thread, and is used by one at a time: every
+//! call that changes it takes `&mut`, and it is not `Sync`. Attachments of several threads share nothing.
 //!
 //! # Lifetimes
-//! What [`Attachment::reserve`] gives is in the ring itself, and so borrows the attachment: write it, publish it or drop it,
-//! then go on. What [`Attachment::poll`] shows is in the ring, too, until the closure returns.
+//! What [`Attachment::reserve`] gives is in the ring itself, and so borrows the attachment: write it, publish it or
+//! drop it, then go on. What [`Attachment::poll`] shows is in the ring, too, until the closure returns.
 //!
 //! # What may be relied on
 //! Everything that was published is answered once. If the node ends first, what is outstanding is answered here: as
-//! [`Outcome::Unknown`] if it may be in the log, as [`Outcome::Stopping`] if the node said farewell and so has not taken it.
-//! Nothing is offered to another node: that is the engine's decision, who reads the outcome ([`Outcome::NotLeader`]) and
-//! knows where else it is attached.
+//! [`Outcome::Unknown`] if it may be in the log, as [`Outcome::Stopping`] if the node said farewell and so has not
+//! taken it. Nothing is offered to another node: that is the engine's decision, who reads the outcome
+//! ([`Outcome::NotLeader`]) and knows where else it is attached.
 
 mod join;
 mod outstanding;
@@ -55,14 +55,11 @@ use super::RequestId;
 pub use crate::io::ring::Sizes;
 use crate::io::ring::port::ROW_BYTES;
 use crate::io::ring::{EngineEnd, Refused};
-use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, PART_PATIENCE, RECORD_BYTES_MAX};
 use crate::log::record::payload_crc;
 use crate::node::desk::{AttachError, Desk};
 use crate::types::{Acks, ClusterId, Epoch, Index, NodeId, ShardId, Timestamp};
 use crate::wire::client::{self as wire, Outcome, Reply, Request, StreamRequest};
-
-/// How long the next part of a long record waits for room.
-const PART_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who attaches, and to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,8 +214,13 @@ impl Attachment {
         RingError::Ended(self.ended.clone().unwrap_or_default())
     }
 
-    /// Copies a record into the ring, in parts if it is longer than an entry or than the ring takes. Only between parts does it
-    /// wait for room.
+    /// Copies a record into the ring, in parts if it is longer than an entry or than the ring takes. Only between parts
+    /// does it wait for room.
+    ///
+    /// # Errors
+    /// [`RingError::Busy`] if there is no room for its beginning: nothing was submitted. [`RingError::Ended`] if the
+    /// node is gone, or has made no room for a later part for [`PART_PATIENCE`]: what is outstanding is then answered
+    /// as when the node is gone.
     pub fn submit(
         &mut self,
         record: &[u8],
@@ -254,6 +256,11 @@ impl Attachment {
             std::thread::yield_now();
             match self.make_room(len_bytes) {
                 Err(RingError::Busy) if Instant::now() < until => self.look(),
+                // The parts that are in the ring cannot be taken back, and another record must not follow them.
+                Err(RingError::Busy) => {
+                    self.finish(format!("it took no further part of a record for {PART_PATIENCE:?}"));
+                    return Err(self.has_ended());
+                }
                 ended => return ended,
             }
         }
@@ -323,8 +330,8 @@ impl Attachment {
         self.ask(&Request::Transfer { request, shard, to })
     }
 
-    /// Has something written down of the shard's stream ([`crate::engine`]); answered when that is committed. A registration
-    /// goes to the registrar's shard.
+    /// Has something written down of the shard's stream ([`crate::engine`]); answered when that is committed. A
+    /// registration goes to the registrar's shard.
     pub fn stream(&mut self, asked: StreamRequest) -> Result<RequestId, RingError> {
         let (request, shard) = (self.outstanding.next(), self.options.shard);
         self.ask(&Request::Stream { request, shard, asked })
@@ -406,8 +413,8 @@ impl Attachment {
         count + self.outstanding.tell_lost(&mut each)
     }
 
-    /// Waits until [`Attachment::poll`] has something to tell or the node is found to be gone, and says whether that is so. Spins,
-    /// then sleeps.
+    /// Waits until [`Attachment::poll`] has something to tell or the node is found to be gone, and says whether that is
+    /// so. Spins, then sleeps.
     pub fn wait(&mut self, timeout: Duration) -> bool {
         let spin = self.options.spin;
         wait::wait(core::slice::from_mut(self), None, spin, timeout) == Waited::Ready
@@ -418,8 +425,8 @@ impl Attachment {
             || (self.ended.is_none() && (self.end.completions.has_something() || self.end.is_left()))
     }
 
-    /// Whether the node is still at the other end, as far as can be seen without asking it. Makes a system call if the node is
-    /// another process.
+    /// Whether the node is still at the other end, as far as can be seen without asking it. Makes a system call if the
+    /// node is another process.
     pub fn is_attached(&mut self) -> bool {
         self.look();
         self.ended.is_none()

@@ -1,8 +1,8 @@
 //! A replica of an engine's tables: follows all streams on one node and gives out what may be replayed.
 //!
-//! The streams are read through an attachment to each shard, and folded by [`crate::engine::replay`]: every replica that does
-//! this replays the same, whatever was lost in between. What waits is bounded; a stream whose queue is full is not read on
-//! until the watermark has moved.
+//! The streams are read through an attachment to each shard, and folded by [`crate::engine::replay`]: every replica
+//! that does this replays the same, whatever was lost in between. What waits is bounded; a stream whose queue is full
+//! is not read on until the watermark has moved.
 
 use core::time::Duration;
 
@@ -36,8 +36,8 @@ struct Followed {
 }
 
 impl Replica {
-    /// Of attachments to every shard that may be a stream, the registrar's among them; with room for so many bytes of deferred
-    /// records in each stream. Every log is read from its beginning.
+    /// Of attachments to every shard that may be a stream, the registrar's among them; with room for so many bytes of
+    /// deferred records in each stream. Every log is read from its beginning.
     pub fn new(rings: impl IntoIterator<Item = Attachment>, bytes_max: usize) -> Replica {
         let rings: Vec<_> = rings.into_iter().collect();
         let follow = |ring: &Attachment| {
@@ -49,8 +49,9 @@ impl Replica {
         Replica { rings, followed, replay: Replay::new(bytes_max), alarm }
     }
 
-    /// Takes in what is committed and gives out what may be replayed: of every stream in order, nothing beyond the watermark.
-    /// Between streams there is no order: per key the last writer by stamp wins. Returns how many records were given out.
+    /// Takes in what is committed and gives out what may be replayed: of every stream in order, nothing beyond the
+    /// watermark. Between streams there is no order: per key the last writer by stamp wins. Returns how many records
+    /// were given out.
     pub fn poll(&mut self, mut replay: impl FnMut(ShardId, Stamp, &[u8])) -> Result<usize, WrongAnswer> {
         let mut count = 0;
         for (ring, followed) in self.rings.iter_mut().zip(&mut self.followed) {
@@ -60,10 +61,11 @@ impl Replica {
         Ok(count)
     }
 
-    /// Waits until a poll has something to take in, the node is found to be gone ([`Replica::is_attached`]; a poll has seen it then
-    /// too, and it is told once), or a [`Replica::waker`] wakes it; for `timeout` at most. What was taken in need not be anything
-    /// that may be replayed yet. Spins as long as the first attachment would, then sleeps on all rings at once; on a
-    /// kernel that cannot do that (before Linux 5.16), or beyond 128 rings, it looks at them every millisecond.
+    /// Waits until a poll has something to take in, the node is found to be gone ([`Replica::is_attached`]; a poll has
+    /// seen it then too, and it is told once), or a [`Replica::waker`] wakes it; for `timeout` at most. What was taken
+    /// in need not be anything that may be replayed yet. Spins as long as the first attachment would, then sleeps on
+    /// all rings at once; on a kernel that cannot do that (before Linux 5.16), or beyond 128 rings, it looks at them
+    /// every millisecond.
     pub fn wait(&mut self, timeout: Duration) -> Waited {
         for (ring, followed) in self.rings.iter_mut().zip(&mut self.followed) {
             followed.ask(ring);

@@ -1,5 +1,5 @@
-//! An engine thread's stream: its attachment, what the node tells of it, and what is committed in it, all delivered on the
-//! thread that polls.
+//! An engine thread's stream: its attachment, what the node tells of it, and what is committed in it, all delivered on
+//! the thread that polls.
 //!
 //! ```no_run
 //! use plimsoll::client::Item;
@@ -71,26 +71,28 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// [`Attachment::read_index`] is answered: all that was acknowledged before it was asked is at or before this index.
+    /// [`Attachment::read_index`] is answered: all that was acknowledged before it was asked is at or before this
+    /// index.
     Confirmed {
         /// Which request.
         request: RequestId,
         /// Up to where must be read.
         index: Index,
     },
-    /// Leadership was gained or lost, the epoch has changed or begins to end, or the stream begins or ceases to take records.
+    /// Leadership was gained or lost, the epoch has changed or begins to end, or the stream begins or ceases to take
+    /// records.
     Role(StreamRole),
-    /// What lives of an epoch is settled: nothing of it beyond this stamp, everywhere and for ever; a timestamp of `u64::MAX`: all of
-    /// it. Told once for each epoch, in their order, before the role of a later epoch, and over [`Stream::reattach`]; at first
-    /// also for those that were closed before this thread came. A node tells of the last 64: [`Replica`](super::Replica)
-    /// knows them all.
+    /// What lives of an epoch is settled: nothing of it beyond this stamp, everywhere and for ever; a timestamp of
+    /// `u64::MAX`: all of it. Told once for each epoch, in their order, before the role of a later epoch, and over
+    /// [`Stream::reattach`]; at first also for those that were closed before this thread came. A node tells of the last
+    /// 64: [`Replica`](super::Replica) knows them all.
     EpochClosed(Stamp),
-    /// Everything up to this stamp is committed in every registered stream. Never goes back. It covers what was stamped in its
-    /// own epoch: when it has moved on to the next one, what is left of the epoch before may be dead
+    /// Everything up to this stamp is committed in every registered stream. Never goes back. It covers what was stamped
+    /// in its own epoch: when it has moved on to the next one, what is left of the epoch before may be dead
     /// ([`Fold::fate`](crate::engine::Fold::fate)).
     Watermark(Stamp),
-    /// The node does not tell of roles and watermarks, because of this: [`Outcome::Invalid`] if `engine.streams` is off in its
-    /// configuration.
+    /// The node does not tell of roles and watermarks, because of this: [`Outcome::Invalid`] if `engine.streams` is off
+    /// in its configuration.
     Untold(Outcome),
     /// The node is gone: [`Stream::reattach`] when it runs again. It leads nothing that this thread could submit to.
     Detached,
@@ -220,8 +222,8 @@ impl Stream {
         }
     }
 
-    /// Waits until there is something to poll or to take, the node is found to be gone, or a [`Stream::waker`] wakes it; for
-    /// `timeout` at most. Spins, then sleeps.
+    /// Waits until there is something to poll or to take, the node is found to be gone, or a [`Stream::waker`] wakes
+    /// it; for `timeout` at most. Spins, then sleeps.
     pub fn wait(&mut self, timeout: Duration) -> Waited {
         if self.ring.ended.is_none() {
             let _ = self.ask();
@@ -258,7 +260,8 @@ impl Stream {
         self.role
     }
 
-    /// Whether this thread may begin something and submit it here, as far as was told: see [`StreamStatus::takes_records`].
+    /// Whether this thread may begin something and submit it here, as far as was told: see
+    /// [`StreamStatus::takes_records`].
     pub fn may_submit(&self) -> bool {
         self.role.is_some_and(|role| role.takes_records)
     }
@@ -278,7 +281,8 @@ impl Stream {
         self.epoch_closed
     }
 
-    /// The index of the entry that [`Stream::next_item`] comes to next, and what was committed when the node last answered.
+    /// The index of the entry that [`Stream::next_item`] comes to next, and what was committed when the node last
+    /// answered.
     pub fn position(&self) -> Option<(Index, Index)> {
         self.tail.as_ref().map(|tail| (tail.position(), tail.commit()))
     }

@@ -1,7 +1,7 @@
 //! How a thread waits for its rings, and how another thread wakes it.
 //!
-//! Nobody pays for this who does not wait: a lane makes the system call only for a thread that has said that it sleeps. A thread
-//! that waits for several rings sleeps on the words of all of them at once (`futex_waitv`).
+//! Nobody pays for this who does not wait: a lane makes the system call only for a thread that has said that it sleeps.
+//! A thread that waits for several rings sleeps on the words of all of them at once (`futex_waitv`).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -22,8 +22,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(20);
 /// How many words a thread can sleep on at once.
 const WORDS_MAX: usize = 128;
 
-/// How long a thread sleeps at most that cannot sleep on all its words: the kernel has no `futex_waitv` (before Linux 5.16), or
-/// there are more of them than [`WORDS_MAX`].
+/// How long a thread sleeps at most that cannot sleep on all its words: the kernel has no `futex_waitv` (before Linux
+/// 5.16), or there are more of them than [`WORDS_MAX`].
 const CLOSE_LOOK_PERIOD: Duration = Duration::from_millis(1);
 
 /// Why a thread waits no longer.
@@ -37,8 +37,9 @@ pub enum Waited {
     TimedOut,
 }
 
-/// Wakes the thread that waits in [`Stream::wait`](super::Stream::wait) or [`Replica::wait`](super::Replica::wait), or is the next
-/// to wait there. For any thread, at any time; it holds nothing, and a stream or replica that is no more is not woken.
+/// Wakes the thread that waits in [`Stream::wait`](super::Stream::wait) or [`Replica::wait`](super::Replica::wait), or
+/// is the next to wait there. For any thread, at any time; it holds nothing, and a stream or replica that is no more is
+/// not woken.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
@@ -60,8 +61,8 @@ impl Shared {
 }
 
 impl Waker {
-    /// Wakes it. A wait that is under way, or else the next one, ends with [`Waited::Woken`], once for all calls before it. Makes a
-    /// system call only if the thread sleeps.
+    /// Wakes it. A wait that is under way, or else the next one, ends with [`Waited::Woken`], once for all calls before
+    /// it. Makes a system call only if the thread sleeps.
     pub fn wake(&self) {
         self.0.rung.store(true, Ordering::Release);
         let ring = self.0.ring.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,9 +31,9 @@ const FRAMES_AHEAD_MAX: u32 = 1 << 16;
 /// A frame of which nothing came for so many times the wait for what is missing gives way to another.
 const STALE_WAITS: u32 = 8;
 
-/// Repair requests that may bring nothing: so many at once, and then one at a time. A frame that becomes whole allows for a
-/// multiple of what it has cost, for on a bad path most requests may be lost, or their answers. A fragment alone allows for
-/// none: who sends what never becomes whole can send those too. So they are rare only for it.
+/// Repair requests that may bring nothing: so many at once, and then one at a time. A frame that becomes whole allows
+/// for a multiple of what it has cost, for on a bad path most requests may be lost, or their answers. A fragment alone
+/// allows for none: who sends what never becomes whole can send those too. So they are rare only for it.
 const ASKS_MAX: u32 = 64;
 const ASK_PAUSE: Duration = Duration::from_millis(8);
 const ASKS_PER_ASK: u32 = 4;

@@ -59,9 +59,9 @@ impl<A: Copy + Eq> State<A> {
         self.reply(from, offer.session, Answer::Welcome { own, got_bytes: len_bytes });
     }
 
-    /// Whether a good hello of the peer at `at` is answered: each, unless the peer is heard. Then it hardly greets, and others
-    /// may do so in its name; those who do it from elsewhere do not use up what is left for where it is. Who has restarted is
-    /// not heard any more: no one but it can speak in its session.
+    /// Whether a good hello of the peer at `at` is answered: each, unless the peer is heard. Then it hardly greets, and
+    /// others may do so in its name; those who do it from elsewhere do not use up what is left for where it is. Who has
+    /// restarted is not heard any more: no one but it can speak in its session.
     fn may_welcome(&mut self, at: usize, from: A) -> bool {
         let Some(session) = &self.peers[at].session else { return true };
         if self.now.since(session.heard_at) >= HEARD_WITHIN * session.keepalive(self.keepalive) {
@@ -228,8 +228,8 @@ impl<A: Copy + Eq> State<A> {
         events
     }
 
-    /// There is a path to this address that may not have been there before: what was said into the void is said again at
-    /// once, a hello as well as a welcome, and again soon after.
+    /// There is a path to this address that may not have been there before: what was said into the void is said again
+    /// at once, a hello as well as a welcome, and again soon after.
     pub(super) fn on_path(&mut self, address: A) {
         let now = self.now;
         for at in 0..self.peers.len() {

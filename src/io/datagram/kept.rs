@@ -1,5 +1,5 @@
-//! Frames longer than a datagram, on their way out: a ring of bytes in which each lies until all of it was sent, and after
-//! that for as long as it may have to be repaired, or until its room is needed.
+//! Frames longer than a datagram, on their way out: a ring of bytes in which each lies until all of it was sent, and
+//! after that for as long as it may have to be repaired, or until its room is needed.
 
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -144,8 +144,8 @@ impl Kept {
         Ok(())
     }
 
-    /// Where so many bytes fit. If nowhere, the ring grows; if that is at its end, the oldest frames give way, unless they
-    /// were not sent yet.
+    /// Where so many bytes fit. If nowhere, the ring grows; if that is at its end, the oldest frames give way, unless
+    /// they were not sent yet.
     fn room(&mut self, bytes: usize) -> Option<usize> {
         loop {
             let found = self.free(bytes);

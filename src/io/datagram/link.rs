@@ -19,9 +19,9 @@ use crate::wire::identity::Identity;
 /// Answers to greetings and to strangers that one poll gives; beyond, they are not answered.
 const REPLIES_MAX: usize = 64;
 
-/// Answers to what anybody can send, of each sort: to who names a session that is not known, or greets and does not belong
-/// here, and to hellos of a peer that is heard. Each costs more than what it answers, and who is honest asks again: so many
-/// at once, and then one at a time, so that a flood is dropped and not answered.
+/// Answers to what anybody can send, of each sort: to who names a session that is not known, or greets and does not
+/// belong here, and to hellos of a peer that is heard. Each costs more than what it answers, and who is honest asks
+/// again: so many at once, and then one at a time, so that a flood is dropped and not answered.
 const ANSWERS_MAX: u32 = 8;
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 
@@ -37,8 +37,8 @@ const FULL_PAUSE: Duration = Duration::from_micros(50);
 pub struct Options<A> {
     /// Who this end is.
     pub identity: Identity,
-    /// The other members, and where each takes datagrams for this lane. One that dials this node may come from elsewhere,
-    /// and is answered there.
+    /// The other members, and where each takes datagrams for this lane. One that dials this node may come from
+    /// elsewhere, and is answered there.
     pub peers: Vec<(NodeId, A)>,
     /// The data directories of peers that are known from earlier lives of this node.
     pub stores: Vec<(NodeId, StoreId)>,
@@ -47,8 +47,8 @@ pub struct Options<A> {
     /// The memory per peer for frames longer than a datagram that wait for credits or may have to be repaired, at least
     /// two of the longest frames. Beyond, sends are refused as `Full`; long frames that wait take half of it at most.
     pub kept_bytes: usize,
-    /// A peer of which nothing was heard for so long is taken for gone. Peers that allow this end as much are told often
-    /// enough that it is there.
+    /// A peer of which nothing was heard for so long is taken for gone. Peers that allow this end as much are told
+    /// often enough that it is there.
     pub unheard: Duration,
     /// The longest pause before dialling again.
     pub redial_max: Duration,
@@ -149,8 +149,8 @@ impl<C: Carrier> Link for DatagramLink<C> {
         for place in 0..self.state.peers.len() {
             events += self.state.look_after(place, sink);
         }
-        // What came may be what a commit waits for: its frames go before credits, repair and greetings, which each cost a
-        // send and can be asked for by a flood. They wait for the next turn, and no longer.
+        // What came may be what a commit waits for: its frames go before credits, repair and greetings, which each cost
+        // a send and can be asked for by a flood. They wait for the next turn, and no longer.
         self.puts_off = taken > 0 && !self.puts_off;
         if !self.puts_off {
             self.answer();
@@ -201,12 +201,13 @@ impl<C: Carrier> DatagramLink<C> {
         self.state.unheard = unheard;
     }
 
-    /// A link that dials at its first poll. Everything that it ever needs is allocated here, when a peer first comes up, or
-    /// when the first frames of a size come.
+    /// A link that dials at its first poll. Everything that it ever needs is allocated here, when a peer first comes
+    /// up, or when the first frames of a size come.
     ///
     /// # Panics
     /// If this node's id is 0, or it is among its own peers; if the carrier's datagrams are shorter than
-    /// [`DATAGRAM_BYTES_MIN`] or its window smaller than [`WINDOW_MIN`]; if two of the longest frames are more than is kept.
+    /// [`DATAGRAM_BYTES_MIN`] or its window smaller than [`WINDOW_MIN`]; if two of the longest frames are more than is
+    /// kept.
     pub fn new(options: Options<C::Address>, carrier: C) -> DatagramLink<C> {
         let Options { identity, peers, stores, seed, kept_bytes, unheard, redial_max } = options;
         let (takes_bytes, window) = (carrier.datagram_bytes_max(), carrier.window());

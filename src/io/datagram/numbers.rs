@@ -33,8 +33,8 @@ fn step_of(window: u64) -> u64 {
 pub(super) struct Seen {
     /// One beyond the highest that came.
     end: u64,
-    /// For every number below `end`, as far back as there are bits: whether it came. The place is the number modulo their
-    /// count.
+    /// For every number below `end`, as far back as there are bits: whether it came. The place is the number modulo
+    /// their count.
     came: Box<[u64]>,
     /// The highest limit that was told.
     told: u64,
@@ -143,8 +143,8 @@ impl Seen {
         }
     }
 
-    /// So many datagrams brought nothing. Credits for more of them would be sends that a flood asks for, and so they are
-    /// given only as time passes, or for what is of use; one that is not given credit for is dropped unread.
+    /// So many datagrams brought nothing. Credits for more of them would be sends that a flood asks for, and so they
+    /// are given only as time passes, or for what is of use; one that is not given credit for is dropped unread.
     pub(super) fn waste(&mut self, datagrams: usize) {
         self.wasted = (self.wasted + datagrams as u64).min(self.window);
     }

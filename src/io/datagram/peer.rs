@@ -234,8 +234,8 @@ impl<A: Copy> Session<A> {
         (self.rtt + self.rtt / 2).clamp(RTT_MIN, WAIT_MAX)
     }
 
-    /// After how long a silence something is said, where `keepalive` is usual: a few may be lost before the peer takes this
-    /// end for gone. Who welcomed does not know that the session is up before it hears so.
+    /// After how long a silence something is said, where `keepalive` is usual: a few may be lost before the peer takes
+    /// this end for gone. Who welcomed does not know that the session is up before it hears so.
     pub(super) fn keepalive(&self, keepalive: Duration) -> Duration {
         if self.heard { keepalive } else { keepalive.min(2 * self.wait()) }
     }
@@ -272,15 +272,16 @@ impl<A: Copy> Session<A> {
         {
             return Some(Why::Unreachable);
         }
-        // A hello needs no credits, and what the peer still says here is answered: it does not know the session any more.
+        // A hello needs no credits, and what the peer still says here is answered: it does not know the session any
+        // more.
         if !self.credits.has(Class::Probe) && now.since(self.probe_at) >= STARVED_PAUSE_MAX {
             return Some(Why::Unanswered);
         }
         (now.since(self.heard_at) >= unheard).then_some(Why::Unheard(unheard))
     }
 
-    /// A long probe is due: what became of the last one is settled. Whether the path has just been found narrow, for the
-    /// operator.
+    /// A long probe is due: what became of the last one is settled. Whether the path has just been found narrow, for
+    /// the operator.
     pub(super) fn path_probe_due(&mut self, now: Time) -> bool {
         let path = &mut self.path;
         path.misses += u32::from(path.waits_for.take().is_some());
@@ -307,8 +308,8 @@ impl<A: Copy> Session<A> {
         }
     }
 
-    /// A probe was answered, which was `got_bytes` long when it came. Whether the operator believes the path to be narrow,
-    /// and it is not.
+    /// A probe was answered, which was `got_bytes` long when it came. Whether the operator believes the path to be
+    /// narrow, and it is not.
     pub(super) fn echoed(&mut self, now: Time, echo: u32, got_bytes: usize) -> bool {
         if echo == self.probe && got_bytes > 0 {
             self.measured(now.since(self.probe_at));

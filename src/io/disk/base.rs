@@ -9,8 +9,8 @@ use crate::io::reactor::Waker;
 use crate::io::{DiskError, DiskEvent, Read, SegmentId, Write};
 use crate::types::{Flushed, WriteSequence};
 
-/// The next segment is made without rests once so much, one part of so many, of the last one is written: whoever writes so
-/// fast would wait for it.
+/// The next segment is made without rests once so much, one part of so many, of the last one is written: whoever writes
+/// so fast would wait for it.
 const HURRY_PART: u64 = 4;
 
 /// See the module.

@@ -98,7 +98,7 @@ impl Directory {
 
     /// The segments that are there, ascending.
     pub(super) fn segments(&self) -> Result<Vec<SegmentId>, DiskError> {
-        let mut segments: Vec<SegmentId> = self.names()?.iter().filter_map(|name| parse(name)).collect();
+        let mut segments: Vec<SegmentId> = self.names()?.iter().filter_map(|name| segment_of(name)).collect();
         segments.sort_unstable();
         Ok(segments)
     }
@@ -206,7 +206,7 @@ impl Directory {
 
     fn clear_unfinished(&self) -> Result<(), DiskError> {
         for name in self.names()? {
-            if name.strip_suffix(UNFINISHED).and_then(parse).is_some() {
+            if name.strip_suffix(UNFINISHED).and_then(segment_of).is_some() {
                 let path = self.path.join(&name);
                 std::fs::remove_file(&path)
                     .map_err(|error| failure("remove unfinished segment", path.display(), &error))?;
@@ -272,8 +272,8 @@ pub fn segment_path(directory: &Path, segment: SegmentId) -> PathBuf {
     directory.join(format!("segment-{:08}.log", segment.0))
 }
 
-/// The segment of this name.
-fn parse(name: &str) -> Option<SegmentId> {
+/// The segment whose file has this name; `None`: it is no segment's.
+pub(crate) fn segment_of(name: &str) -> Option<SegmentId> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
     let number = digits.parse().ok()?;
     // Exactly as it is written here: no sign, no other padding.
@@ -287,12 +287,12 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        assert_eq!(parse("segment-00000007.log"), Some(SegmentId(7)));
-        assert_eq!(parse("segment-123456789.log"), Some(SegmentId(123_456_789)));
+        assert_eq!(segment_of("segment-00000007.log"), Some(SegmentId(7)));
+        assert_eq!(segment_of("segment-123456789.log"), Some(SegmentId(123_456_789)));
         for foreign in
             ["segment-7.log", "segment-+0000007.log", "segment-00000007.log.unfinished", "segment-.log"]
         {
-            assert_eq!(parse(foreign), None, "{foreign}");
+            assert_eq!(segment_of(foreign), None, "{foreign}");
         }
     }
 

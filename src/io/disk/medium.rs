@@ -288,8 +288,8 @@ impl Aligned {
     }
 }
 
-/// Calls `piece` for each piece of a range from 0 on, of at most `piece_bytes`, with a rest after each for as long as it
-/// took, so that the writes of the hot path find the device free at least half of the time. False: `pause` said no.
+/// Calls `piece` for each piece of a range from 0 on, of at most `piece_bytes`, with a rest after each for as long as
+/// it took, so that the writes of the hot path find the device free at least half of the time. False: `pause` said no.
 pub(super) fn in_pieces(
     len_bytes: u64,
     piece_bytes: u64,

@@ -1,16 +1,17 @@
 //! Disks: segments in the files of a directory or on a raw block device, written through io_uring or by threads that
 //! block.
 //!
-//! [`Place`] says where segments lie, [`Backend::choose`] decides at start-up how they are written; [`FileDisk`] is every
-//! combination.
+//! [`Place`] says where segments lie, [`Backend::choose`] decides at start-up how they are written; [`FileDisk`] is
+//! every combination.
 //!
 //! # What makes a write durable
-//! Everything is opened with `O_DIRECT | O_DSYNC`: the completion of a write says that it is on stable storage. On a file
-//! that includes what the filesystem needs to find it again, which is nothing, since segments are whole before they are
-//! written to. What the device sees is one write command with *forced unit access*, if it has that (NVMe always, SATA
-//! rarely), else a write and a flush of its cache. A device that says that it has no volatile cache ("write through" in
-//! `/sys/block/X/queue/write_cache`: those with power-loss protection) sees a plain write, and that is enough. The kernel
-//! chooses among the three by what the device says of itself, and is right unless somebody overrides that file.
+//! Everything is opened with `O_DIRECT | O_DSYNC`: the completion of a write says that it is on stable storage. On a
+//! file that includes what the filesystem needs to find it again, which is nothing, since segments are whole before
+//! they are written to. What the device sees is one write command with *forced unit access*, if it has that (NVMe
+//! always, SATA rarely), else a write and a flush of its cache. A device that says that it has no volatile cache
+//! ("write through" in `/sys/block/X/queue/write_cache`: those with power-loss protection) sees a plain write, and that
+//! is enough. The kernel chooses among the three by what the device says of itself, and is right unless somebody
+//! overrides that file.
 
 mod base;
 mod blocking;
@@ -32,6 +33,7 @@ use std::thread::JoinHandle;
 use self::base::Base;
 use self::blocking::BlockingDriver;
 use self::device::Device;
+pub(crate) use self::files::segment_of;
 pub use self::files::segment_path;
 use self::medium::{Medium, OpenSegment, failure};
 use self::uring::UringDriver;

@@ -123,8 +123,8 @@ impl Preparer {
     }
 }
 
-/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. It rests between
-/// the pieces, which may be cut short, and pauses between attempts. `None`: the disk is being dropped.
+/// Makes a segment, however long there is no room for it; the first time that there is none, `tell` is told. It rests
+/// between the pieces, which may be cut short, and pauses between attempts. `None`: the disk is being dropped.
 fn insist(
     medium: &Medium,
     segment: SegmentId,

@@ -30,8 +30,8 @@ pub struct Timing {
     pub is_direct: bool,
 }
 
-/// Measures in a directory, in a file that has no name and is gone afterwards. An error may say that the filesystem knows
-/// no such files.
+/// Measures in a directory, in a file that has no name and is gone afterwards. An error may say that the filesystem
+/// knows no such files.
 pub fn time_writes_in(directory: &Path, lasting: Duration) -> io::Result<Timing> {
     let until = Instant::now() + lasting;
     let open = |flags| {

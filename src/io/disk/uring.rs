@@ -6,8 +6,8 @@
 //! system allows it, and named with each operation where it does not.
 //!
 //! A disk that is polled has a ring of its own, for a ring whose completions are polled takes nothing else; see
-//! `io/reactor/polled.rs`. Short writes go there, which is what commits wait for. Long ones and reads go over the lane's
-//! ring: the kernel does not poll for what it must cut to the device's size, and refuses it over such a ring.
+//! `io/reactor/polled.rs`. Short writes go there, which is what commits wait for. Long ones and reads go over the
+//! lane's ring: the kernel does not poll for what it must cut to the device's size, and refuses it over such a ring.
 //!
 //! Where the device has a volatile cache and no forced unit access, the kernel ends such a write on a kernel thread of
 //! the core that took the device's interrupt. A lane that spins on that very core holds it up until the scheduler steps
@@ -36,8 +36,8 @@ const ATTEMPTS_MAX: u32 = 100;
 /// How long a disk that is dropped waits for what is under way.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The longest write that is polled for. A device takes no longer one in one piece than it says, and the kernel polls for
-/// no request that it must cut; a long one is not what a commit's latency hangs on either.
+/// The longest write that is polled for. A device takes no longer one in one piece than it says, and the kernel polls
+/// for no request that it must cut; a long one is not what a commit's latency hangs on either.
 const POLLED_BYTES_MAX: usize = 64 << 10;
 
 /// As many as the bounds allow.

@@ -3,8 +3,8 @@
 //! All of them are up at all times, as far as they can be, so that falling back is a matter of the next frame: what was
 //! under way on the link that died is lost, and Raft repeats it. A peer is heard over whichever link it chooses itself.
 //!
-//! A link that comes back is taken again when it has stayed for a while, and for a longer while each time that it failed
-//! soon after: a link that comes and goes would lose frames at every turn.
+//! A link that comes back is taken again when it has stayed for a while, and for a longer while each time that it
+//! failed soon after: a link that comes and goes would lose frames at every turn.
 
 use std::fmt;
 use std::time::Duration;
@@ -93,8 +93,8 @@ impl<C: Candidate> Choice<C> {
         }
     }
 
-    /// The data directories of peers that were met for the first time since the last call. What one link has learned the
-    /// others find out by themselves: every one of them refuses what it knows to be another.
+    /// The data directories of peers that were met for the first time since the last call. What one link has learned
+    /// the others find out by themselves: every one of them refuses what it knows to be another.
     pub fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         let mut learned: Vec<(NodeId, StoreId)> =
             self.candidates.iter_mut().flat_map(Candidate::learned).collect();

@@ -9,7 +9,7 @@ mod report;
 pub mod tcp;
 pub mod udp;
 
-pub use self::report::Reporter;
+pub use self::report::{Reporter, line};
 
 /// What a link or a port has seen since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

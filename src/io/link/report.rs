@@ -1,12 +1,21 @@
-//! The one place where links write to the operator: a line each on standard error, so many per second and no more.
+//! The one place that writes to the operator: a line each on standard error, with the time since the first one. What
+//! others can cause goes through a [`Reporter`], so many lines per second and no more.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::types::Time;
 
 /// How many lines one reporter writes per second; those beyond are counted and told in the next line.
 const LINES_PER_SECOND: u32 = 10;
+
+/// Writes one line. Not for the path of a commit.
+pub fn line(what: fmt::Arguments<'_>) {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let at = START.get_or_init(Instant::now).elapsed();
+    eprintln!("plimsoll: [{:>10.6}] {what}", at.as_secs_f64());
+}
 
 /// Writes lines for one link or port: offenders that come again and again do not flood the log.
 #[derive(Debug, Default)]
@@ -31,10 +40,10 @@ impl Reporter {
         }
         self.written += 1;
         if self.suppressed > 0 {
-            eprintln!("plimsoll: {} more lines like the last ones were left out", self.suppressed);
+            self::line(format_args!("{} more lines like the last ones were left out", self.suppressed));
             self.suppressed = 0;
         }
-        eprintln!("plimsoll: {line}");
+        self::line(line);
         #[cfg(test)]
         self.lines.push(line.to_string());
     }

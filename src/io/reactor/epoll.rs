@@ -21,9 +21,9 @@ const EVENTS_PER_CALL: usize = 256;
 /// The waker's mark, which no registration has: generations have 30 bits.
 const WAKER: u64 = u64::MAX;
 
-/// After the kernel had nothing to tell, a lane that looks at a socket of datagrams in every turn asks again so much later:
-/// what comes by a connection waits a fraction of what the connection itself takes, and what comes by a datagram does not
-/// wait for a call that says nothing of it.
+/// After the kernel had nothing to tell, a lane that looks at a socket of datagrams in every turn asks again so much
+/// later: what comes by a connection waits a fraction of what the connection itself takes, and what comes by a datagram
+/// does not wait for a call that says nothing of it.
 pub(super) const REST: Duration = Duration::from_micros(2);
 
 /// A registration that is watched only while the lane blocks.
@@ -32,8 +32,8 @@ struct Parked {
     token: Token,
     /// The same file under a number of its own, which stays what it is.
     fd: OwnedFd,
-    /// As what it is watched now; `None`: it was told, and is not there any more. What is there costs every datagram that
-    /// comes something, even if it is not to be told.
+    /// As what it is watched now; `None`: it was told, and is not there any more. What is there costs every datagram
+    /// that comes something, even if it is not to be told.
     armed: Option<EventFlags>,
     wanted: EventFlags,
 }

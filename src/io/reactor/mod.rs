@@ -128,9 +128,9 @@ impl Reactor {
         }
     }
 
-    /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only while
-    /// the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read is told,
-    /// and what [`Reactor::watch_writes`] asks for.
+    /// As [`Reactor::register`], for a descriptor at which its owner looks in every turn anyway: it is watched only
+    /// while the lane blocks, so that what comes to a lane that spins costs no telling. Only that something can be read
+    /// is told, and what [`Reactor::watch_writes`] asks for.
     pub fn register_for_park(&self, fd: BorrowedFd<'_>, owner: Owner, key: u32) -> io::Result<()> {
         match &self.inner.backend {
             Backend::Uring(uring) => {
@@ -178,8 +178,8 @@ impl Reactor {
         }
     }
 
-    /// From now on, while the lane blocks, the kernel looks at the queues of network devices for so many microseconds before
-    /// it waits for their interrupts. An error says what this kernel lacks; then it waits, as it does without.
+    /// From now on, while the lane blocks, the kernel looks at the queues of network devices for so many microseconds
+    /// before it waits for their interrupts. An error says what this kernel lacks; then it waits, as it does without.
     pub fn poll_devices(&self, busy_poll_us: u32) -> io::Result<()> {
         match &self.inner.backend {
             Backend::Uring(uring) => uring.borrow().poll_devices(busy_poll_us),

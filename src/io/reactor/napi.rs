@@ -1,6 +1,6 @@
-//! While a lane blocks, the kernel may look at the queues of network devices for it for a moment, before it waits for their
-//! interrupts (NAPI busy polling). It has to be asked to: by a registration with the ring, or by epoll's parameters, both
-//! since Linux 6.9.
+//! While a lane blocks, the kernel may look at the queues of network devices for it for a moment, before it waits for
+//! their interrupts (NAPI busy polling). It has to be asked to: by a registration with the ring, or by epoll's
+//! parameters, both since Linux 6.9.
 #![allow(unsafe_code, reason = "calls that no safe interface has")]
 
 use std::io;

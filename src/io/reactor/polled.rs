@@ -1,6 +1,6 @@
-//! A ring whose completions are polled from the device (`IORING_SETUP_IOPOLL`): no interrupt, and nobody who could wake a
-//! lane that blocks. It takes nothing but reads and writes, so it stands beside the lane's own ring, and while something is
-//! under way on it the lane does not block.
+//! A ring whose completions are polled from the device (`IORING_SETUP_IOPOLL`): no interrupt, and nobody who could wake
+//! a lane that blocks. It takes nothing but reads and writes, so it stands beside the lane's own ring, and while
+//! something is under way on it the lane does not block.
 #![allow(unsafe_code, reason = "the ring takes raw memory; who owns it is said by the caller")]
 
 use std::collections::VecDeque;

@@ -430,8 +430,8 @@ fn room_to_write_is_told_to_who_asked_for_it() {
     });
 }
 
-/// With both ends spinning a frame of 64 bytes took 1.4 times as long as over a raw socket, because every second call of
-/// the lane asked epoll, in vain.
+/// With both ends spinning a frame of 64 bytes took 1.4 times as long as over a raw socket, because every second call
+/// of the lane asked epoll, in vain.
 #[test]
 fn a_lane_that_looks_at_a_socket_itself_asks_epoll_now_and_then() {
     let mut reactor = Reactor::new(Kind::Epoll).unwrap();

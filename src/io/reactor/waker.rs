@@ -49,8 +49,8 @@ impl Waker {
         }
     }
 
-    /// A descriptor of the same eventfd, for another process: what is written there ends a block that is under way, or the
-    /// next one.
+    /// A descriptor of the same eventfd, for another process: what is written there ends a block that is under way, or
+    /// the next one.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.shared.event.try_clone()
     }

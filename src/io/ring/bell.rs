@@ -1,9 +1,9 @@
 //! How either end of an attachment wakes the other, at the cost of a system call only when the other sleeps.
 //!
-//! Both ways are Dekker's: who goes to sleep says so, then looks once more at the ring; who publishes looks whether the other
-//! has said so; and a fence between the two steps, on both sides, sees to it that at least one of them sees the
-//! other. A lane that never sleeps says so once and for all, and its engines need no fence. A thread that waits for several
-//! lanes sleeps on the words of all its rings, and any of them wakes it.
+//! Both ways are Dekker's: who goes to sleep says so, then looks once more at the ring; who publishes looks whether the
+//! other has said so; and a fence between the two steps, on both sides, sees to it that at least one of them sees the
+//! other. A lane that never sleeps says so once and for all, and its engines need no fence. A thread that waits for
+//! several lanes sleeps on the words of all its rings, and any of them wakes it.
 
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -37,8 +37,8 @@ impl LaneEnd {
         self.word().store(NEVER_PARKS, Ordering::Release);
     }
 
-    /// The lane is about to block; followed by one [`settle`] for all its rings, and a last look at each. `for_room`: it
-    /// also waits for completions to be taken.
+    /// The lane is about to block; followed by one [`settle`] for all its rings, and a last look at each. `for_room`:
+    /// it also waits for completions to be taken.
     pub fn enter_park(&self, for_room: bool) {
         self.word().store(if for_room { PARKED_FOR_ROOM } else { PARKED }, Ordering::Relaxed);
     }
@@ -59,16 +59,16 @@ impl LaneEnd {
     }
 }
 
-/// Wakes an engine's thread that sleeps on its ring, from a third side: another thread of the engine. What it is woken for must
-/// be written before, and looked at by the sleeper in its last look.
+/// Wakes an engine's thread that sleeps on its ring, from a third side: another thread of the engine. What it is woken
+/// for must be written before, and looked at by the sleeper in its last look.
 #[derive(Clone, Debug)]
 pub struct Rouser {
     region: Arc<Region>,
 }
 
 impl Rouser {
-    /// After what it is woken for was written: the futex word to be woken, if the engine's thread sleeps. If the lane has taken
-    /// that over meanwhile it is the lane that wakes it.
+    /// After what it is woken for was written: the futex word to be woken, if the engine's thread sleeps. If the lane
+    /// has taken that over meanwhile it is the lane that wakes it.
     pub fn sleeper(&self) -> Option<&AtomicU32> {
         sleeper(&self.region)
     }
@@ -94,7 +94,8 @@ impl EngineEnd {
         &self.region.control().lane
     }
 
-    /// After something was published: whether the lane must be woken. Of several that find it parked at once one is told.
+    /// After something was published: whether the lane must be woken. Of several that find it parked at once one is
+    /// told.
     #[inline]
     pub fn must_wake(&self) -> bool {
         let seen = self.lane().load(Ordering::Relaxed);
@@ -106,8 +107,8 @@ impl EngineEnd {
         matches!(seen, PARKED | PARKED_FOR_ROOM) && self.wakes(seen)
     }
 
-    /// After completions were taken: whether the lane must be woken because it has more. Without a fence: what is missed
-    /// here the next completion that is taken finds, and a lane's timers at the latest.
+    /// After completions were taken: whether the lane must be woken because it has more. Without a fence: what is
+    /// missed here the next completion that is taken finds, and a lane's timers at the latest.
     #[inline]
     pub fn must_wake_for_room(&self) -> bool {
         self.lane().load(Ordering::Relaxed) == PARKED_FOR_ROOM && self.wakes(PARKED_FOR_ROOM)
@@ -123,8 +124,8 @@ impl EngineEnd {
         self.lane().load(Ordering::Acquire) == GONE
     }
 
-    /// The engine's thread is about to sleep; followed by one [`settle`] for all the rings on which it does, and a last look at
-    /// each ([`EngineEnd::has_news`]) and at whatever else it is woken for.
+    /// The engine's thread is about to sleep; followed by one [`settle`] for all the rings on which it does, and a last
+    /// look at each ([`EngineEnd::has_news`]) and at whatever else it is woken for.
     pub fn enter_sleep(&self) {
         self.sleep_word().store(ASLEEP, Ordering::Relaxed);
     }

@@ -78,7 +78,8 @@ fn an_engine_that_sleeps_misses_nothing() {
     });
 }
 
-/// A futex as far as it matters: who finds the word changed does not sleep, and who changes it first and wakes then wakes all.
+/// A futex as far as it matters: who finds the word changed does not sleep, and who changes it first and wakes then
+/// wakes all.
 #[derive(Default)]
 struct Futex {
     lock: Mutex<()>,
@@ -99,8 +100,8 @@ impl Futex {
     }
 }
 
-/// An engine's thread that is woken by its lane and by another thread, which take each other's part: it sleeps again and again
-/// until it has both, and loom says so if it sleeps for ever.
+/// An engine's thread that is woken by its lane and by another thread, which take each other's part: it sleeps again
+/// and again until it has both, and loom says so if it sleeps for ever.
 #[test]
 fn an_engine_that_two_wake_misses_neither() {
     let mut model = loom::model::Builder::new();

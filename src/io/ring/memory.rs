@@ -88,9 +88,9 @@ impl Region {
     /// Memory that comes from elsewhere.
     ///
     /// # Safety
-    /// `base` points to [`Region::bytes_for`] bytes that are aligned to a page, stay readable and writable until `release`
-    /// is called with them, and are used in this process through this region alone. If another process uses them, it
-    /// is the other end, and keeps to this protocol or is no worse than a device that writes garbage.
+    /// `base` points to [`Region::bytes_for`] bytes that are aligned to a page, stay readable and writable until
+    /// `release` is called with them, and are used in this process through this region alone. If another process uses
+    /// them, it is the other end, and keeps to this protocol or is no worse than a device that writes garbage.
     pub unsafe fn over(base: NonNull<u8>, sizes: Sizes, release: unsafe fn(NonNull<u8>, usize)) -> Region {
         Region {
             base,

@@ -1,29 +1,30 @@
 //! The way between a thread of a transaction engine and a lane on the same host: two rings in memory that both share,
 //! submits one way and completions the other. No system call is made to submit or to take a completion.
 //!
-//! Each ring has one producer and one consumer. Records have any length up to half the ring, lie at multiples of a cache
-//! line, and never wrap: what is left before the end is filled with a padding record.
+//! Each ring has one producer and one consumer. Records have any length up to half the ring, lie at multiples of a
+//! cache line, and never wrap: what is left before the end is filled with a padding record.
 //!
 //! ```text
 //! 0 length    u32  of the bytes behind this header; the highest bit: padding; 0 with the rest: nothing here yet
 //! 4 place     u32  the record's position in lines, its lower 32 bits: what was not written for here is not believed
 //! 8 bytes
 //! ```
-//! A record is published with its header, stored last and with release ordering, and that is what the consumer polls: data
-//! and signal of a short record travel in one cache line, as in Aeron's one-to-one ring buffer, and no shared index goes to
-//! and fro. Before that the header that comes next must be clear, which may still hold bytes of an earlier
-//! round: the producer clears some lines ahead, when a record is published and nobody waits for it, so that the stores of the
-//! next one find their lines in this core's cache and not behind a miss. How far the consumer has come stands in a line of its own, which the producer reads only when what it knew of it
-//! says that the ring is full.
+//! A record is published with its header, stored last and with release ordering, and that is what the consumer polls:
+//! data and signal of a short record travel in one cache line, as in Aeron's one-to-one ring buffer, and no shared
+//! index goes to and fro. Before that the header that comes next must be clear, which may still hold bytes of an
+//! earlier round: the producer clears some lines ahead, when a record is published and nobody waits for it, so that the
+//! stores of the next one find their lines in this core's cache and not behind a miss. How far the consumer has come
+//! stands in a line of its own, which the producer reads only when what it knew of it says that the ring is full.
 //!
-//! The other end may be another process, and write anything at any time. Every word that comes from there is read once and
-//! checked before it is used; what cannot be ends the attachment with [`Corrupt`], and reaches nothing outside the ring.
-//! What the rings do not promise is that a record's bytes stay as they are while they are looked at. A record that was torn
-//! before its lane takes it is told by its checksum. An engine that goes on writing to what it has published, between the
-//! sum and the copy, can lay a record with a wrong sum into its own shard's log: an engine is trusted not to do that.
+//! The other end may be another process, and write anything at any time. Every word that comes from there is read once
+//! and checked before it is used; what cannot be ends the attachment with [`Corrupt`], and reaches nothing outside the
+//! ring. What the rings do not promise is that a record's bytes stay as they are while they are looked at. A record
+//! that was torn before its lane takes it is told by its checksum. An engine that goes on writing to what it has
+//! published, between the sum and the copy, can lay a record with a wrong sum into its own shard's log: an engine is
+//! trusted not to do that.
 //!
-//! [`LaneEnd`] and [`EngineEnd`] are the two rings as either side sees them, with the words by which one wakes the other
-//! ([`bell`]). `port` is a lane's side over all its rings; `shared` has them in memory that two processes map.
+//! [`LaneEnd`] and [`EngineEnd`] are the two rings as either side sees them, with the words by which one wakes the
+//! other ([`bell`]). `port` is a lane's side over all its rings; `shared` has them in memory that two processes map.
 #![allow(unsafe_code, reason = "who may touch a ring's bytes is decided here: see memory.rs")]
 
 pub mod bell;

@@ -4,8 +4,8 @@
 //! [`Presence`]. The lane looks at one flag per turn to learn of either, and is woken if it blocks.
 //!
 //! Rings are served in turn, a few records each. What does not fit a completion ring waits, bounded as with any client
-//! ([`CLIENT_OUTGOING_BYTES_MAX`]); beyond that the attachment is ended. The id of a client here has its highest bit set, by
-//! which it is told from the clients of other ports.
+//! ([`CLIENT_OUTGOING_BYTES_MAX`]); beyond that the attachment is ended. The id of a client here has its highest bit
+//! set, by which it is told from the clients of other ports.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,6 +1,7 @@
-//! The rings against a queue, between two threads, and against whoever writes garbage. They use the heap alone, so Miri can
-//! run them: `cargo +nightly miri test --no-default-features --features sim --lib io::ring`. One of May 2026 breaks down over memory
-//! that is written with and without atomics, and runs them with `MIRIFLAGS=-Zmiri-disable-weak-memory-emulation`.
+//! The rings against a queue, between two threads, and against whoever writes garbage. They use the heap alone, so Miri
+//! can run them: `cargo +nightly miri test --no-default-features --features sim --lib io::ring`. One of May 2026 breaks
+//! down over memory that is written with and without atomics, and runs them with
+//! `MIRIFLAGS=-Zmiri-disable-weak-memory-emulation`.
 #![allow(clippy::unwrap_used)]
 
 use alloc::collections::VecDeque;
@@ -120,8 +121,8 @@ fn lengths_that_cannot_be_are_refused() {
     assert_eq!(engine.submits.reserve(max).unwrap_err(), Refused::Full);
 }
 
-/// Any word at all where a header is expected, and any where the other end says how far it has come: an error or a record
-/// within the ring, and an end to every loop.
+/// Any word at all where a header is expected, and any where the other end says how far it has come: an error or a
+/// record within the ring, and an end to every loop.
 #[test]
 fn garbage_ends_in_an_error_and_reaches_nothing() {
     let mut random = Random(77);

@@ -204,8 +204,8 @@ fn opening_changes_nothing_until_something_is_laid() {
     }
 }
 
-/// A log written on one device and moved to another with larger blocks was found corrupt at the next opening but one: the
-/// batches after the move begin at multiples of the larger block, and were not looked for there.
+/// A log written on one device and moved to another with larger blocks was found corrupt at the next opening but one:
+/// the batches after the move begin at multiples of the larger block, and were not looked for there.
 #[test]
 fn a_log_moves_between_devices_of_different_blocks() {
     let pool = Pool::new(4);

@@ -1,5 +1,5 @@
-//! Random lives and deaths of a log against an obvious model: the list of everything ever laid. What a crash leaves must
-//! be what the first so many of them make, and so many include everything that was told durable.
+//! Random lives and deaths of a log against an obvious model: the list of everything ever laid. What a crash leaves
+//! must be what the first so many of them make, and so many include everything that was told durable.
 
 use alloc::collections::BTreeMap;
 

@@ -289,8 +289,8 @@ fn the_next_segment_not_being_ready_is_busy_and_not_full() {
     assert_eq!(log.room_for(1000), Ok(()));
 }
 
-/// A leader held the first part of a record of a megabyte back until the segment after the next was made, which nobody was
-/// making: the record had no end, and a drain waited for it until its bound.
+/// A leader held the first part of a record of a megabyte back until the segment after the next was made, which nobody
+/// was making: the record had no end, and a drain waited for it until its bound.
 #[test]
 fn nothing_is_waited_for_that_is_not_being_made() {
     let pool = Pool::new(4);

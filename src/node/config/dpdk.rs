@@ -15,8 +15,8 @@
 //! id = 2
 //! address = "10.9.0.2"
 //! ```
-//! Memif ports (`--vdev=net_memif0,role=client,id=0,socket=...`) that connect have distinct ids in a node, 0 where none is
-//! said: the driver tells by its id alone whose connection was refused.
+//! Memif ports (`--vdev=net_memif0,role=client,id=0,socket=...`) that connect have distinct ids in a node, 0 where none
+//! is said: the driver tells by its id alone whose connection was refused.
 //!
 //! Unless `eal` says otherwise DPDK gets: no threads of its own on any core, files of this process's own, no telemetry,
 //! and `--no-huge` with as much memory as the ports need where there are no huge pages.

@@ -15,7 +15,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
-    /// Shards are an engine's streams: their stamps are checked, and a watermark is made of them. The same on every node.
+    /// Shards are an engine's streams: their stamps are checked, and a watermark is made of them. The same on every
+    /// node.
     pub streams: bool,
     /// How long the engine is given to end an epoch that is cut short elsewhere, before it is cut short here, too.
     pub epoch_grace_ms: u32,

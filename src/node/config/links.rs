@@ -5,6 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, within, wrong};
+use crate::limits::UDP_MTU_BYTES_MIN;
 
 /// A link to the same lane of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,14 +25,15 @@ pub enum LinkKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Udp {
-    /// The longest packet that the path to every peer carries, IP and UDP headers included: 576..=65535. A path that
+    /// The longest packet that the path to every peer carries, IP and UDP headers included: 1280 (which IPv6
+    /// asks of every path) to 65535. A path that
     /// carries less is found out, told, and served with short datagrams.
     pub mtu_bytes: u32,
 }
 
 impl Udp {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        within("udp.mtu_bytes", self.mtu_bytes.into(), 576..=65_535)
+        within("udp.mtu_bytes", self.mtu_bytes.into(), UDP_MTU_BYTES_MIN as u64..=65_535)
     }
 }
 

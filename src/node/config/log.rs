@@ -28,8 +28,8 @@ pub struct Log {
     pub io_poll: bool,
 }
 
-/// The block devices of a log. None: it lies in files, below `data_dir`. One: every lane has a part of it. As many as lanes:
-/// lane i has the i-th.
+/// The block devices of a log. None: it lies in files, below `data_dir`. One: every lane has a part of it. As many as
+/// lanes: lane i has the i-th.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices(pub Vec<PathBuf>);
 

@@ -15,8 +15,8 @@ pub struct Rdma {
     pub device: Option<String>,
     /// Its port: 1..=255.
     pub port: u8,
-    /// Which of the port's addresses, as `ibv_devinfo -v` tells them; without one, the one that reaches furthest: RoCE v2
-    /// over IPv4, then over IPv6, then any.
+    /// Which of the port's addresses, as `ibv_devinfo -v` tells them; without one, the one that reaches furthest: RoCE
+    /// v2 over IPv4, then over IPv6, then any.
     pub gid_index: Option<u8>,
     /// How many datagrams of one peer wait at most to be taken in: a multiple of 64, 64..=16384.
     pub slots: u32,

@@ -100,8 +100,8 @@ fn links_are_named_once_each_and_known() {
     refused(|config| config.rdma.slots = 100, "rdma.slots", "multiple of 64");
     refused(|config| config.rdma.slot_bytes = 2 << 20, "rdma.slot_bytes", "4096 to 1048576");
     refused(|config| config.rdma.slot_bytes = 5000, "rdma.slot_bytes", "power of two");
-    refused(|config| config.udp.mtu_bytes = 575, "udp.mtu_bytes", "576 to 65535");
-    refused(|config| config.udp.mtu_bytes = 65_536, "udp.mtu_bytes", "576 to 65535");
+    refused(|config| config.udp.mtu_bytes = 1279, "udp.mtu_bytes", "1280 to 65535");
+    refused(|config| config.udp.mtu_bytes = 65_536, "udp.mtu_bytes", "1280 to 65535");
     let text = three().to_toml().replace("link = [\"tcp\"]", "link = [\"udp\", \"token-ring\"]");
     let error = Config::from_toml(&text).unwrap_err().to_string();
     assert!(error.contains("token-ring") && error.contains("line 6"), "{error}");
@@ -218,7 +218,8 @@ fn cluster_ids() {
     assert_eq!(cluster_id("foobar"), ClusterId(0x8594_4171_f739_67e8));
 }
 
-/// 16 384 chunks are within the bounds and more than most machines have: the system killed the node while it reserved them.
+/// 16 384 chunks are within the bounds and more than most machines have: the system killed the node while it reserved
+/// them.
 #[test]
 fn memory_that_the_machine_does_not_have_is_refused() {
     let mut config = three();

@@ -67,10 +67,9 @@ pub(super) fn io_uring(machine: &Machine, features: &Features, report: &mut Repo
     }
     let topic = "io_uring NAPI";
     match &features.napi {
-        Ok(()) => report.ok(
-            topic,
-            "a lane that blocks can poll the network card: with busy_poll = true, or sysctl net.core.busy_poll",
-        ),
+        Ok(()) => {
+            report.ok(topic, "a lane that blocks can poll the network card: with sysctl net.core.busy_poll")
+        }
         Err(why) => report.missing(
             topic,
             format!("a lane that blocks waits for the network card's interrupt: {why}"),

@@ -92,7 +92,8 @@ pub(super) fn parse_list(text: &str) -> BTreeSet<usize> {
     numbers
 }
 
-/// The choice in brackets: of `none [mq-deadline] bfq` it is `mq-deadline`. A text without brackets is the choice itself.
+/// The choice in brackets: of `none [mq-deadline] bfq` it is `mq-deadline`. A text without brackets is the choice
+/// itself.
 pub(super) fn parse_choice(text: &str) -> &str {
     let inner = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     inner.map_or(text.trim(), |(choice, _)| choice)

@@ -1,9 +1,9 @@
-//! What this machine can do for a node, and what to do about what it cannot. Nothing is changed: what is measured is written
-//! to a file without a name, or is on the device already.
+//! What this machine can do for a node, and what to do about what it cannot. Nothing is changed: what is measured is
+//! written to a file without a name, or is on the device already.
 //!
-//! A finding is *ok*, *could be better* (the node runs, and slower or less steadily than it might) or *missing* (something
-//! that it could use is not there). None of that is wrong by itself. What a configuration cannot do without is told apart:
-//! [`Report::unmet`].
+//! A finding is *ok*, *could be better* (the node runs, and slower or less steadily than it might) or *missing*
+//! (something that it could use is not there). None of that is wrong by itself. What a configuration cannot do without
+//! is told apart: [`Report::unmet`].
 
 mod kernel;
 mod machine;

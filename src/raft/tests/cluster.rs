@@ -187,11 +187,10 @@ impl Cluster {
 
     /// The end of a turn.
     pub(super) fn replicate(&mut self, id: u32) {
-        let now = self.now;
         let node = self.nodes.get_mut(&id).unwrap();
         let Some(raft) = &mut node.raft else { return };
         let mut effects = Effects::default();
-        raft.replicate(now, &mut View(&node.log), &mut effects);
+        raft.replicate(&mut View(&node.log), &mut effects);
         self.carry_out(id, effects, &[]);
     }
 

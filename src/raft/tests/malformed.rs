@@ -241,7 +241,7 @@ fn nothing_that_members_say_makes_a_node_panic() {
             };
             raft.step(now, input, &mut effects);
             let _ = raft.propose();
-            raft.replicate(now, &mut Any, &mut effects);
+            raft.replicate(&mut Any, &mut effects);
             if let Some(vote) = effects.vote.take().filter(|_| !random.next().is_multiple_of(4)) {
                 raft.step(now, Input::DurableVote(Durable::pretend(vote)), &mut effects);
             }

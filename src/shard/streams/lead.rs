@@ -1,5 +1,5 @@
-//! What the leader of a stream does: it lays the marks that it owes and those that the engine asks for, and says which stamps may
-//! be laid.
+//! What the leader of a stream does: it lays the marks that it owes and those that the engine asks for, and says which
+//! stamps may be laid.
 
 use alloc::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ pub(super) struct Lead {
     first: Index,
     /// The last stamp laid; `None` until all that earlier leaders have left is known.
     laid: Option<Stamp>,
-    /// Whether an earlier leader may have taken entries with it, so that the epoch is to be cut short: if it had told that
-    /// the stream takes records. `None` until all that it has left is known.
+    /// Whether an earlier leader may have taken entries with it, so that the epoch is to be cut short: if it had told
+    /// that the stream takes records. `None` until all that it has left is known.
     cut_due: Option<bool>,
     has_opened: bool,
     has_ended: bool,
@@ -32,8 +32,8 @@ pub(super) struct Lead {
     closing_since: Option<Time>,
     /// The registrar's: the last epoch that it has settled.
     settled_epoch: Option<Epoch>,
-    /// The stamps of records that were refused, and not submitted again. Nothing beyond the least is taken: others may have
-    /// read what is in it, and the watermark would pass it.
+    /// The stamps of records that were refused, and not submitted again. Nothing beyond the least is taken: others may
+    /// have read what is in it, and the watermark would pass it.
     refused: BTreeSet<Stamp>,
 }
 
@@ -166,8 +166,8 @@ impl<W: World> Groups<W> {
         }
     }
 
-    /// A record with this stamp was refused, and nothing of it is laid. An engine that has more under way finds them refused, too,
-    /// until it has submitted this one again.
+    /// A record with this stamp was refused, and nothing of it is laid. An engine that has more under way finds them
+    /// refused, too, until it has submitted this one again.
     pub(in crate::shard) fn refuse_stamp(&mut self, at: usize, stamp: Stamp, outcome: &Outcome) {
         // What is not beyond the last stamp is behind it, and leaves no hole.
         self.leave_hole(at, stamp, outcome, |laid| stamp > laid);
@@ -178,7 +178,8 @@ impl<W: World> Groups<W> {
         self.leave_hole(at, stamp, outcome, |_| true);
     }
 
-    /// Remembers that this stamp is missing, if that is so and the epoch goes on; `is_missing` is asked with the last stamp laid.
+    /// Remembers that this stamp is missing, if that is so and the epoch goes on; `is_missing` is asked with the last
+    /// stamp laid.
     fn leave_hole(
         &mut self,
         at: usize,
@@ -262,8 +263,8 @@ impl<W: World> Groups<W> {
     }
 }
 
-/// Whether the leader of a stream may lay something with this stamp that comes after all that was begun before it, or why not:
-/// what was refused comes first.
+/// Whether the leader of a stream may lay something with this stamp that comes after all that was begun before it, or
+/// why not: what was refused comes first.
 fn may_submit_next(shard: &Shard, board: &Board, stamp: Stamp) -> Result<(), Outcome> {
     may_submit(shard, board, stamp)?;
     let lead = shard.stream.lead.as_ref();
@@ -296,9 +297,9 @@ fn may_lay_in<'a>(shard: &'a Shard, board: &Board, epoch: Epoch) -> Result<(&'a 
     Ok((lead, laid))
 }
 
-/// Whether the leader of a stream may end it for good, or why not. In an epoch that has its end here, too: of that the stream
-/// counts where it stood at its end. But not before the cut that is due, for the stream would stand beyond what an earlier
-/// leader has lost.
+/// Whether the leader of a stream may end it for good, or why not. In an epoch that has its end here, too: of that the
+/// stream counts where it stood at its end. But not before the cut that is due, for the stream would stand beyond what
+/// an earlier leader has lost.
 fn may_end(shard: &Shard, board: &Board) -> Result<(), Outcome> {
     let (lead, _) = may_lay(shard, board)?;
     if lead.cut_due == Some(true) || !lead.refused.is_empty() { Err(Outcome::Busy) } else { Ok(()) }

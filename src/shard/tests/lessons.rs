@@ -4,8 +4,8 @@ use super::peers::{THREE, TWO, append, entries};
 use super::*;
 use crate::raft::message::{Ack, Message};
 
-/// An idle lane was woken by a timer of a millisecond, its replies were looked for every millisecond, and applying slept one:
-/// 2.3 of the 2.6 ms of a commit. Here nothing on the way of a commit needs the time to move at all.
+/// An idle lane was woken by a timer of a millisecond, its replies were looked for every millisecond, and applying
+/// slept one: 2.3 of the 2.6 ms of a commit. Here nothing on the way of a commit needs the time to move at all.
 #[test]
 fn n11_a_commit_waits_for_no_timer() {
     let mut bench = Bench::of_leader();
@@ -13,7 +13,8 @@ fn n11_a_commit_waits_for_no_timer() {
     let now = bench.clock.0.get();
     for request in 1..=100 {
         bench.send(ALICE, &[Request::Submit(submit(request, b"a record"))]);
-        // One turn lays it, sends it and gives it to the disk; one takes in what disk and peers say to that, and answers.
+        // One turn lays it, sends it and gives it to the disk; one takes in what disk and peers say to that, and
+        // answers.
         assert!(bench.lane.turn().unwrap().work > 0);
         bench.serve_peers();
         assert!(bench.lane.turn().unwrap().work > 0);
@@ -46,7 +47,8 @@ fn n11_a_commit_waits_for_no_timer() {
     assert_eq!(bench.clock.0.get(), now);
 }
 
-/// One group for all partitions let each wait for every other. Here two shards share even a lane, and one has no quorum.
+/// One group for all partitions let each wait for every other. Here two shards share even a lane, and one has no
+/// quorum.
 #[test]
 fn n12_a_shard_without_a_quorum_holds_no_other_of_its_lane_up() {
     let mut bench = Bench::of_shards(3, 2, 16);
@@ -80,8 +82,8 @@ fn n12_a_shard_without_a_quorum_holds_no_other_of_its_lane_up() {
     assert_eq!(bench.lane.waiting(), 1, "the one of the stalled shard has no outcome yet");
 }
 
-/// A record that no frame could carry was sent again for ever. One that is too long is refused at its first part, and what comes
-/// of it after that is passed over.
+/// A record that no frame could carry was sent again for ever. One that is too long is refused at its first part, and
+/// what comes of it after that is passed over.
 #[test]
 fn n10_a_record_longer_than_the_longest_is_refused_once() {
     let mut bench = Bench::new();

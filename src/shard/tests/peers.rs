@@ -57,7 +57,8 @@ impl Bench {
         bench
     }
 
-    /// So many turns, one every ten milliseconds, with the peers that are there. Who of them is told to stand comes back.
+    /// So many turns, one every ten milliseconds, with the peers that are there. Who of them is told to stand comes
+    /// back.
     pub(super) fn lead(&mut self, turns: usize, there: &[NodeId]) -> Vec<NodeId> {
         let turn = |bench: &mut Bench| {
             bench.pass(Duration::from_millis(10));
@@ -208,8 +209,8 @@ fn a_drain_that_is_not_followed_asks_again_and_asks_the_next_one() {
     assert_eq!(stopped, Stopped::Drained(Drained { unknown: 0, kept: 0 }));
 }
 
-/// One record is submitted, taken by both peers and committed; then the peers say nothing more and no time passes. What is told of
-/// the commit in that, of empty appends: to whom, and up to where. And the record's index.
+/// One record is submitted, taken by both peers and committed; then the peers say nothing more and no time passes. What
+/// is told of the commit in that, of empty appends: to whom, and up to where. And the record's index.
 fn told_of_a_last_commit(bench: &mut Bench) -> (Vec<(NodeId, Index)>, Index) {
     bench.settle();
     // Without a stamp it is no engine's, and is taken whether there are streams or not.
@@ -232,8 +233,8 @@ fn notices(bench: &mut Bench) -> Vec<(NodeId, Index)> {
     bench.sent().into_iter().filter_map(notice).collect()
 }
 
-/// With an engine's streams followers need every commit for their watermark, and another append may never come: it is told in
-/// the turn in which it is made. Without, whoever reads at a follower waits for a timer.
+/// With an engine's streams followers need every commit for their watermark, and another append may never come: it is
+/// told in the turn in which it is made. Without, whoever reads at a follower waits for a timer.
 #[test]
 fn a_commit_that_no_append_carries_is_told_at_once_where_there_are_streams() {
     let mut bench = Bench::with_notice(3, 1, 16, Duration::ZERO).elected();

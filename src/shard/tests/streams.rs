@@ -1,4 +1,5 @@
-//! A lane whose one shard is an engine's stream, and the registrar: what the engine asks of it, and what the board tells.
+//! A lane whose one shard is an engine's stream, and the registrar: what the engine asks of it, and what the board
+//! tells.
 
 use alloc::sync::Arc;
 
@@ -178,8 +179,8 @@ fn a_leader_that_has_laid_the_end_of_its_stream_cuts_nothing_behind_it() {
     assert!(!engine.marks().contains(&cut(0)), "{:?}", engine.marks());
 }
 
-/// An engine that has several records under way and is refused one of them: the ones behind it were read from it, perhaps, and
-/// the watermark must not pass it. This was possible when a transfer of leadership failed.
+/// An engine that has several records under way and is refused one of them: the ones behind it were read from it,
+/// perhaps, and the watermark must not pass it. This was possible when a transfer of leadership failed.
 #[test]
 fn nothing_passes_a_record_that_was_refused_until_it_comes_again() {
     let mut engine = Engine::start();

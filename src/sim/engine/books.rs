@@ -1,5 +1,5 @@
-//! What was seen of the engine, and what must be true of it: no watermark passes a registered stream or goes back, every
-//! replica replays the same, in order and never the dead, and what is lost takes with it what came after it.
+//! What was seen of the engine, and what must be true of it: no watermark passes a registered stream or goes back,
+//! every replica replays the same, in order and never the dead, and what is lost takes with it what came after it.
 
 use std::collections::BTreeMap;
 

@@ -33,8 +33,8 @@ pub(super) enum Claim {
     Held,
     /// The thread before it died, and no leader knows: the epoch is to be cut.
     Cut,
-    /// The thread before it died together with the leader. The next leader cuts the epoch, and takes nothing before it has:
-    /// a promise that is committed shows it.
+    /// The thread before it died together with the leader. The next leader cuts the epoch, and takes nothing before it
+    /// has: a promise that is committed shows it.
     Promise,
 }
 

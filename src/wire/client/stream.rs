@@ -20,14 +20,14 @@ pub enum StreamRequest {
     Register(ShardId),
     /// Nothing at or before this stamp will be submitted any more. What was refused there is given up.
     Advance(Stamp),
-    /// Nothing will be submitted any more: all that was begun is committed. Taken while an epoch ends, too; only before a cut
-    /// that is due, and before the stream is open, it is refused as busy.
+    /// Nothing will be submitted any more: all that was begun is committed. Taken while an epoch ends, too; only before
+    /// a cut that is due, and before the stream is open, it is refused as busy.
     EndOfStream,
     /// All that was begun in this epoch is committed, and nothing more will be begun in it.
     EndOfEpoch(Epoch),
-    /// What was begun in this epoch may be lost: the engine's thread is not the one that began it. It says so again, each time
-    /// with the epoch that it is told is open, until one is committed, and begins nothing before. An answer that the epoch is
-    /// closed is not enough: the one before it may have begun in the next, unseen by who answers.
+    /// What was begun in this epoch may be lost: the engine's thread is not the one that began it. It says so again,
+    /// each time with the epoch that it is told is open, until one is committed, and begins nothing before. An answer
+    /// that the epoch is closed is not enough: the one before it may have begun in the next, unseen by who answers.
     CutEpoch(Epoch),
 }
 
@@ -44,17 +44,20 @@ pub struct StreamStatus {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// The stream's beginning is committed and its end in that epoch is not: the engine may begin transactions in it, with stamps
-    /// beyond `stands_at`. What it begins before that nobody knows of, and an epoch may end without it. It does not say that this
-    /// node would take a record: one that has just come to lead may owe the epoch a cut, and then none is taken.
+    /// The stream's beginning is committed and its end in that epoch is not: the engine may begin transactions in it,
+    /// with stamps beyond `stands_at`. What it begins before that nobody knows of, and an epoch may end without it. It
+    /// does not say that this node would take a record: one that has just come to lead may owe the epoch a cut, and
+    /// then none is taken.
     pub open: bool,
-    /// When this was told, the node would have taken a record of that epoch with a stamp beyond the last one, and nothing that
-    /// it knew of was about to end the epoch: it led, was not stopping nor handing over; the stream was registered and open; all
-    /// that earlier leaders have left was known and settled, so that no cut was owed; and no stream was known to have ended the epoch.
+    /// When this was told, the node would have taken a record of that epoch with a stamp beyond the last one, and
+    /// nothing that it knew of was about to end the epoch: it led, was not stopping nor handing over; the stream was
+    /// registered and open; all that earlier leaders have left was known and settled, so that no cut was owed; and no
+    /// stream was known to have ended the epoch.
     ///
-    /// It promises nothing of what comes after: leadership may be lost and an epoch end at any time. It says nothing of room either,
-    /// nor of records that were refused and are to come again first: a submit that is refused for them is `Busy`. While the
-    /// epoch closes it is not set, and records of transactions that were begun before are taken all the same.
+    /// It promises nothing of what comes after: leadership may be lost and an epoch end at any time. It says nothing of
+    /// room either, nor of records that were refused and are to come again first: a submit that is refused for them is
+    /// `Busy`. While the epoch closes it is not set, and records of transactions that were begun before are taken all
+    /// the same.
     pub takes_records: bool,
     /// That epoch comes to its end: submit what was begun in it, then say [`StreamRequest::EndOfEpoch`].
     pub closing: bool,

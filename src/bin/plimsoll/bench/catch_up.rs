@@ -1,5 +1,5 @@
-//! `plimsoll bench catch-up`: what commits feel while a follower that is far behind is brought up, and how fast that goes.
-//! Its start, in which it reads its own log, is told apart from what it is sent after that.
+//! `plimsoll bench catch-up`: what commits feel while a follower that is far behind is brought up, and how fast that
+//! goes. Its start, in which it reads its own log, is told apart from what it is sent after that.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

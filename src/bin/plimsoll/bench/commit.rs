@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hdrhistogram::Histogram;
 use plimsoll::client::{Client, Completion, Options, Outcome, Submit};
+use plimsoll::limits::RECORD_BYTES_MAX;
 use plimsoll::local::{Cluster, Shape};
 use plimsoll::types::ShardId;
 use rustix::event::{Timespec, epoll};
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     cluster: Own,
     /// The bytes of each record
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=67_108_864))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=RECORD_BYTES_MAX as i64))]
     bytes: u32,
     /// Connections that submit
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]

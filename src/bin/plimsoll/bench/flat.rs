@@ -1,5 +1,6 @@
-//! `plimsoll bench flat`: a long run at a steady rate, told in ten parts of equal length. Neither a node's memory nor the tail
-//! of its latencies may depend on how long it has run; what leaks a little with every submit shows here and nowhere else.
+//! `plimsoll bench flat`: a long run at a steady rate, told in ten parts of equal length. Neither a node's memory nor
+//! the tail of its latencies may depend on how long it has run; what leaks a little with every submit shows here and
+//! nowhere else.
 
 use std::time::{Duration, Instant};
 
@@ -143,8 +144,8 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Submits at the rate for so long, gives the ends in each of so many parts to `tell` when it is over, and waits for what is
-    /// under way then. What ends late counts for the part in which it ends.
+    /// Submits at the rate for so long, gives the ends in each of so many parts to `tell` when it is over, and waits
+    /// for what is under way then. What ends late counts for the part in which it ends.
     fn run(
         &mut self,
         lasting: Duration,

@@ -1,5 +1,5 @@
-//! What the machine allows, without Plimsoll: the latency of one durable write and of one datagram there and back, and the
-//! bytes of a stream to two receivers.
+//! What the machine allows, without Plimsoll: the latency of one durable write and of one datagram there and back, and
+//! the bytes of a stream to two receivers.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -129,8 +129,8 @@ fn ping(socket: &UdpSocket, lasting: Duration, interrupt: &Interrupt) -> io::Res
     Ok(latencies)
 }
 
-/// Buffers of so many bytes, one after another, over TCP to two receivers, all three spinning. The bytes in a second that
-/// both have received.
+/// Buffers of so many bytes, one after another, over TCP to two receivers, all three spinning. The bytes in a second
+/// that both have received.
 pub(crate) fn stream_to_two(
     buffer_bytes: usize,
     lasting: Duration,

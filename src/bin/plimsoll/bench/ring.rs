@@ -1,9 +1,9 @@
 //! `plimsoll bench ring`: what it costs an engine's thread to reach a lane of the same host.
 //!
-//! The round trip of a record through two rings, beside the raw ping-pong of one cache line between the same two threads;
-//! the two take turns, round by round, so that whatever else the machine does meets both alike. Then the submit call alone,
-//! against a node in this process whose lane never blocks, so that no system call is made either: each call that found
-//! room is timed, less what reading the clock takes.
+//! The round trip of a record through two rings, beside the raw ping-pong of one cache line between the same two
+//! threads; the two take turns, round by round, so that whatever else the machine does meets both alike. Then the
+//! submit call alone, against a node in this process whose lane never blocks, so that no system call is made either:
+//! each call that found room is timed, less what reading the clock takes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;

@@ -1,8 +1,8 @@
 //! `plimsoll bench watermark`: how much later than a commit the watermark is visible that it moves.
 //!
 //! All nodes are in this process, so that one clock and one thread see everything: the submit of the last stream, its
-//! commit as the engine's ring tells it, and the watermark on the board of the leader's node and on those of the followers.
-//! Alone, the node has a core of its own beside the engine's thread; three nodes share what cores there are.
+//! commit as the engine's ring tells it, and the watermark on the board of the leader's node and on those of the
+//! followers. Alone, the node has a core of its own beside the engine's thread; three nodes share what cores there are.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

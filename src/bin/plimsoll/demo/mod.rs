@@ -1,23 +1,24 @@
 //! `plimsoll demo`: three processes, a real log, a leader killed in the middle, and a count of what was lost.
 
 mod check;
+mod kills;
 mod load;
-mod murder;
 mod tell;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use plimsoll::limits::RECORD_BYTES_MAX;
 use plimsoll::local::{Cluster, Shape};
 use serde_json::json;
 
 use self::check::Findings;
+use self::kills::Kills;
 use self::load::{Load, Totals};
-use self::murder::Murders;
 use self::tell::Teller;
 use crate::common::{Failure, Interrupt, Own, Verdict, figures_head, figures_json, figures_row, say};
-use crate::source::Source;
+use crate::source::{NUMBER_BYTES, Source};
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Cut the file into records of so many bytes (64 to 4096 by its length, if not given)
-    #[arg(long, value_name = "N", requires = "input", value_parser = clap::value_parser!(u64).range(1..=67_108_000))]
+    #[arg(long, value_name = "N", requires = "input", value_parser = clap::value_parser!(u64).range(1..=(RECORD_BYTES_MAX - NUMBER_BYTES) as u64))]
     record_bytes: Option<u64>,
     /// How long to generate; a file takes as long as it takes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -55,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         .start("demo", Shape { segment_mib: 16, capacity_mib: 1 << 18, ..Shape::default() })?;
     tell.say(&format!("started {} nodes in {}", arguments.cluster.nodes, cluster.directory().display()));
     let outcome = play(arguments, &source, &tell, &mut cluster, &interrupt);
-    let (totals, murders, findings) = outcome.map_err(|Failure(what)| {
+    let (totals, kills, findings) = outcome.map_err(|Failure(what)| {
         if interrupt.has_come() {
             Failure(what)
         } else {
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         }
     })?;
     tell.finish();
-    report(arguments, &totals, &murders, &findings);
+    report(arguments, &totals, &kills, &findings);
     Ok(if findings.are_good() { Verdict::Good } else { Verdict::Bad })
 }
 
@@ -73,9 +74,9 @@ fn play<'a>(
     tell: &'a Teller,
     cluster: &mut Cluster,
     interrupt: &Interrupt,
-) -> Result<(Totals, Murders<'a>, Findings), Failure> {
+) -> Result<(Totals, Kills<'a>, Findings), Failure> {
     let mut load = Load::open(cluster.client_options(), source, arguments.outstanding, tell)?;
-    let mut murders = Murders::plan(arguments.kills, cluster, tell)?;
+    let mut kills = Kills::plan(arguments.kills, cluster, tell)?;
     load.await_leaders(interrupt, cluster)?;
     tell.say("the first record of each shard is committed");
     let lasting = Duration::from_secs(arguments.seconds);
@@ -83,21 +84,21 @@ fn play<'a>(
         interrupt.check()?;
         cluster.check().map_err(Failure::of)?;
         let progress = load.progress(lasting);
-        murders.turn(progress, &mut load, cluster)?;
-        let goal = murders.hold_at();
-        load.turn(lasting, goal, murders.are_over())?;
+        kills.turn(progress, &mut load, cluster)?;
+        let goal = kills.hold_at();
+        load.turn(lasting, goal, kills.are_over())?;
     }
-    murders.finish(&mut load, cluster, interrupt)?;
+    kills.finish(&mut load, cluster, interrupt)?;
     let totals = load.totals();
     tell.say(&format!(
         "submitted {}, acknowledged {}; reading all replicas",
         totals.submitted, totals.acknowledged
     ));
     let findings = check::all_replicas(&load, source, cluster, interrupt, tell)?;
-    Ok((totals, murders, findings))
+    Ok((totals, kills, findings))
 }
 
-fn report(arguments: &Arguments, totals: &Totals, murders: &Murders<'_>, findings: &Findings) {
+fn report(arguments: &Arguments, totals: &Totals, kills: &Kills<'_>, findings: &Findings) {
     if arguments.json {
         let result = json!({
             "submitted": totals.submitted,
@@ -107,8 +108,8 @@ fn report(arguments: &Arguments, totals: &Totals, murders: &Murders<'_>, finding
             "duplicated": findings.duplicated,
             "reordered": findings.reordered,
             "replicas_identical": findings.replicas_identical,
-            "kills": murders.kills(),
-            "failover_ms": murders.failovers_ms(),
+            "kills": kills.count(),
+            "failover_ms": kills.failovers_ms(),
             "commit_us": figures_json(&totals.latencies),
         });
         return say(&result.to_string());
@@ -116,7 +117,7 @@ fn report(arguments: &Arguments, totals: &Totals, murders: &Murders<'_>, finding
     say("");
     say(&figures_head("microseconds"));
     say(&figures_row("commit", &totals.latencies));
-    for (at, failover_ms) in murders.failovers_ms().iter().enumerate() {
+    for (at, failover_ms) in kills.failovers_ms().iter().enumerate() {
         say(&format!("failover {:<13}{failover_ms:>12.1} ms from the kill to the next commit", at + 1));
     }
     say("");

@@ -277,8 +277,8 @@ fn frames_that_never_become_whole_are_hardly_asked_for() {
     assert!(world.until(100 * MS, |world| !world.frames(1).is_empty()), "{:?}", world.counters(1));
 }
 
-/// What a member sends in vain it is not given credits for as fast as it sends: each such credit was a send. What it sends
-/// beyond them is not looked at, and what else comes of it meanwhile is not held up for long.
+/// What a member sends in vain it is not given credits for as fast as it sends: each such credit was a send. What it
+/// sends beyond them is not looked at, and what else comes of it meanwhile is not held up for long.
 #[test]
 fn a_flood_of_what_is_of_no_use_is_given_few_credits() {
     let mut world = World::<false>::new(2, 32, CALM);

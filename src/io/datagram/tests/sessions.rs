@@ -93,9 +93,9 @@ fn a_restart_that_nobody_saw_is_told() {
     }
 }
 
-/// A node that came back was found at once, over Ethernet: but the welcome that it gave was lost, for it did not know yet
-/// where its host was. Who dialled had done so for long by then, and its next hello came 100 to 200 milliseconds later: a
-/// leadership that was handed to it meanwhile found no majority.
+/// A node that came back was found at once, over Ethernet: but the welcome that it gave was lost, for it did not know
+/// yet where its host was. Who dialled had done so for long by then, and its next hello came 100 to 200 milliseconds
+/// later: a leadership that was handed to it meanwhile found no majority.
 #[test]
 fn a_path_that_is_found_is_used_at_once_by_both_ends() {
     let (dials, answers) = (0, 1);
@@ -136,9 +136,10 @@ fn a_bye_ends_a_session_at_once() {
     );
 }
 
-/// A way was cut in one direction for so long that its sender had asked for credits as often as it may. When the way was
-/// whole again nobody noticed: the sender had nothing left to speak with, and heard the other end all the time; or the other
-/// end had given up and, not being the one that dials, waited for a word. Where a silence may last long, it did.
+/// A way was cut in one direction for so long that its sender had asked for credits as often as it may. When the way
+/// was whole again nobody noticed: the sender had nothing left to speak with, and heard the other end all the time; or
+/// the other end had given up and, not being the one that dials, waited for a word. Where a silence may last long, it
+/// did.
 #[test]
 fn who_has_asked_for_credits_in_vain_greets_anew() {
     for (cut, gives_up) in [(0, false), (0, true), (1, false), (1, true)] {
@@ -166,8 +167,8 @@ fn who_has_asked_for_credits_in_vain_greets_anew() {
     }
 }
 
-/// Who has no other link allows a longer silence than a peer that has one, or that runs another version: such a peer still
-/// hears enough.
+/// Who has no other link allows a longer silence than a peer that has one, or that runs another version: such a peer
+/// still hears enough.
 #[test]
 fn who_allows_a_long_silence_speaks_as_often_as_before() {
     let mut world = World::<false>::new(2, 23, CALM);

@@ -3,8 +3,8 @@
 //! ```text
 //! | superblock .. 1 MiB | tables | lane: segment, segment, … | lane: … | tables | 1 MiB .. superblock |
 //! ```
-//! The superblock says whose log this is and how it is laid out, and stands at both ends; the tables, one per lane and each
-//! twice, say which slot of a lane holds which segment. Segments are fixed regions, aligned to 1 MiB.
+//! The superblock says whose log this is and how it is laid out, and stands at both ends; the tables, one per lane and
+//! each twice, say which slot of a lane holds which segment. Segments are fixed regions, aligned to 1 MiB.
 //!
 //! *Nothing is destroyed by mistake.* The device is opened exclusively (`O_EXCL`), which the system refuses while it is
 //! mounted, is a part of something else, or is another node's. Its first and its last MiB, where everybody keeps
@@ -13,12 +13,12 @@
 //!
 //! *A segment is made* by writing zeros to its end, by the device's own command (`fallocate` with `ZERO_RANGE`, which
 //! becomes Write Zeroes) if it has one; then its cache is flushed, and only then is the segment entered in the table.
-//! Discarding is no way to zero: what a device returns for discarded blocks is up to it. So it is used where nothing need
-//! be read again: on the whole device when it is formatted. A log does not give segments back yet; when it does, those
-//! are what `discard.rs` is for.
+//! Discarding is no way to zero: what a device returns for discarded blocks is up to it. So it is used where nothing
+//! need be read again: on the whole device when it is formatted. A log does not give segments back yet; when it does,
+//! those are what `discard.rs` is for.
 //!
-//! *Blocks.* Writes are multiples of the device's logical block. A device that comes back with another one is served: the
-//! log's own format bears that, and everything here lies at multiples of 4 KiB.
+//! *Blocks.* Writes are multiples of the device's logical block. A device that comes back with another one is served:
+//! the log's own format bears that, and everything here lies at multiples of 4 KiB.
 
 mod discard;
 mod inspect;
@@ -179,8 +179,8 @@ impl Claim {
         &self.held
     }
 
-    /// How long a durable write takes here, by writing again what stands in the last block, which is nothing or the second
-    /// copy of the superblock.
+    /// How long a durable write takes here, by writing again what stands in the last block, which is nothing or the
+    /// second copy of the superblock.
     ///
     /// # Panics
     /// If the device holds something else, or was claimed for reading alone.

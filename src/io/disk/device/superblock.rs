@@ -17,7 +17,8 @@
 //! 64  life          u64  drawn at each formatting; also in every block of the table
 //! 72  zeros to 512
 //! ```
-//! Little-endian, in a block of 4 KiB whose rest is zeros. Version and checksum stand where they stand in every version.
+//! Little-endian, in a block of 4 KiB whose rest is zeros. Version and checksum stand where they stand in every
+//! version.
 
 use core::fmt;
 

@@ -10,10 +10,10 @@
 //!        30  zeros
 //!        64  504 slots, u64 each: 0, nothing is there; else the segment's number plus one
 //! ```
-//! A segment is entered when its zeros are on stable storage: first in the first copy, and when that is on stable storage,
-//! in the second. So at any moment one copy of each block is whole. Opening believes the whole copy of the higher
-//! generation, and writes it over the other one before anything else; a block of which no copy is whole is no crash's work,
-//! and the log does not open. What is entered was zeroed; what was zeroed and not entered is zeroed anew.
+//! A segment is entered when its zeros are on stable storage: first in the first copy, and when that is on stable
+//! storage, in the second. So at any moment one copy of each block is whole. Opening believes the whole copy of the
+//! higher generation, and writes it over the other one before anything else; a block of which no copy is whole is no
+//! crash's work, and the log does not open. What is entered was zeroed; what was zeroed and not entered is zeroed anew.
 
 use std::collections::BTreeMap;
 use std::io;

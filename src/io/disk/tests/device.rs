@@ -215,7 +215,8 @@ fn a_segment_that_was_not_entered_is_zeroed_anew() {
         Claim::of(device.path()).unwrap().format(owner(), SEGMENT_BYTES, 3).unwrap();
         let mut bench = case.open(&fresh);
         bench.prepare(0);
-        // A crash before the entry: it is taken back in both copies of the table, as it would be if it were not written.
+        // A crash before the entry: it is taken back in both copies of the table, as it would be if it were not
+        // written.
         let before = whole(device);
         bench.prepare(1);
         let mut chunk = bench.pool.take().unwrap();

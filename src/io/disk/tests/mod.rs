@@ -30,8 +30,8 @@ enum Fresh {
     Polled(PathBuf),
 }
 
-/// Where the device that `PLIMSOLL_POLLED_DEVICE` names can be polled for completions, tests run on it too, one at a time.
-/// Whatever is on it is lost.
+/// Where the device that `PLIMSOLL_POLLED_DEVICE` names can be polled for completions, tests run on it too, one at a
+/// time. Whatever is on it is lost.
 fn polled_device() -> Option<PathBuf> {
     std::env::var_os("PLIMSOLL_POLLED_DEVICE").map(PathBuf::from)
 }

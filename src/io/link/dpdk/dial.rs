@@ -1,8 +1,8 @@
 //! When a port of shared memory that connects does so again.
 //!
-//! The driver tries once. What becomes of it is seen by the link, which comes up, or heard in what the driver logs: a peer
-//! that is starting listens before its port is ready, and hangs up. Without either the port is greeting its peer, and one
-//! that is stopped while it does breaks: it gets much time for that.
+//! The driver tries once. What becomes of it is seen by the link, which comes up, or heard in what the driver logs: a
+//! peer that is starting listens before its port is ready, and hangs up. Without either the port is greeting its peer,
+//! and one that is stopped while it does breaks: it gets much time for that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,8 +13,8 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// And one that was taken, but of which nothing is heard.
 const SILENT: Duration = Duration::from_secs(2);
 
-/// The moment from which on it may be tried again, in nanoseconds. Set by the thread that keeps the ports, and by the one
-/// that hears the driver.
+/// The moment from which on it may be tried again, in nanoseconds. Set by the thread that keeps the ports, and by the
+/// one that hears the driver.
 #[derive(Debug, Default)]
 pub(super) struct Dial(AtomicU64);
 
@@ -53,8 +53,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Whoever dialed a node that was starting, and was hung up on, waited for two seconds as if it were greeted: so long
-    /// a node that came back could reach nobody.
+    /// Whoever dialed a node that was starting, and was hung up on, waited for two seconds as if it were greeted: so
+    /// long a node that came back could reach nobody.
     #[test]
     fn who_is_hung_up_on_tries_again_soon_even_if_that_was_at_once() {
         let dial = Dial::default();

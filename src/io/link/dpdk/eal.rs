@@ -1,7 +1,7 @@
 //! libdpdk's environment, started once per process on a thread of its own, and what it says.
 //!
-//! It pins the thread that starts it and expects that thread to live: so none of a node's threads does it. The same thread
-//! then keeps the ports ([`super::host::keep`]).
+//! It pins the thread that starts it and expects that thread to live: so none of a node's threads does it. The same
+//! thread then keeps the ports ([`super::host::keep`]).
 #![allow(unsafe_code, reason = "calls of a C library that has one state per process")]
 
 use std::collections::VecDeque;
@@ -192,8 +192,8 @@ pub(super) fn version() -> String {
     unsafe { CStr::from_ptr(sys::rte_version()) }.to_string_lossy().into_owned()
 }
 
-/// Gives this thread an id among libdpdk's, and with it a cache in every pool, until it ends. Without one all goes on, a
-/// little slower.
+/// Gives this thread an id among libdpdk's, and with it a cache in every pool, until it ends. Without one all goes on,
+/// a little slower.
 pub(super) fn register_thread() {
     struct Registered;
     impl Drop for Registered {

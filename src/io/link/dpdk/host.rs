@@ -1,11 +1,13 @@
 //! The ports of one node: set up once, with a queue for every lane, and kept.
 //!
-//! **Seats.** Lane i has the i-th queue of every port while it holds the i-th [`Seat`]; nobody else is in a burst of it.
+//! **Seats.** Lane i has the i-th queue of every port while it holds the i-th [`Seat`]; nobody else is in a burst of
+//! it.
 //!
-//! **Gates.** A driver's burst must not run while its port is stopped, nor while the driver of shared memory (memif) tears a
-//! connection down on libdpdk's interrupt thread: it unmaps what bursts read, and waits for nobody. So a burst runs behind
-//! a gate: a lane says that it is inside, and looks whether the gate is shut; who shuts the gate waits until no lane is
-//! inside. That a connection is about to be torn down is known by a line that the driver logs before ([`hear`]).
+//! **Gates.** A driver's burst must not run while its port is stopped, nor while the driver of shared memory (memif)
+//! tears a connection down on libdpdk's interrupt thread: it unmaps what bursts read, and waits for nobody. So a burst
+//! runs behind a gate: a lane says that it is inside, and looks whether the gate is shut; who shuts the gate waits
+//! until no lane is inside. That a connection is about to be torn down is known by a line that the driver logs before
+//! ([`hear`]).
 //!
 //! **Keeping.** One thread looks after the links: tells lanes that one went up or down, and connects the memif clients
 //! again, which do not do so by themselves.
@@ -391,8 +393,8 @@ impl Port {
     }
 
     fn stop(&self) {
-        // SAFETY: its gate is shut and no lane is inside. One that is not started is left alone; one that does not stop is
-        // started again, or never used.
+        // SAFETY: its gate is shut and no lane is inside. One that is not started is left alone; one that does not stop
+        // is started again, or never used.
         unsafe { sys::rte_eth_dev_stop(self.id) };
     }
 
@@ -494,7 +496,8 @@ impl Host {
     /// Runs a burst if the port's gate is open.
     fn inside(&self, lane: usize, port: &Port, burst: impl FnOnce() -> usize) -> usize {
         let inside = &self.lanes[lane].inside;
-        // Sequentially consistent, as in `shut`: either this sees that the gate is shut, or who shuts it sees this inside.
+        // Sequentially consistent, as in `shut`: either this sees that the gate is shut, or who shuts it sees this
+        // inside.
         inside.store(true, Ordering::SeqCst);
         // A burst that panics is left too: its own seat is given up next, and waits for that.
         let _leave = Leave(inside);
@@ -511,8 +514,8 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Hears what libdpdk logs, on the thread that says it. The driver of shared memory says when a connection is going to be
-/// torn down, and when it has been.
+/// Hears what libdpdk logs, on the thread that says it. The driver of shared memory says when a connection is going to
+/// be torn down, and when it has been.
 pub(super) fn hear(line: &str) {
     // The peer is gone; or it takes its leave (message 8).
     const BEFORE: [&str; 2] =

@@ -1,5 +1,5 @@
-//! What processes leave that ended with DPDK running: a directory each, of a megabyte or so of memory, which nobody reuses,
-//! for its name has the process's id in it. The next to start clears it away.
+//! What processes leave that ended with DPDK running: a directory each, of a megabyte or so of memory, which nobody
+//! reuses, for its name has the process's id in it. The next to start clears it away.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -87,8 +87,8 @@ impl Frame {
     /// All of it; `None` when it lies in several pieces.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         let (begin, len) = self.first()?;
-        // SAFETY: the first segment's bytes are initialised (the pool's memory was zeroed when it was mapped, and frames
-        // only ever written), and nobody writes to an owned frame while it is borrowed.
+        // SAFETY: the first segment's bytes are initialised (the pool's memory was zeroed when it was mapped, and
+        // frames only ever written), and nobody writes to an owned frame while it is borrowed.
         Some(unsafe { slice::from_raw_parts(begin, len) })
     }
 

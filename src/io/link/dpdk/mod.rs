@@ -1,25 +1,27 @@
-//! Datagrams over ports that DPDK drives: a NIC bound to it, shared memory with another process on this host (memif), or
-//! a kernel interface (af_packet). Ethernet, ARP, IPv4 and UDP are done here ([`crate::wire::ethernet`]); no system call
-//! is on the way.
+//! Datagrams over ports that DPDK drives: a NIC bound to it, shared memory with another process on this host (memif),
+//! or a kernel interface (af_packet). Ethernet, ARP, IPv4 and UDP are done here ([`crate::wire::ethernet`]); no system
+//! call is on the way.
 //!
 //! ```text
 //! lane i ── Seat ── queue i of every port ── one Stack: ARP, addresses, what is for whom
 //!    │ keeper (one thread per process): links up and down, memif clients connected again
 //! ```
-//! **Ports.** A node has one or several, each with an address and the network behind it; a peer is reached over the port
-//! whose network holds its address. Memif is point to point: there a node has a port, and a network, for each peer.
+//! **Ports.** A node has one or several, each with an address and the network behind it; a peer is reached over the
+//! port whose network holds its address. Memif is point to point: there a node has a port, and a network, for each
+//! peer.
 //!
 //! **Lanes.** Lane i listens on UDP port + i. A port that can is told to put that into queue i; what comes on another
 //! lane's queue all the same is handed over through a bounded ring. Over memif queue i meets queue i.
 //!
-//! **Copies.** What is sent is copied once, from where it lies into the port's buffer, and what comes is handed on where
-//! the port put it. (Sending from where records lie would take them out of the memory that a device may not read.)
+//! **Copies.** What is sent is copied once, from where it lies into the port's buffer, and what comes is handed on
+//! where the port put it. (Sending from where records lie would take them out of the memory that a device may not
+//! read.)
 //!
-//! **Polling.** DPDK has nothing to wait for: a lane that parks is woken every [`IDLE_POLL`] to look. In production it does
-//! not park (`cpu.busy_poll`).
+//! **Polling.** DPDK has nothing to wait for: a lane that parks is woken every [`IDLE_POLL`] to look. In production it
+//! does not park (`cpu.busy_poll`).
 //!
-//! DPDK starts once per process: all nodes in a process share its arguments. Its drivers are plugins, of Debian's package
-//! libdpdk-dev where this is built and of librte-net-* where it runs.
+//! DPDK starts once per process: all nodes in a process share its arguments. Its drivers are plugins, of Debian's
+//! package libdpdk-dev where this is built and of librte-net-* where it runs.
 
 mod dial;
 mod eal;
@@ -123,8 +125,8 @@ struct Outgoing {
 }
 
 impl DpdkCarrier {
-    /// The carrier of one lane, on the thread that it is to run on. The first starts DPDK and the ports; what fails is said
-    /// in one line.
+    /// The carrier of one lane, on the thread that it is to run on. The first starts DPDK and the ports; what fails is
+    /// said in one line.
     pub fn open(options: &Options, lane: u16) -> Result<DpdkCarrier, OpenError> {
         options.check()?;
         eal::start(&options.eal, options.memory_mib())?;

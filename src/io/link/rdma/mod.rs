@@ -4,26 +4,26 @@
 //! ([`crate::wire::aside`] draws what is said there, `setup.rs` tells when). [`RdmaCarrier::exchange`] carries it.
 //!
 //! **Memory.** The chunks of the lane's pool are registered, and records are sent from where they lie: a datagram is a
-//! gather list of what was copied into a ring of registered memory (the heads, and parts too short to be worth a read of
-//! their own) and of held pieces of the pool. Whatever fits goes inline. Where the system refuses to register the pool,
-//! everything is copied, and a notice says so. What a path receives into and copies into is registered when the device is
-//! opened and goes from one queue pair to the next: to register it takes longer than a lane may stand still.
+//! gather list of what was copied into a ring of registered memory (the heads, and parts too short to be worth a read
+//! of their own) and of held pieces of the pool. Whatever fits goes inline. Where the system refuses to register the
+//! pool, everything is copied, and a notice says so. What a path receives into and copies into is registered when the
+//! device is opened and goes from one queue pair to the next: to register it takes longer than a lane may stand still.
 //!
 //! **Receiving** is by SEND into posted slots. RDMA WRITE WITH IMMEDIATE into a ring was weighed against it: it takes a
 //! posted receive per datagram as well, for its completion; it needs a key with which a peer may write into this
 //! process's memory at any time, also while the bytes are read; and it saves the receiver nothing, for a slot is handed
-//! on where it lies in both. What remains is that the sender chooses the place, which a ring of equal slots does not need.
-//! Measured over Soft-RoCE in an emulated guest, in turns within one run, a round trip at p50 takes 40 us by SEND and 40 us
-//! by WRITE WITH IMMEDIATE for 64 bytes, 157 and 159 us for 4 KiB, and 1.05 and 1.16 ms for 32 KiB.
+//! on where it lies in both. What remains is that the sender chooses the place, which a ring of equal slots does not
+//! need. Measured over Soft-RoCE in an emulated guest, in turns within one run, a round trip at p50 takes 40 us by SEND
+//! and 40 us by WRITE WITH IMMEDIATE for 64 bytes, 157 and 159 us for 4 KiB, and 1.05 and 1.16 ms for 32 KiB.
 //!
 //! **Completions.** One queue per lane, polled; it has room for everything that can be under way, twice. Sends tell
 //! that they are done only where it matters (`verbs/send.rs`). A lane that blocks is woken through the completion
 //! channel, which is armed when nothing has come for as long as the lane spins.
 //!
-//! **Failure.** A completion or an event that tells of an error ends the path, with a notice; its queue pair is destroyed,
-//! which lets go of everything that it held, and a fresh one is set up after a pause that grows. A device that
-//! disappears ends all paths; it is looked for once in a second. Whoever owns the link sees [`RdmaCarrier::is_up`] and
-//! [`RdmaCarrier::has_device`] and takes another link for so long.
+//! **Failure.** A completion or an event that tells of an error ends the path, with a notice; its queue pair is
+//! destroyed, which lets go of everything that it held, and a fresh one is set up after a pause that grows. A device
+//! that disappears ends all paths; it is looked for once in a second. Whoever owns the link sees [`RdmaCarrier::is_up`]
+//! and [`RdmaCarrier::has_device`] and takes another link for so long.
 //!
 //! **Bounds** are asked from the device: how long the queues may be, how many parts a send may gather; what it does not
 //! bear is refused when the carrier is made. A send of more parts than that is copied in part.

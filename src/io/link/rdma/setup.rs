@@ -1,7 +1,8 @@
 //! How the two ends of a path find each other over the side channel. Pure: it says what is to be done.
 //!
-//! The lower node id offers a queue pair; the other connects one of its own to it and answers; the first connects to the
-//! answer. Each queue pair has an attempt's id, drawn by its end, so what belongs to an earlier one is known and left.
+//! The lower node id offers a queue pair; the other connects one of its own to it and answers; the first connects to
+//! the answer. Each queue pair has an attempt's id, drawn by its end, so what belongs to an earlier one is known and
+//! left.
 //!
 //! Whoever finds its queue pair broken says [`Says::Ended`], and the lower id offers a fresh one, after a pause that
 //! grows while nothing lasts. When the side channel itself was lost in between, the lower id asks after its attempt by

@@ -4,8 +4,8 @@
 //! which they were sent. The node with the lower id dials; the other listens. Each connection begins with a greeting
 //! ([`crate::wire::hello`]), and nothing else is taken before it was found good.
 //!
-//! What a stranger can cost is bounded: so many connections without a hello, each for at most [`HELLO_TIMEOUT`] and with
-//! a buffer of a few KiB; so many accepts per poll; one line per offence, so many per second. When descriptors run
+//! What a stranger can cost is bounded: so many connections without a hello, each for at most [`HELLO_TIMEOUT`] and
+//! with a buffer of a few KiB; so many accepts per poll; one line per offence, so many per second. When descriptors run
 //! out, accepting pauses instead of spinning.
 
 mod asides;

@@ -1,9 +1,9 @@
 //! [`TcpLink`]: frames to and from the same lane of every peer.
 //!
 //! The lower id dials, so only the way from it to the higher one has to be open. When a connection ends the dialer
-//! tries again after some tens of milliseconds, then more slowly, at most a second apart, and never in step with others.
-//! A dialer that comes again replaces its first connection once its hello is good: it has restarted, or has given up
-//! a connection of which this end does not know yet that it is dead.
+//! tries again after some tens of milliseconds, then more slowly, at most a second apart, and never in step with
+//! others. A dialer that comes again replaces its first connection once its hello is good: it has restarted, or has
+//! given up a connection of which this end does not know yet that it is dead.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -28,8 +28,8 @@ use crate::wire::identity::check_store;
 const FRAMES_PER_POLL: usize = 64;
 const BYTES_PER_POLL: usize = 1 << 20;
 
-/// A link with so many peers at most reads from all of them in every poll: what comes is what a commit waits for, and to be
-/// told of it first costs another entry to the kernel. With more peers the calls that find nothing would add up.
+/// A link with so many peers at most reads from all of them in every poll: what comes is what a commit waits for, and
+/// to be told of it first costs another entry to the kernel. With more peers the calls that find nothing would add up.
 const EAGER_PEERS_MAX: usize = 4;
 
 /// The first pause before dialling again is between this and twice this; it doubles up to half [`REDIAL_MAX`].

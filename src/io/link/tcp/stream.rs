@@ -232,7 +232,8 @@ impl Stream {
     pub(super) fn fill(&mut self) -> Result<usize, Broken> {
         debug_assert!(self.end < self.incoming.len(), "Short promises room");
         loop {
-            // Not by the standard library: the C library's call is a point of cancellation, which a lane that spins pays for.
+            // Not by the standard library: the C library's call is a point of cancellation, which a lane that spins
+            // pays for.
             match recv(&self.socket, &mut self.incoming[self.end..], RecvFlags::empty())
                 .map(|(bytes, _)| bytes)
             {

@@ -1,5 +1,5 @@
-//! What both ways of speaking to the kernel share: the socket and its set-up, what waits to be sent, and what is made of
-//! errors.
+//! What both ways of speaking to the kernel share: the socket and its set-up, what waits to be sent, and what is made
+//! of errors.
 
 use std::fmt;
 use std::io;
@@ -13,16 +13,17 @@ use super::socket::{self, Buffer, Name, Trouble};
 use super::{Backend, Counters, Options};
 use crate::io::datagram::{Arrival, WINDOW_MIN};
 use crate::io::link::Reporter;
+use crate::limits::UDP_MTU_BYTES_MIN;
 use crate::types::Time;
 
 /// The longest payload of a datagram of IPv4: the length of an IP packet has 16 bits.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 
-/// The smallest MTU that any path has (IPv6 asks for it), and the largest of use.
-const MTU_BYTES: std::ops::RangeInclusive<usize> = 1280..=65_536;
+/// The smallest and the largest MTU of use.
+const MTU_BYTES: std::ops::RangeInclusive<usize> = UDP_MTU_BYTES_MIN..=65_536;
 
-/// What one peer should be able to have under way: bytes, and the fewest and most datagrams. Where datagrams are long, a
-/// window of bytes alone would be a short run of short ones.
+/// What one peer should be able to have under way: bytes, and the fewest and most datagrams. Where datagrams are long,
+/// a window of bytes alone would be a short run of short ones.
 const WINDOW_BYTES: usize = 4 << 20;
 const WINDOW_DATAGRAMS: std::ops::RangeInclusive<usize> = 128..=2048;
 
@@ -360,8 +361,9 @@ fn charged_bytes(datagram_bytes: usize) -> usize {
     (datagram_bytes + 640).next_multiple_of(2048) + 256
 }
 
-/// Sizes the buffers of sockets, each with how many peers share it: how long datagrams are, and how many of one peer there is
-/// room for. Where the system gives little, datagrams are shorter, so that there is room for [`WINDOW_MIN`] of them.
+/// Sizes the buffers of sockets, each with how many peers share it: how long datagrams are, and how many of one peer
+/// there is room for. Where the system gives little, datagrams are shorter, so that there is room for [`WINDOW_MIN`] of
+/// them.
 fn set_buffers<'a>(
     sockets: impl Iterator<Item = (&'a UdpSocket, usize)>,
     longest_bytes: usize,

@@ -3,36 +3,37 @@
 //! One port per lane, where the lane's TCP link listens. Nothing is allocated after start: what is sent waits in
 //! one bounded queue, what comes is received into memory that the carrier has.
 //!
-//! **Sockets.** Each peer whose place is known has a socket of its own, connected to it ([`Options::known`]): the kernel
-//! looks for the way once, and what a stranger sends waits in another buffer, in the socket that all others share. That one
-//! is looked at less often, and little of it is taken at a time, for nobody in it has a session whose frames are urgent,
-//! unless a peer comes from elsewhere.
+//! **Sockets.** Each peer whose place is known has a socket of its own, connected to it ([`Options::known`]): the
+//! kernel looks for the way once, and what a stranger sends waits in another buffer, in the socket that all others
+//! share. That one is looked at less often, and little of it is taken at a time, for nobody in it has a session whose
+//! frames are urgent, unless a peer comes from elsewhere.
 //!
 //! **Path.** Nothing is cut into IP fragments on the way (don't-fragment is set): a datagram is at most as long as the
 //! configured MTU allows, and one that a path does not carry is lost, counted and told to the operator.
 //!
-//! **Errors.** What routers and the other end's system say of datagrams that cannot arrive is read from the socket's error
-//! queue, with the address that it is about: a hint, for ICMP can be forged. No error of one peer, nor an interface that
-//! goes down, ends anything: what cannot be sent is lost, as any datagram may be.
+//! **Errors.** What routers and the other end's system say of datagrams that cannot arrive is read from the socket's
+//! error queue, with the address that it is about: a hint, for ICMP can be forged. No error of one peer, nor an
+//! interface that goes down, ends anything: what cannot be sent is lost, as any datagram may be.
 //!
-//! **Receive buffer.** A socket holds a window of datagrams of every peer of its own until they are polled, as the kernel counts
-//! memory; where the system gives less the window is smaller, and [`UdpCarrier::notes`] says what to set.
+//! **Receive buffer.** A socket holds a window of datagrams of every peer of its own until they are polled, as the
+//! kernel counts memory; where the system gives less the window is smaller, and [`UdpCarrier::notes`] says what to set.
 //!
-//! **What is too long** is no datagram of ours, and to copy it costs the lane more than to drop it: the kernel keeps no more
-//! of it than tells that it was too long, if it does not begin as a run of ours might ([`Options::begins_with`]).
+//! **What is too long** is no datagram of ours, and to copy it costs the lane more than to drop it: the kernel keeps no
+//! more of it than tells that it was too long, if it does not begin as a run of ours might ([`Options::begins_with`]).
 //!
-//! **Joined datagrams.** Consecutive datagrams of one length to one address go to the kernel as one (UDP_SEGMENT), and the
-//! kernel hands such runs over as one (UDP_GRO), where it can. Over loopback with packets of 1500 bytes that made frames of
-//! 1 MiB 3.5 times as fast as datagrams sent one by one (0.8 ms there and back instead of 2.8 ms), and short ones in a
-//! stream 7 times; a single datagram is neither faster nor slower for it.
+//! **Joined datagrams.** Consecutive datagrams of one length to one address go to the kernel as one (UDP_SEGMENT), and
+//! the kernel hands such runs over as one (UDP_GRO), where it can. Over loopback with packets of 1500 bytes that made
+//! frames of 1 MiB 3.5 times as fast as datagrams sent one by one (0.8 ms there and back instead of 2.8 ms), and short
+//! ones in a stream 7 times; a single datagram is neither faster nor slower for it.
 //!
-//! **Two ways to the kernel.** recvmmsg and sendmmsg ([`Backend::Plain`]), or the lane's io_uring ([`Backend::Uring`]). The
-//! plain one is the default because it was measured to be faster for a lane that spins: over loopback, both ends spinning,
-//! a frame of 64 bytes came back after 4.5 us over it, after 5.9 us over io_uring, and after 3.7 us over a raw socket with
-//! a single call each way (`plimsoll bench link`). A spinning lane that asks the socket itself gets what has come with
-//! that one call. Over the ring the arrival queues work for the lane, which has to enter the kernel to have it done, and a
-//! send is a second entry with more bookkeeping than a call. The ring's way costs nothing while nothing comes, which
-//! pays with very many sockets and idle lanes, and a lane has one for each peer and one more. It uses the shared one alone.
+//! **Two ways to the kernel.** recvmmsg and sendmmsg ([`Backend::Plain`]), or the lane's io_uring ([`Backend::Uring`]).
+//! The plain one is the default because it was measured to be faster for a lane that spins: over loopback, both ends
+//! spinning, a frame of 64 bytes came back after 4.5 us over it, after 5.9 us over io_uring, and after 3.7 us over a
+//! raw socket with a single call each way (`plimsoll bench link`). A spinning lane that asks the socket itself gets
+//! what has come with that one call. Over the ring the arrival queues work for the lane, which has to enter the kernel
+//! to have it done, and a send is a second entry with more bookkeeping than a call. The ring's way costs nothing while
+//! nothing comes, which pays with very many sockets and idle lanes, and a lane has one for each peer and one more. Over
+//! io_uring only the shared socket is used.
 
 mod base;
 mod connected;
@@ -65,8 +66,8 @@ pub struct Options {
     pub socket: UdpSocket,
     /// How many peers may send at once.
     pub peers: usize,
-    /// Where those of them are that stay where they are: each has a socket of its own, over [`Backend::Plain`]. The others
-    /// share a receive buffer.
+    /// Where those of them are that stay where they are: each has a socket of its own, over [`Backend::Plain`]. The
+    /// others share a receive buffer.
     pub known: Vec<SocketAddr>,
     /// The longest IP packet that every path carries, in bytes: 1500 on most Ethernets, 65536 on loopback.
     pub mtu_bytes: usize,

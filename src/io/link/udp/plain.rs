@@ -1,5 +1,5 @@
-//! Over recvmmsg and sendmmsg. The sockets are looked at in every turn: while the lane spins nothing has to tell it that
-//! something came, and only while it blocks the reactor watches.
+//! Over recvmmsg and sendmmsg. The sockets are looked at in every turn: while the lane spins nothing has to tell it
+//! that something came, and only while it blocks the reactor watches.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ const CALLS_PER_POLL: usize = 4;
 /// Where all peers have sockets of their own, the shared one is looked at so often while nothing comes to it.
 const SHARED_PAUSE: Duration = Duration::from_micros(20);
 
-/// And so many messages are taken from it at once: strangers may send what they like, and each costs the lane something.
+/// And so many messages are taken from it at once: strangers may send what they like, and each costs the lane
+/// something.
 const SHARED_BATCH_MAX: usize = 4;
 
 pub(super) struct Plain {

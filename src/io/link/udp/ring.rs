@@ -1,5 +1,5 @@
-//! Over the lane's io_uring: one receive that goes on and on into memory that the kernel was provided with, and sends that
-//! are handed over together with whatever else the lane starts in its turn.
+//! Over the lane's io_uring: one receive that goes on and on into memory that the kernel was provided with, and sends
+//! that are handed over together with whatever else the lane starts in its turn.
 #![allow(unsafe_code, reason = "the kernel reads and writes memory while an operation is under way")]
 
 use std::fmt;
@@ -43,7 +43,8 @@ pub(super) struct Ring {
     receives: bool,
     /// Which of the places are free.
     free: Vec<u32>,
-    /// Of each place, whose operation has the number after [`RECEIVE`] and so on: the message that is under way there, and how often it was tried.
+    /// Of each place, whose operation has the number after [`RECEIVE`] and so on: the message that is under way there,
+    /// and how often it was tried.
     sends: Vec<Option<(usize, u32)>>,
     /// Places whose message was refused for now.
     later: Vec<u32>,
@@ -342,8 +343,9 @@ impl Memory {
         let base: *mut BufRingEntry = self.provided.0.as_mut_ptr().cast();
         let address = self.buffers[usize::from(buffer) * self.each_bytes..].as_mut_ptr().addr();
         let place = usize::from(self.tail & (BUFFERS - 1));
-        // SAFETY: the place lies in the page. There are as many places as buffers, and this buffer is ours, so the kernel
-        // does not look at the place. The tail is a number of 16 bits within the page's first entry that only this writes.
+        // SAFETY: the place lies in the page. There are as many places as buffers, and this buffer is ours, so the
+        // kernel does not look at the place. The tail is a number of 16 bits within the page's first entry that only
+        // this writes.
         unsafe {
             let entry = base.add(place);
             (*entry).set_addr(address as u64);

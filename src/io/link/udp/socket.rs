@@ -1,5 +1,5 @@
-//! The socket: its options, its addresses, its errors, and the calls that move several datagrams at once. Those go to the
-//! kernel without the C library, whose wrappers are points of cancellation and cost a lane that spins.
+//! The socket: its options, its addresses, its errors, and the calls that move several datagrams at once. Those go to
+//! the kernel without the C library, whose wrappers are points of cancellation and cost a lane that spins.
 #![allow(unsafe_code, reason = "options and calls that no safe interface has")]
 
 use std::io;
@@ -460,7 +460,8 @@ fn pointer_to(name: Option<&Name>) -> (*mut c_void, libc::socklen_t) {
 fn send_one(socket: &UdpSocket, message: &Outgoing<'_>) -> io::Result<usize> {
     let Outgoing { name, bytes, .. } = message;
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the kernel only reads the bytes and the address, both borrowed until the call is over, with their lengths.
+    // SAFETY: the kernel only reads the bytes and the address, both borrowed until the call is over, with their
+    // lengths.
     let sent = unsafe {
         let (to, to_bytes) = pointer_to(*name);
         libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, to.cast(), to_bytes)

@@ -110,7 +110,8 @@ pub(super) fn on_every_way(test: impl Fn((ReactorKind, Backend))) {
     assert!(ran > 0, "no reactor at all");
 }
 
-/// Once with ends that know nobody, and once with ends that have sockets of their own for all that were made before them.
+/// Once with ends that know nobody, and once with ends that have sockets of their own for all that were made before
+/// them.
 fn on_every_backend(test: impl Fn(&dyn Fn(&str, usize) -> End)) {
     on_every_way(|(kind, backend)| {
         test(&|ip, mtu_bytes| End::new(kind, backend, ip, mtu_bytes, Vec::new()));

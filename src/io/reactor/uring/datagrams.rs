@@ -33,8 +33,8 @@ impl Uring {
     /// Makes a ring of so many provided buffers known to the kernel, as a group.
     ///
     /// # Safety
-    /// `address` is that of as many entries, at the beginning of a page; they and the buffers that they name stay allocated,
-    /// and are left alone while they are the kernel's, until [`Uring::take_back_buffers`].
+    /// `address` is that of as many entries, at the beginning of a page; they and the buffers that they name stay
+    /// allocated, and are left alone while they are the kernel's, until [`Uring::take_back_buffers`].
     pub(crate) unsafe fn provide_buffers(
         &mut self,
         address: u64,

@@ -1,5 +1,5 @@
-//! How an engine's thread reaches its partition's leader: through rings in memory that it shares with the node, as an engine
-//! beside the node does, or as a client over TCP, which finds the next leader when one is killed.
+//! How an engine's thread reaches its partition's leader: through rings in memory that it shares with the node, as an
+//! engine beside the node does, or as a client over TCP, which finds the next leader when one is killed.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
 //! `plimsoll bench engine`: the benchmark of Mako's replication, with its sizes, rates and checks.
 //!
-//! Three processes on this machine, a shard for each partition, a thread for each of the engine's, attached to the leader's node
-//! by rings in shared memory. Records are due at a fixed
-//! rate and latency counts from when a record was due, however long its thread was held up by earlier ones (no coordinated
-//! omission), until its submitter sees that the leader has applied it. After the window, so that reading takes no core from what
-//! is measured, the leader's log is read back and every record compared with what was submitted.
+//! Three processes on this machine, a shard for each partition, a thread for each of the engine's, attached to the
+//! leader's node by rings in shared memory. Records are due at a fixed rate and latency counts from when a record was
+//! due, however long its thread was held up by earlier ones (no coordinated omission), until its submitter sees that
+//! the leader has applied it. After the window, so that reading takes no core from what is measured, the leader's log
+//! is read back and every record compared with what was submitted.
 
 mod account;
 mod case;
@@ -81,8 +81,8 @@ pub(crate) struct Arguments {
     /// Lanes never block
     #[arg(long)]
     busy_poll: bool,
-    /// Logs of this size for each lane, made whole before the load begins: nothing but records is written then. Without it
-    /// segments are made while it runs
+    /// Logs of this size for each lane, made whole before the load begins: nothing but records is written then. Without
+    /// it segments are made while it runs
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(2 * SEGMENT_MIB..=1 << 20))]
     made_ahead: Option<u64>,
     /// Where the cluster's data goes; without it, the system's directory for temporary files

@@ -17,8 +17,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// When records are submitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Schedule {
-    /// At so many a second over all partitions, which take turns; latency counts from when a record was due, so that what
-    /// had to wait behind others is not left out.
+    /// At so many a second over all partitions, which take turns; latency counts from when a record was due, so that
+    /// what had to wait behind others is not left out.
     Open { per_second: u64, partitions: u32 },
     /// With so many under way, a new one for each that ends; latency counts from the submit.
     Closed { window: usize },
@@ -93,7 +93,8 @@ impl Stream {
             let now = Instant::now();
             let number = self.account.ends.len() as u64;
             let due = self.due(number, times).unwrap_or(now);
-            // A thread that is late still owes the records that were due before the end: without them it would look better.
+            // A thread that is late still owes the records that were due before the end: without them it would look
+            // better.
             if due >= times.end {
                 return Ok(None);
             }

@@ -1,5 +1,5 @@
-//! Who floods: a member that has gone mad, and strangers. Speaks the datagrams' format by itself, for the link would not
-//! send such things.
+//! Who floods: a member that has gone mad, and strangers. Speaks the datagrams' format by itself, for the link would
+//! not send such things.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

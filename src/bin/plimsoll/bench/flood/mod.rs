@@ -1,12 +1,13 @@
-//! `plimsoll bench flood`: what two nodes that speak to each other feel of somebody who floods one of them with what is bad.
+//! `plimsoll bench flood`: what two nodes that speak to each other feel of somebody who floods one of them with what is
+//! bad.
 //!
-//! Both ends of a link are turned by one thread on a core of its own, at a fixed rate of round trips whose latency counts
-//! from when each was due. On another core somebody sends bad datagrams, in short bursts at a fixed rate: in one round to
-//! the node, in the next to a socket that nobody reads. What a flood costs the machine is in both, and so the ratio of the
-//! two p99 is what it costs the node. Rounds alternate; the figure is the median of their ratios.
+//! Both ends of a link are turned by one thread on a core of its own, at a fixed rate of round trips whose latency
+//! counts from when each was due. On another core somebody sends bad datagrams, in short bursts at a fixed rate: in one
+//! round to the node, in the next to a socket that nobody reads. What a flood costs the machine is in both, and so the
+//! ratio of the two p99 is what it costs the node. Rounds alternate; the figure is the median of their ratios.
 //!
-//! A round is made of slices. One in which the system gave the measuring thread's core to somebody else tells of that, and is
-//! measured again: on a machine that does something else besides, every p99 would be the scheduler's.
+//! A round is made of slices. One in which the system gave the measuring thread's core to somebody else tells of that,
+//! and is measured again: on a machine that does something else besides, every p99 would be the scheduler's.
 
 mod hostile;
 
@@ -38,7 +39,8 @@ const LONGEST_BYTES: usize = MTU_BYTES - 28;
 /// The bytes that each frame carries.
 const BODY_BYTES: usize = 64;
 
-/// A slice, how long its thread may have waited for its core in it, and how many slices are tried for each that is wanted.
+/// A slice, how long its thread may have waited for its core in it, and how many slices are tried for each that is
+/// wanted.
 const SLICE: Duration = Duration::from_millis(10);
 const WAITED_NS_MAX: u64 = 10_000;
 const TRIES: u32 = 5;

@@ -1,5 +1,5 @@
-//! The bench over DPDK: shared memory (memif) between this process and one that it starts, beside a raw UDP socket between
-//! the same two.
+//! The bench over DPDK: shared memory (memif) between this process and one that it starts, beside a raw UDP socket
+//! between the same two.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};

@@ -1,8 +1,8 @@
 //! `plimsoll bench link`: the round trip of a frame through a whole link, beside a raw socket's with the same bytes.
 //!
-//! Two threads, each on a core of its own where there are two, both spinning: one sends a frame and waits for it to come
-//! back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike. At the
-//! end frames go one way, as fast as they can.
+//! Two threads, each on a core of its own where there are two, both spinning: one sends a frame and waits for it to
+//! come back. Link and raw socket take turns, round by round, so that whatever else the machine does meets both alike.
+//! At the end frames go one way, as fast as they can.
 
 #[cfg(feature = "dpdk")]
 mod dpdk;

@@ -40,8 +40,8 @@ fn a_queue_pair_in_error_is_replaced_whosever_it_is() {
         exchange_some(&mut nodes, round);
         assert_eq!(nodes[broken].changes.iter().filter(|up| !**up).count() as u64, wanted - 1);
     }
-    // Once each queue pair took fresh memory. To register it stopped a lane for longer, in the guest for 100 ms, than its
-    // peers wait for it: a node that had restarted, or two that met, cost the others their leader.
+    // Once each queue pair took fresh memory. To register it stopped a lane for longer, in the guest for 100 ms, than
+    // its peers wait for it: a node that had restarted, or two that met, cost the others their leader.
     assert!(before[0].is_some() && slots_at(&nodes) == before, "memory goes from queue pair to queue pair");
     for node in &nodes {
         assert_eq!(node.told(|notice| matches!(notice, Notice::Ended { .. })), 4);
@@ -81,8 +81,8 @@ fn a_device_that_is_not_there_is_named_with_those_that_are() {
     assert!(why.contains("ibv_query_gid"), "{why}");
 }
 
-/// The event is given by hand: Soft-RoCE is not removed while a process has it open. The device is then really not there
-/// for some seconds. Run alone, by the guest.
+/// The event is given by hand: Soft-RoCE is not removed while a process has it open. The device is then really not
+/// there for some seconds. Run alone, by the guest.
 #[test]
 #[ignore = "removes the device rxe0 of this machine"]
 fn a_device_that_disappears_is_found_again() {

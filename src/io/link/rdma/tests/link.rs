@@ -71,8 +71,8 @@ fn pump_whole(nodes: &mut [Whole], mut done: impl FnMut(&mut [Whole]) -> bool) {
     }
 }
 
-/// A frame whose body lies in the node's pool, and the whole of it for comparison. The body is no record: its checksum is
-/// not the link's to check.
+/// A frame whose body lies in the node's pool, and the whole of it for comparison. The body is no record: its checksum
+/// is not the link's to check.
 fn frame(node: &Whole, body_bytes: usize) -> (Vec<u8>, crate::io::pool::Slice, Vec<u8>) {
     let mut builder = Builder::new(FrameKind::Peer);
     let row = peer::encode(ShardId(1), &Message::VoteRefused { term: Term(body_bytes as u64) }, 0);

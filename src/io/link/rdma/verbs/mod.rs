@@ -1,7 +1,7 @@
 //! The verbs, safe: what is registered, posted and destroyed in which order is settled here, and nowhere else.
 //!
-//! Everything that the device may still touch outlives the queue pair that it was posted to: a [`Queues`] drops its queue
-//! pair first, and each object holds what it was made of.
+//! Everything that the device may still touch outlives the queue pair that it was posted to: a [`Queues`] drops its
+//! queue pair first, and each object holds what it was made of.
 
 mod completion;
 mod device;

@@ -67,8 +67,8 @@ pub(in super::super) struct Sent {
     pub(in super::super) inline: bool,
 }
 
-/// The memory of one queue pair after the other. To register it takes the kernel a page at a time, longer than a lane may
-/// stand still: it is made with the device, and goes from each queue pair of a path to the next.
+/// The memory of one queue pair after the other. To register it takes the kernel a page at a time, longer than a lane
+/// may stand still: it is made with the device, and goes from each queue pair of a path to the next.
 pub(in super::super) struct Buffers {
     staging: Region,
     slots: Region,

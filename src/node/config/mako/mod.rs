@@ -7,8 +7,8 @@
 //! process: {s101: localhost, s201: p1, s301: p2}     # site -> process
 //! host: {localhost: 127.0.0.1, p1: 127.0.0.1, p2: 127.0.0.1}     # process -> address
 //! ```
-//! A locale becomes a node (locale 0 is node 1), a partition a shard, all of them one cluster. A node's peers reach it where
-//! the locale's first partition listens, its clients at the control port of that: [`CONTROL_PORT_OFFSET`] above.
+//! A locale becomes a node (locale 0 is node 1), a partition a shard, all of them one cluster. A node's peers reach it
+//! where the locale's first partition listens, its clients at the control port of that: [`CONTROL_PORT_OFFSET`] above.
 //! Several files add up, as the engine reads them: sites one after another, the rest key by key.
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long a failover or a node that catches up may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Murders<'a> {
+pub(super) struct Kills<'a> {
     planned: u32,
     done: u32,
     failovers: Vec<Duration>,
@@ -44,11 +44,11 @@ enum State {
     },
 }
 
-impl<'a> Murders<'a> {
-    pub(super) fn plan(planned: u32, cluster: &Cluster, tell: &'a Teller) -> Result<Murders<'a>, Failure> {
+impl<'a> Kills<'a> {
+    pub(super) fn plan(planned: u32, cluster: &Cluster, tell: &'a Teller) -> Result<Kills<'a>, Failure> {
         let control =
             Client::connect(Options { deadline: Duration::from_secs(30), ..cluster.client_options() })?;
-        Ok(Murders { planned, done: 0, failovers: Vec::new(), state: State::Calm, control, tell })
+        Ok(Kills { planned, done: 0, failovers: Vec::new(), state: State::Calm, control, tell })
     }
 
     /// Does what is due when the run is so far, from 0 to 1.
@@ -120,7 +120,7 @@ impl<'a> Murders<'a> {
         Ok(())
     }
 
-    pub(super) fn kills(&self) -> u32 {
+    pub(super) fn count(&self) -> u32 {
         self.done
     }
 

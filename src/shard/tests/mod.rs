@@ -411,10 +411,10 @@ fn who_falls_silent_within_a_record_makes_room_for_others() {
     bench.send(carol, &long());
     assert_eq!(bench.told(carol), [(2, Outcome::Busy)]);
     // Bob goes on in time, Alice does not.
-    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.clock.0.set(bench.clock.0.get() + crate::limits::PART_PATIENCE.as_nanos() as u64 / 2);
     bench.send(BOB, &[Request::Submit(part(1, b"more", RECORD_BYTES_MAX - 9))]);
     bench.told(BOB);
-    bench.clock.0.set(bench.clock.0.get() + super::parts::PART_PATIENCE.as_nanos() as u64 / 2);
+    bench.clock.0.set(bench.clock.0.get() + crate::limits::PART_PATIENCE.as_nanos() as u64 / 2);
     bench.send(carol, &long());
     bench.turn().unwrap();
     assert_eq!(bench.groups().ingress.assembling_bytes(), RECORD_BYTES_MAX);

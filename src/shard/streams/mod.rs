@@ -1,11 +1,13 @@
-//! The engine's streams in this lane: how far each has come. `lead` is what their leaders write down, `subscribers` who is told.
+//! The engine's streams in this lane: how far each has come. `lead` is what their leaders write down, `subscribers` who
+//! is told.
 //!
-//! What is committed is followed header by header, and where a stream stands goes to the node's [`Board`], where the other
-//! lanes and whoever asks on this host read it. Everything that is decided here is decided from committed entries, in the
-//! order of the logs: see [`crate::engine`]. A lane that nobody gave a board does nothing of this.
+//! What is committed is followed header by header, and where a stream stands goes to the node's [`Board`], where the
+//! other lanes and whoever asks on this host read it. Everything that is decided here is decided from committed
+//! entries, in the order of the logs: see [`crate::engine`]. A lane that nobody gave a board does nothing of this.
 //!
-//! Commits wake no other lane. A lane that blocks looks at the board every [`LOOK_PERIOD`] all the same, for what was written
-//! there by others: that is for registrations, ends of epochs and subscribers elsewhere, never for a commit's own watermark.
+//! Commits wake no other lane. A lane that blocks looks at the board every [`LOOK_PERIOD`] all the same, for what was
+//! written there by others: that is for registrations, ends of epochs and subscribers elsewhere, never for a commit's
+//! own watermark.
 
 mod lead;
 mod subscribers;

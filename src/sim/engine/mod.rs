@@ -1,9 +1,10 @@
-//! A transaction engine: one thread for each shard, which begins transactions with stamps of a clock of its own, submits them
-//! in order, ends epochs when it is asked to, registers when its time has come, and dies: what it had begun is lost, and the
-//! one after it knows nothing. `thread` is what it knows, `books` say what a watermark and the end of an epoch must never do.
+//! A transaction engine: one thread for each shard, which begins transactions with stamps of a clock of its own,
+//! submits them in order, ends epochs when it is asked to, registers when its time has come, and dies: what it had
+//! begun is lost, and the one after it knows nothing. `thread` is what it knows, `books` say what a watermark and the
+//! end of an epoch must never do.
 //!
-//! A transaction that has begun can be read by others at once. So one that is lost, for whatever reason, must take with it
-//! everything of its epoch that was stamped after it: that is what the last check is about.
+//! A transaction that has begun can be read by others at once. So one that is lost, for whatever reason, must take with
+//! it everything of its epoch that was stamped after it: that is what the last check is about.
 
 mod books;
 mod thread;
@@ -156,7 +157,8 @@ impl Engine {
                 let asked = StreamRequest::CutEpoch(epoch);
                 return self.send(fabric, at, node, Asked::CutEpoch(epoch), asked);
             }
-            // Who has nothing to submit ends the stream at once; the leader does not take that before the cut that it owes.
+            // Who has nothing to submit ends the stream at once; the leader does not take that before the cut that it
+            // owes.
             Claim::Promise if life.finished => {}
             Claim::Promise => {
                 life.finished = at > 0 && fabric.random.chance(100_000);
@@ -167,7 +169,8 @@ impl Engine {
         if let Some(&stamp) = life.begun.front() {
             return self.submit(fabric, at, node, stamp);
         }
-        // The registrar's thread stays, for those that come late. Who has said it begins nothing any more, whatever is answered.
+        // The registrar's thread stays, for those that come late. Who has said it begins nothing any more, whatever is
+        // answered.
         let finishes_ppm = if life.closing { 20_000 } else { 2_000 };
         life.finished |= at > 0 && life.open && fabric.random.chance(finishes_ppm);
         if life.finished {

@@ -5,8 +5,8 @@
 //! ARP    type 0x0806  | 1, 0x0800, 6, 4 | operation 2 | sender: MAC 6, address 4 | target: MAC 6, address 4 |
 //! UDP    type 0x0800  | IPv4 header 20  | UDP header 8 | payload |
 //! ```
-//! Everything is big-endian. The frame may go on after the packet in it: short frames are padded. What no Plimsoll sends
-//! is refused by name: VLAN tags, fragments, IP options, a UDP datagram without a checksum.
+//! Everything is big-endian. The frame may go on after the packet in it: short frames are padded. What no Plimsoll
+//! sends is refused by name: VLAN tags, fragments, IP options, a UDP datagram without a checksum.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 

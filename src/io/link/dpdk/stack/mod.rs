@@ -1,5 +1,5 @@
-//! One lane's view of its ports' networks, pure: what becomes of a frame that came, and where a datagram goes. It knows no
-//! DPDK, so that everything a stranger can send is tested without a port.
+//! One lane's view of its ports' networks, pure: what becomes of a frame that came, and where a datagram goes. It knows
+//! no DPDK, so that everything a stranger can send is tested without a port.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 

@@ -26,6 +26,7 @@ enum Asked {
     Read { request: u64, from: Index, wait: bool },
     Status { request: u64 },
     Transfer { request: u64 },
+    ReadIndex { request: u64 },
 }
 
 impl Asked {
@@ -34,7 +35,8 @@ impl Asked {
             Asked::Submit { request, .. }
             | Asked::Read { request, .. }
             | Asked::Status { request }
-            | Asked::Transfer { request } => *request,
+            | Asked::Transfer { request }
+            | Asked::ReadIndex { request } => *request,
         }
     }
     fn payload(&self) -> &[u8] {
@@ -88,8 +90,9 @@ impl End {
                     Request::Read { request, from, wait, .. } => Asked::Read { request, from, wait },
                     Request::Status { request, .. } => Asked::Status { request },
                     Request::Transfer { request, .. } => Asked::Transfer { request },
-                    Request::ReadIndex { .. } | Request::Stream { .. } | Request::Subscribe { .. } => {
-                        unreachable!("the client asks for no read index yet")
+                    Request::ReadIndex { request, .. } => Asked::ReadIndex { request },
+                    Request::Stream { .. } | Request::Subscribe { .. } => {
+                        unreachable!("this client asks for no stream")
                     }
                 });
             }
@@ -519,17 +522,24 @@ fn status_and_transfer_find_their_node() {
         let asked = end.next();
         assert!(matches!(asked, Asked::Transfer { .. }));
         end.outcome(&asked, wire::Outcome::NotLeader { leader: Some(NodeId(2)) });
+        let asked = end.next();
+        assert!(matches!(asked, Asked::ReadIndex { .. }));
+        end.outcome(&asked, wire::Outcome::NotLeader { leader: None });
         end.until_closed();
     });
     let second = play(two, |mut end, _| {
         let asked = end.next();
         assert!(matches!(asked, Asked::Transfer { .. }));
         end.outcome(&asked, wire::Outcome::Accepted);
+        let asked = end.next();
+        assert!(matches!(asked, Asked::ReadIndex { .. }));
+        end.reply(&Reply::ReadIndex { request: asked.request(), index: Index(8) }, &[]);
         end.until_closed();
     });
     let mut client = Client::connect(options(&members)).unwrap();
     assert_eq!(client.status(NodeId(1), ShardId(1), PATIENCE).unwrap(), status);
     assert_eq!(client.transfer(ShardId(1), NodeId(1), PATIENCE).unwrap(), NodeId(2));
+    assert_eq!(client.read_index(ShardId(1), PATIENCE).unwrap(), (NodeId(2), Index(8)));
     assert_eq!(client.status(NodeId(7), ShardId(1), PATIENCE), Err(ClientError::NoSuchMember(NodeId(7))));
     let beyond = ClientError::NoSuchShard { shard: ShardId(4), shards: 4 };
     assert_eq!(client.status(NodeId(1), ShardId(4), PATIENCE), Err(beyond));

@@ -28,10 +28,10 @@
 //!                              epoch closed, 6: the open epoch; 7: the closed one
 //!          8 request      u64  5: 0
 //!         16 term         u64  committed: the entry's; 3, 6: the node's
-//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at; 6: bit 0: the open epoch ends,
-//!                              bit 1: the stream is open, bit 2: it takes records
-//!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's timestamp;
-//!                              7: the last timestamp that lives
+//!         24 index        u64  committed: the entry's; 2: next; 3: of the last entry; 4: to read at;
+//!                              6: bit 0: the open epoch ends, bit 1: the stream is open, bit 2: it takes records
+//!         32 stamp        u64  committed, behind: the timestamp; 3: the last entry's term; 6: the watermark's
+//!                              timestamp; 7: the last timestamp that lives
 //!         40 commit       u64  2, 3; 6: the watermark's epoch
 //!         48 durable      u64  3; 6: up to which timestamp of the open epoch the stream stands
 //!         56 shard        u32  3, 6, 7
@@ -92,7 +92,8 @@ pub enum Request<'a> {
         shard: ShardId,
         /// The first index wanted.
         from: Index,
-        /// The most bytes wanted in one answer, cut at [`crate::limits::APPEND_BYTES_MAX`]; one record comes however long it is.
+        /// The most bytes wanted in one answer, cut at [`crate::limits::APPEND_BYTES_MAX`]; one record comes however
+        /// long it is.
         bytes_max: u32,
         /// If there is nothing at `from` yet, answer when there is.
         wait: bool,
@@ -159,7 +160,8 @@ pub enum Outcome {
     LogFull,
     /// Taken, but leadership was lost before it committed: it may survive or not.
     Unknown,
-    /// Not taken: no such shard here, or a part that does not fit the one before it.
+    /// Not taken: no such shard here, a checksum that does not hold, a stamp that no record may have, a part that does
+    /// not fit the one before it, a transfer to who is no voter, or a request for streams where the node has none.
     Invalid,
     /// Not taken, or given up: the node is stopping.
     Stopping,
@@ -221,16 +223,16 @@ pub enum Reply<'a> {
         /// How it is.
         status: StreamStatus,
     },
-    /// To who has subscribed: what lives of an epoch is settled. Told once for each epoch, in their order and before the status
-    /// that speaks of a later one; to who subscribes, also of those that were closed before. Only the last 64 are known: of one
-    /// that was closed longer ago, nothing is told.
+    /// To who has subscribed: what lives of an epoch is settled. Told once for each epoch, in their order and before
+    /// the status that speaks of a later one; to who subscribes, also of those that were closed before. Only the last
+    /// 64 are known: of one that was closed longer ago, nothing is told.
     EpochClosed {
         /// What is answered.
         request: u64,
         /// Which stream was subscribed to; it holds for all.
         shard: ShardId,
-        /// The epoch, and the last timestamp of it that lives: what is beyond is dead, everywhere and for ever. `u64::MAX`: all
-        /// of it lives.
+        /// The epoch, and the last timestamp of it that lives: what is beyond is dead, everywhere and for ever.
+        /// `u64::MAX`: all of it lives.
         last: Stamp,
     },
     /// The node stops, and this is the last that it says on the connection. What the client has sent here and was not

@@ -432,8 +432,8 @@ impl Uring {
         ring.submitter().register_files_update(place, &[file.as_raw_fd()]).map(drop)
     }
 
-    /// Queues a disk operation, on the disk's own ring if `is_polled` and it has one; [`Uring::next_completion`] gives the
-    /// number back once. What is registered is known to the disk's own ring alone.
+    /// Queues a disk operation, on the disk's own ring if `is_polled` and it has one; [`Uring::next_completion`] gives
+    /// the number back once. What is registered is known to the disk's own ring alone.
     ///
     /// # Safety
     /// The memory that the entry names stays valid, and is used by nobody in a conflicting way, and its descriptor
@@ -504,8 +504,8 @@ fn sort_ready(table: &mut Table, user_data: u64, result: i32, flags: u32) -> The
         return Then::Again;
     }
     if result < 0 {
-        // Whoever reads the descriptor looks for himself meanwhile, and is told why if it is broken. A poll that cannot be
-        // had at all is not armed again: that would only spin.
+        // Whoever reads the descriptor looks for himself meanwhile, and is told why if it is broken. A poll that cannot
+        // be had at all is not armed again: that would only spin.
         table.became_ready(token, Became { readable: true, writable: true, closed: true });
         let is_for_now = is_passing(&io::Error::from_raw_os_error(-result));
         return if is_for_now { Then::Later } else { Then::Stays };

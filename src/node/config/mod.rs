@@ -21,11 +21,12 @@
 //! segment_mib = 64             # 8..=1024
 //! capacity_mib = 4096          # a multiple of segment_mib; a log that is full refuses records
 //! device = "/dev/nvme0n1"      # not given: files below data_dir. Given: the log lies on this block device, raw; lanes
-//!                              # share it, or have one each: ["/dev/nvme0n1", "/dev/nvme1n1"]. What holds anything else
-//!                              # is refused but for `plimsoll node --format`. Without capacity_mib all of it is used.
-//!                              # data_dir still holds who this node is, and must be kept with the device
-//! segments_ahead = 1           # 1..=65535, made ready before they are needed. As many as the capacity has, less one: the
-//!                              # whole log is made in the background after the first start, and then only records are written
+//!                              # share it, or have one each: ["/dev/nvme0n1", "/dev/nvme1n1"]. What holds anything
+//!                              # else is refused but for `plimsoll node --format`. Without capacity_mib all of it is
+//!                              # used. data_dir still holds who this node is, and must be kept with the device
+//! segments_ahead = 1           # 1..=65535, made ready before they are needed. As many as the capacity has, less one:
+//!                              # the whole log is made in the background after the first start, and then only records
+//!                              # are written
 //! io_poll = false              # poll the device for completions: while a write is under way the lane does not block.
 //!                              # It takes queues for that (nvme.poll_queues=N on the kernel's command line)
 //!
@@ -38,11 +39,11 @@
 //! [engine]
 //! streams = false              # shards are an engine's streams, with stamps and a watermark; the same on every node
 //! epoch_grace_ms = 100         # 0..=60000: how long the engine is given to end an epoch that is cut short elsewhere
-//! socket = "/run/plimsoll/1"   # where engines on this host are given rings in shared memory; nowhere, if not given. It is
-//!                              # for the node's user and group
+//! socket = "/run/plimsoll/1"   # where engines on this host are given rings in shared memory; nowhere, if not given.
+//!                              # It is for the node's user and group
 //!
 //! [udp]
-//! mtu_bytes = 1500             # 576..=65535: what the path to every peer carries, headers included
+//! mtu_bytes = 1500             # 1280..=65535: what the path to every peer carries, headers included
 //!
 //! [rdma]
 //! device = "mlx5_0"            # the first that there is, if not given
@@ -56,8 +57,9 @@
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
-//! What is not given has the value shown, but for `rdma.device`, `rdma.gid_index` and `engine.socket`; `cluster`, `node`, `data_dir` and the
-//! members must be given. A key that is not listed here is an error.
+//! What is not given has the value shown, but for `log.device`, `cpu.cores` (empty), `rdma.device`, `rdma.gid_index`
+//! and `engine.socket`; `cluster`, `node`, `data_dir` and the members must be given. A key that is not listed here is
+//! an error.
 
 mod cpu;
 pub mod dpdk;
