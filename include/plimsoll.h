@@ -522,7 +522,8 @@ plimsoll_status plimsoll_wake(const struct plimsoll_waker *waker);
 plimsoll_status plimsoll_waker_close(struct plimsoll_waker *waker);
 
 // Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come
-// to. Asked in the registrar's stream, which is that of shard 0, and registers itself first. Ends as
+// to. Asked in the registrar's stream, which is that of shard 0, and registers itself first: another one before it, or
+// after its end, ends as PLIMSOLL_UNREGISTERED, and as PLIMSOLL_BUSY while a new leader does not know. Ends as
 // PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_register_stream(struct plimsoll_stream *registrar,
                                          uint32_t shard,
@@ -566,7 +567,7 @@ plimsoll_status plimsoll_read_index(struct plimsoll_stream *stream,
 
 // Follows all shards of a node of this process from the beginning of their logs. `session` is as of
 // plimsoll_stream_options, and at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in
-// each stream; one that has more is read on when the watermark has moved. On PLIMSOLL_OK `*replica` is a handle that
+// each stream, 64 bytes of each record's keeping included; one that has more is read on when the watermark has moved. On PLIMSOLL_OK `*replica` is a handle that
 // plimsoll_replica_close ends. From any thread.
 plimsoll_status plimsoll_replica_open(const struct plimsoll_node *node,
                                       size_t bytes_max,

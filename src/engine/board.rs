@@ -7,8 +7,13 @@
 //! A watermark is made of cells that were written at different times, so the order matters: the registrar's lane makes
 //! a registration visible before the registrar's own position moves beyond it, and a reader reads that position first.
 //! What it reads afterwards is at least as new, and so no watermark passes a stream whose registration it has not seen.
-//! A cell tells where the stream stands in the open epoch; one that speaks of a later epoch than the reader knows sends
-//! it back to the start.
+//!
+//! A cell tells where the stream stands in the epoch that was open when it was written. A reader that finds afterwards
+//! that another one is open begins again, and so no cell that it has used is of a later epoch. One may be of an earlier
+//! one, until that stream's lane has looked: it then tells too little of where the stream stands, which holds the
+//! watermark back for a moment and does no harm; but where the open epoch has ended in it must not be taken from there.
+//! And a lane that has read its stream far ahead of the registrar's may have found it in a later epoch, if the stream
+//! was registered too late to end the open one: of that nothing will follow in it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -162,8 +167,7 @@ impl Board {
     pub fn closing(&self) -> Option<Epoch> {
         self.read(|open, standings| {
             let mut standings = standings;
-            Iterator::any(&mut standings, |(_, standing)| standing.closed && standing.at < Stamp::NEVER)
-                .then_some(open)
+            Iterator::any(&mut standings, |(_, standing)| standing.has_ended_epoch()).then_some(open)
         })
     }
 
@@ -176,24 +180,21 @@ impl Board {
 
     /// Makes something of the registered streams: see the module for the order.
     fn read<T>(&self, make: impl Fn(Epoch, &mut dyn Iterator<Item = (ShardId, Standing)>) -> T) -> T {
-        // The latest epoch that a cell was seen to stand in.
-        let mut latest = Epoch(0);
         loop {
             let registrar = self.of(REGISTRAR).position.load();
             let open = self.open_epoch();
-            // An epoch is open before a registered stream stands in it: otherwise this would go round for ever.
-            assert!(latest <= open, "a stream stands in {latest:?}, and the open one is {open:?}");
             let mut standings = (0..).map(ShardId).zip(&self.streams).filter_map(|(stream, cells)| {
                 let (floor, 1) = cells.floor.load() else { return None };
                 let (at, closed) = if stream == REGISTRAR { registrar } else { cells.position.load() };
-                if at != Stamp::NEVER {
-                    latest = latest.max(at.epoch);
-                }
+                // Where it stood at the end of an earlier epoch says nothing of the end of this one.
+                let closed = closed > open.0 && at.epoch >= open;
                 let at = at.max(floor).max(Stamp::begin_of(open));
-                Some((stream, Standing { at, closed: closed > open.0 }))
+                let at = if at == Stamp::NEVER { at } else { at.min(Stamp::end_of(open)) };
+                Some((stream, Standing { at, closed }))
             });
             let made = make(open, &mut standings);
-            if latest <= open {
+            // Whoever writes a cell has seen which epoch is open before, and so has whoever has read that cell.
+            if self.open_epoch() == open {
                 return made;
             }
             core::hint::spin_loop();

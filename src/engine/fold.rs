@@ -162,6 +162,11 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whether the stream itself has ended the open epoch, and not only for good, with all that are to come.
+    pub fn has_ended_epoch(&self) -> bool {
+        self.closed && self.at < Stamp::NEVER
+    }
+
     /// Of a stream with this floor, in this open epoch.
     pub fn of(position: &Position, floor: Stamp, open: Epoch) -> Standing {
         Standing {
@@ -182,18 +187,19 @@ pub fn ceiling(standings: impl Iterator<Item = Standing>) -> Option<Stamp> {
     standings.filter(|standing| standing.closed).map(|standing| standing.at).min()
 }
 
-/// The last timestamp of the open epoch that lives, when every registered stream has ended it.
+/// The last timestamp of the open epoch that lives, when every registered stream has ended it, and one of them not only
+/// because it has ended for good: where all have, no epoch has an end any more.
 pub fn last_that_lives(open: Epoch, standings: impl Iterator<Item = Standing>) -> Option<Timestamp> {
-    let mut least = None;
+    let (mut least, mut has_end) = (Stamp::NEVER, false);
     for standing in standings {
         if !standing.closed {
             return None;
         }
-        least = Some(least.map_or(standing.at, |least: Stamp| least.min(standing.at)));
+        has_end |= standing.has_ended_epoch();
+        least = least.min(standing.at);
     }
     // Streams that all stand beyond the epoch have lost nothing of it.
-    let least = least?;
-    Some(if least.epoch == open { least.timestamp } else { Timestamp(u64::MAX) })
+    has_end.then_some(if least.epoch == open { least.timestamp } else { Timestamp(u64::MAX) })
 }
 
 /// What is to become of an entry.

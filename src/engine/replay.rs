@@ -30,6 +30,10 @@ pub struct Counters {
     pub dead: u64,
 }
 
+/// What an entry that waits takes beside its payload, in bytes: its place in the queue, and what memory of its own costs
+/// at least.
+pub const ENTRY_BYTES: usize = size_of::<(Stamp, Box<[u8]>)>() + 32;
+
 /// Deferred entries of all streams.
 #[derive(Debug)]
 pub struct Replay {
@@ -46,7 +50,8 @@ struct Queue {
 }
 
 impl Replay {
-    /// With room for so many bytes of payload in each stream.
+    /// With room for so many bytes in each stream: those of each record that waits, and [`ENTRY_BYTES`] more for
+    /// it.
     pub fn new(bytes_max: usize) -> Replay {
         Replay { fold: Fold::default(), queues: BTreeMap::new(), bytes_max, counters: Counters::default() }
     }
@@ -63,7 +68,7 @@ impl Replay {
         }
         let queue = self.queues.entry(stream).or_default();
         if self.fold.take(stream, mark) {
-            queue.bytes += payload.len();
+            queue.bytes += ENTRY_BYTES + payload.len();
             queue.entries.push_back((stamp, payload.into()));
         } else {
             self.counters.dead += 1;
@@ -74,7 +79,9 @@ impl Replay {
     /// Whether a record of so many bytes would be taken.
     pub fn has_room(&self, stream: ShardId, len_bytes: usize) -> bool {
         let queue = self.queues.get(&stream);
-        queue.is_none_or(|queue| queue.entries.is_empty() || queue.bytes + len_bytes <= self.bytes_max)
+        queue.is_none_or(|queue| {
+            queue.entries.is_empty() || queue.bytes + ENTRY_BYTES + len_bytes <= self.bytes_max
+        })
     }
 
     /// Gives to `replay` what may be replayed by now, each stream in the order of its log, and returns how many entries
@@ -92,7 +99,7 @@ impl Replay {
                         count += 1;
                     }
                 }
-                queue.bytes -= payload.len();
+                queue.bytes -= ENTRY_BYTES + payload.len();
                 queue.entries.pop_front();
             }
         }
@@ -110,8 +117,10 @@ impl Replay {
         self.counters
     }
 
-    /// The bytes of payload that wait, over all streams.
+    /// The bytes of what waits, over all streams, counted as the bound is.
     pub fn deferred_bytes(&self) -> usize {
         self.queues.values().map(|queue| queue.bytes).sum()
     }
 }
+
+const _: () = assert!(ENTRY_BYTES == 64, "the C ABI says so");

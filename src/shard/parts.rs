@@ -81,7 +81,10 @@ impl<W: World> Groups<W> {
         }
         self.ingress.assembling_bytes -= parts.total_bytes;
         let outcome = if stopping { Outcome::Stopping } else { Outcome::Invalid };
-        self.refuse_stamp(at, parts.stamp(), &outcome);
+        // What breaks it off may be for another shard.
+        if let Some(at) = self.position(parts.entry.shard) {
+            self.refuse_stamp(at, parts.stamp(), &outcome);
+        }
         self.clients.answer(client, parts.request, outcome);
         (parts.request == submit.request).then(|| self.pass_over(client, submit))
     }

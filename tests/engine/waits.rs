@@ -5,6 +5,7 @@ use std::thread;
 
 use plimsoll::client::ring::{Replica, Sizes, Stream, Waited, Waker};
 use plimsoll::engine::Fate;
+use plimsoll::engine::replay::ENTRY_BYTES;
 use plimsoll::limits::RING_BYTES_MIN;
 use plimsoll::types::Stamp;
 use plimsoll::wire::client::StreamRequest;
@@ -104,13 +105,17 @@ fn sleeps_until_there_is_something(mut engine: Engine, prepared: fn()) {
 fn a_replica_with_a_full_queue_sleeps_until_another_stream_has_moved() {
     let mut engine = Engine::start("waits-full");
     engine.register();
-    let mut replica = replica(&engine, 9, 20);
+    let mut replica = replica(&engine, 9, 2 * (8 + ENTRY_BYTES) + 4);
     let [first, second] = &mut engine.streams;
     for timestamp in 1..=6 {
         assert!(is_committed(first.put(0, timestamp)));
     }
     assert_eq!(take_in(&mut replica), []);
-    assert_eq!(replica.replay().deferred_bytes(), 16, "two of 8 bytes, and the third has no room");
+    assert_eq!(
+        replica.replay().deferred_bytes(),
+        2 * (8 + ENTRY_BYTES),
+        "two of 8 bytes, and the third has no room"
+    );
     assert_eq!(replica.wait(Duration::ZERO), Waited::TimedOut);
     assert!(is_committed(second.ask(StreamRequest::Advance(at(0, 4)))));
     assert_eq!(replica.wait(PATIENCE), Waited::Ready);

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use plimsoll::client::Item;
+use plimsoll::engine::replay::ENTRY_BYTES;
 use plimsoll::types::{Index, ShardId, Stamp};
 use plimsoll::wire::client::StreamRequest;
 
@@ -74,7 +75,7 @@ fn n05_what_is_deferred_is_owned_and_bounded_in_bytes() {
         assert!(deferred(&engine).iter().all(|bytes| *bytes <= BYTES_MAX));
     }
     engine.run_until("every replica holds what it may", |engine| {
-        deferred(engine).iter().all(|bytes| bytes + LEN > BYTES_MAX)
+        deferred(engine).iter().all(|bytes| bytes + ENTRY_BYTES + LEN > BYTES_MAX)
     });
     // What is full stays so, and holds nobody up: all was committed.
     (0..100).for_each(|_| engine.poll());
@@ -85,7 +86,9 @@ fn n05_what_is_deferred_is_owned_and_bounded_in_bytes() {
     let half = RECORDS / 2;
     engine.commit(1, at(0, half), b"of stream 1");
     engine.run_until("half is replayed", |engine| {
-        assert!(deferred(engine).iter().all(|bytes| *bytes <= BYTES_MAX + b"of stream 1".len()));
+        assert!(
+            deferred(engine).iter().all(|bytes| *bytes <= BYTES_MAX + ENTRY_BYTES + b"of stream 1".len())
+        );
         engine.seats.iter().all(|seat| seat.replayed.len() as u64 == half + 1)
     });
     engine.ask(1, StreamRequest::Advance(at(0, RECORDS)));

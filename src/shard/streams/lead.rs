@@ -6,13 +6,13 @@ use alloc::collections::BTreeSet;
 use super::super::clients::ClientRef;
 use super::super::pending::Pending;
 use super::super::{Groups, Shard, World};
-use super::Streams;
+use super::{Stream, Streams};
 use crate::engine::board::Board;
 use crate::engine::{Mark, REGISTRAR};
 use crate::limits::SUBMITS_PENDING_MAX;
 use crate::log::NewEntry;
 use crate::log::record::{self, Kind};
-use crate::types::{Acks, EntryId, Epoch, Index, Stamp, Time};
+use crate::types::{Acks, EntryId, Epoch, Index, ShardId, Stamp, Time};
 use crate::wire::client::{Outcome, StreamRequest};
 
 /// What the leader of a stream keeps, for as long as it leads.
@@ -26,6 +26,8 @@ pub(super) struct Lead {
     cut_due: Option<bool>,
     has_opened: bool,
     has_ended: bool,
+    /// The registrar's: it is registered, or will be as soon as this is committed.
+    has_registered: bool,
     /// The last epoch for whose end this leader has laid a mark.
     ended_epoch: Option<Epoch>,
     /// Since when the open epoch is known to end.
@@ -46,6 +48,7 @@ impl Lead {
             cut_due: None,
             has_opened: false,
             has_ended: false,
+            has_registered: false,
             ended_epoch: None,
             closing_since: None,
             settled_epoch: None,
@@ -144,7 +147,8 @@ impl<W: World> Groups<W> {
                 lead.refused.clear();
             }
             Mark::EpochClosed { epoch, .. } => lead.settled_epoch = Some(epoch),
-            Mark::Register { .. } | Mark::Data(_) => {}
+            Mark::Register { stream } => lead.has_registered |= stream == REGISTRAR,
+            Mark::Data(_) => {}
         }
         Some(id)
     }
@@ -198,10 +202,13 @@ impl<W: World> Groups<W> {
         let Some(streams) = self.streams.as_ref().filter(|_| comes_again && stamp.is_submittable()) else {
             return;
         };
-        let Some(lead) = &mut self.shards[at].stream.lead else { return };
+        let Stream { lead: Some(lead), position, .. } = &mut self.shards[at].stream else { return };
         // Before the last stamp is known the engine has not been told that the stream is open, and has begun nothing.
         let is_missing = lead.laid.is_some_and(is_missing);
-        if is_missing && stamp.epoch == streams.board.open_epoch() && lead.ended_epoch != Some(stamp.epoch) {
+        let goes_on = stamp.epoch == streams.board.open_epoch()
+            && lead.ended_epoch != Some(stamp.epoch)
+            && !position.has_closed(stamp.epoch);
+        if is_missing && goes_on {
             lead.refused.insert(stamp);
             if lead.refused.len() > SUBMITS_PENDING_MAX {
                 // More than can be remembered: nobody may read on from them, as if an earlier leader had lost them.
@@ -242,7 +249,9 @@ impl<W: World> Groups<W> {
             StreamRequest::Register(stream) if shard.id != REGISTRAR || stream.0 >= board.shards() => {
                 Err(Outcome::Invalid)
             }
-            StreamRequest::Register(stream) => Ok(Mark::Register { stream }),
+            StreamRequest::Register(stream) => {
+                may_register(shard, board, stream).map(|()| Mark::Register { stream })
+            }
             StreamRequest::Advance(stamp) if !stamp.is_submittable() => Err(Outcome::Invalid),
             StreamRequest::Advance(stamp) => may_submit(shard, board, stamp).map(|()| Mark::Advance(stamp)),
             StreamRequest::EndOfStream => may_end(shard, board).map(|()| Mark::EndOfStream),
@@ -260,6 +269,26 @@ impl<W: World> Groups<W> {
             && !shard.raft.is_handing_over()
             && !streams.closing
             && may_lay_in(shard, &streams.board, streams.published_in).is_ok()
+    }
+}
+
+/// Whether the registrar's leader may register this stream, or why not. The registrar is the first and its floor the
+/// beginning: a stream before it would count alone, and one after its end could lay nothing.
+fn may_register(shard: &Shard, board: &Board, stream: ShardId) -> Result<(), Outcome> {
+    let Some(lead) = &shard.stream.lead else {
+        return Err(Outcome::NotLeader { leader: shard.raft.leader() });
+    };
+    if lead.has_ended || shard.stream.position.has_ended() {
+        Err(Outcome::Unregistered)
+    } else if stream == REGISTRAR || lead.has_registered {
+        Ok(())
+    } else if shard.stream.followed < lead.first {
+        // What earlier leaders have registered is not known yet.
+        Err(Outcome::Busy)
+    } else if board.floor(REGISTRAR).is_none() {
+        Err(Outcome::Unregistered)
+    } else {
+        Ok(())
     }
 }
 

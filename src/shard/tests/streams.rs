@@ -287,3 +287,106 @@ fn a_stream_takes_no_records_where_the_node_stops() {
     engine.bench.turn().unwrap();
     assert_eq!(engine.bench.said(ALICE), [(engine.next_request - 1, Outcome::Stopping)]);
 }
+
+/// A lane that was ahead of the registrar's had told where its stream stood when an earlier epoch ended, and that it has ended this
+/// one, too. The two were taken together: the epoch was closed as if nothing of it lived, although the watermark had covered it.
+#[test]
+fn an_epoch_closes_where_streams_stood_in_it_and_not_where_a_lane_saw_them_before() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(1)))));
+    assert!(is_committed(engine.put(0, 10)));
+    // Stream 1 lives in another lane of this node, which has read its log far while the registrar's has not moved: this node was
+    // started again, and shard 1 had a leader before shard 0.
+    let mut position = Position::default();
+    for mark in [
+        Mark::Open { floor: Stamp::ZERO },
+        Mark::Data(Stamp::new(Epoch(0), Timestamp(12))),
+        cut(0),
+        Mark::Data(Stamp::new(Epoch(1), Timestamp(100))),
+        cut(1),
+    ] {
+        position.take(&mark);
+    }
+    engine.board.publish(ShardId(1), &position);
+    assert!(is_committed(engine.ask(StreamRequest::CutEpoch(Epoch(0)))));
+    assert_eq!(engine.board.open_epoch(), Epoch(1));
+    // That lane sleeps until it looks at the board again. The registrar's goes on.
+    assert!(is_committed(engine.put(1, 90)));
+    assert!(is_committed(engine.ask(StreamRequest::CutEpoch(Epoch(1)))));
+    // Now it has looked.
+    engine.board.publish(ShardId(1), &position);
+    engine.told_bob(8);
+    let ends: Vec<Mark> =
+        engine.marks().into_iter().filter(|mark| matches!(mark, Mark::EpochClosed { .. })).collect();
+    let closed = |epoch, last| Mark::EpochClosed { epoch: Epoch(epoch), last: Timestamp(last) };
+    assert_eq!(ends, [closed(0, 10), closed(1, 90)]);
+}
+
+/// Every stream has ended, so each epoch was settled as soon as it was open: one mark after another, until the log was full.
+#[test]
+fn when_every_stream_has_ended_nothing_more_is_written() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    assert!(is_committed(engine.ask(StreamRequest::EndOfStream)));
+    let before = engine.marks().len();
+    engine.told_bob(1000);
+    assert_eq!((engine.marks().len(), engine.board.open_epoch()), (before, Epoch(0)));
+}
+
+/// A stream that was registered before the registrar counted alone, and the watermark went back when that came.
+#[test]
+fn the_registrar_is_the_first_to_be_registered() {
+    let mut bench = Bench::new();
+    let board = Arc::new(Board::new(2));
+    bench.lane.serve_engine(Arc::clone(&board));
+    let mut engine = Engine { bench, board, next_request: 1 };
+    let first = engine.ask(StreamRequest::Register(ShardId(1)));
+    let mut position = Position::default();
+    position.take(&Mark::Open { floor: Stamp::ZERO });
+    position.take(&Mark::Data(Stamp::new(Epoch(0), Timestamp(40))));
+    engine.board.publish(ShardId(1), &position);
+    let watermark = engine.board.watermark();
+    assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(0)))));
+    assert!(engine.board.watermark() >= watermark, "it went back from {watermark}; the first was {first:?}");
+    // What every replica makes of this log: it must not panic.
+    let mut fold = crate::engine::Fold::default();
+    for mark in engine.marks() {
+        fold.take(ShardId(0), &mark);
+        fold.take(ShardId(1), &Mark::Data(Stamp::new(Epoch(0), Timestamp(40))));
+    }
+}
+
+/// A stream that was registered while the last end of an epoch was on its way: a node that knew of the one and not yet of the other,
+/// and had read on in that stream, ended itself.
+#[test]
+fn a_stream_that_registers_as_an_epoch_closes_may_be_read_on_in_before_that_is_known() {
+    let mut engine = Engine::start();
+    assert!(is_committed(engine.put(0, 10)));
+    engine.bench.disk().eager = false;
+    engine.send(StreamRequest::EndOfEpoch(Epoch(0)));
+    engine.bench.turn().unwrap();
+    // The end becomes durable; in the turn in which that is seen the registration is laid.
+    engine.bench.disk().eager = true;
+    engine.send(StreamRequest::Register(ShardId(1)));
+    engine.bench.told(ALICE);
+    let marks = engine.marks();
+    let registered = marks.iter().position(|mark| *mark == Mark::Register { stream: ShardId(1) }).unwrap();
+    let closed = marks.iter().position(|mark| matches!(mark, Mark::EpochClosed { .. })).unwrap();
+    assert!(registered < closed, "{marks:?}: no such race, and nothing was shown");
+    // Another node, that knows of all up to the registration, and has read on in stream 1.
+    let board = Board::new(2);
+    let (mut registry, mut registrar) = (crate::engine::fold::Registry::default(), Position::default());
+    for mark in &marks[..=registered] {
+        registry.take(mark, &registrar);
+        if let Mark::Register { stream } = *mark {
+            board.register(stream, registry.floor(stream).unwrap());
+        }
+        registrar.take(mark);
+    }
+    board.publish(ShardId(0), &registrar);
+    let mut ahead = Position::default();
+    ahead.take(&Mark::Open { floor: registry.floor(ShardId(1)).unwrap() });
+    ahead.take(&Mark::Data(Stamp::new(Epoch(1), Timestamp(5))));
+    board.publish(ShardId(1), &ahead);
+    assert_eq!(board.watermark().epoch, Epoch(0));
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::replay::Replay;
+use crate::engine::replay::{ENTRY_BYTES, Replay};
 use crate::engine::{Fate, Fold, Mark, Position};
 use crate::sim::fabric::Fabric;
 use crate::sim::oracle::Committed;
@@ -184,7 +184,7 @@ fn logs_of(fabric: &Fabric) -> Vec<Marks> {
 /// What a replica replays that reads the streams in some order, one of them behind the others and often with hardly any
 /// room, until its watermark is `last` and it has read all that it can.
 fn replayed(logs: &[Marks], last: Stamp, random: &mut Random) -> Result<Vec<Vec<Stamp>>, String> {
-    let mut replay = Replay::new(*random.pick(&[3, 3, 40, 10_000]) * RECORD_BYTES);
+    let mut replay = Replay::new(*random.pick(&[3, 3, 40, 10_000]) * (RECORD_BYTES + ENTRY_BYTES));
     let many_max = *random.pick(&[8, 8, 100]);
     let behind = random.below(logs.len() as u64) as usize;
     let behind_ppm = *random.pick(&[0, 900_000]);

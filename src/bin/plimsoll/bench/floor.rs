@@ -1,21 +1,25 @@
-//! What the machine allows, without Plimsoll: the latency of one durable write and of one datagram there and back, and
-//! the bytes of a stream to two receivers.
+//! What the machine allows, without Plimsoll: the latency of one durable write and of one datagram there and back, the
+//! bytes of a stream to two receivers, and those of several logs on one disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use plimsoll::local::Cluster;
 use rustix::fs::{Mode, OFlags};
 
 use crate::common::{Failure, Interrupt, histogram, record};
 
 const WRITE_BYTES: usize = 4096;
 const FILE_BYTES: u64 = 16 << 20;
+const ALIGN_BYTES: usize = 4096;
+const LOG_WRITE_BYTES: usize = 1 << 20;
+const LOG_WRITES: usize = 2;
 const DATAGRAM_BYTES: usize = 64;
 
 /// One 4 KiB write after another, each durable before the next begins.
@@ -31,6 +35,66 @@ pub(crate) fn disk(
 }
 
 fn time_writes(path: &Path, lasting: Duration, interrupt: &Interrupt) -> io::Result<Histogram<u64>> {
+    let file = durable_file(path)?;
+    let block = Aligned::new(WRITE_BYTES)?;
+    let mut latencies = histogram();
+    let (until, mut offset) = (Instant::now() + lasting, 0);
+    while Instant::now() < until && !interrupt.has_come() {
+        let begun = Instant::now();
+        file.write_all_at(block.bytes(), offset)?;
+        record(&mut latencies, begun.elapsed());
+        offset = (offset + WRITE_BYTES as u64) % FILE_BYTES;
+    }
+    Ok(latencies)
+}
+
+/// So many files at once, each written round and round with a few writes of 1 MiB under way. The bytes in a second of the
+/// slowest of them.
+pub(crate) fn logs(
+    within: &Path,
+    count: usize,
+    lasting: Duration,
+    interrupt: &Interrupt,
+) -> Result<f64, Failure> {
+    let directory = Cluster::fresh_directory(within, "floor").map_err(Failure::on(within.display()))?;
+    let result = time_logs(&directory, count, lasting, interrupt);
+    let _ = fs::remove_dir_all(&directory);
+    result.map_err(Failure::on(directory.display()))
+}
+
+fn time_logs(within: &Path, count: usize, lasting: Duration, interrupt: &Interrupt) -> io::Result<f64> {
+    let files: Vec<File> =
+        (0..count).map(|log| durable_file(&within.join(log.to_string()))).collect::<Result<_, _>>()?;
+    let block = Aligned::new(LOG_WRITE_BYTES)?;
+    let written: Vec<AtomicU64> = files.iter().map(|_| AtomicU64::new(0)).collect();
+    let begun = Instant::now();
+    let until = begun + lasting;
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = files
+            .iter()
+            .zip(&written)
+            .flat_map(|log| [log; LOG_WRITES])
+            .map(|(file, written)| {
+                let block = &block;
+                scope.spawn(move || -> io::Result<()> {
+                    while Instant::now() < until && !interrupt.has_come() {
+                        let offset = written.fetch_add(LOG_WRITE_BYTES as u64, Ordering::Relaxed);
+                        file.write_all_at(block.bytes(), offset % FILE_BYTES)?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        writers.into_iter().try_for_each(|writer| {
+            writer.join().unwrap_or_else(|_| Err(io::Error::other("a writer has ended")))
+        })
+    })?;
+    let fewest = written.iter().map(|written| written.load(Ordering::Relaxed)).min().unwrap_or(0);
+    Ok(fewest as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// A file of [`FILE_BYTES`] zeros whose writes are durable when they return, and direct where the filesystem can do that.
+fn durable_file(path: &Path) -> io::Result<File> {
     let blank = vec![0; 1 << 20];
     let file = File::create(path)?;
     for offset in (0..FILE_BYTES).step_by(blank.len()) {
@@ -41,35 +105,29 @@ fn time_writes(path: &Path, lasting: Duration, interrupt: &Interrupt) -> io::Res
         rustix::fs::open(path, OFlags::WRONLY | OFlags::DSYNC | OFlags::CLOEXEC | flags, Mode::empty())
     };
     // A file system in memory knows no direct writes; what it offers instead is its floor.
-    let file = File::from(open(OFlags::DIRECT).or_else(|_| open(OFlags::empty()))?);
-    let aligned = AlignedBlock::new()?;
-    let mut latencies = histogram();
-    let (until, mut offset) = (Instant::now() + lasting, 0);
-    while Instant::now() < until && !interrupt.has_come() {
-        let begun = Instant::now();
-        file.write_all_at(aligned.bytes(), offset)?;
-        record(&mut latencies, begun.elapsed());
-        offset = (offset + WRITE_BYTES as u64) % FILE_BYTES;
-    }
-    Ok(latencies)
+    Ok(File::from(open(OFlags::DIRECT).or_else(|_| open(OFlags::empty()))?))
 }
 
 /// Memory that a direct write takes.
-struct AlignedBlock(Vec<u8>, usize);
+struct Aligned {
+    bytes: Vec<u8>,
+    at: usize,
+    len_bytes: usize,
+}
 
-impl AlignedBlock {
-    fn new() -> io::Result<AlignedBlock> {
-        let bytes = vec![0x5a; 2 * WRITE_BYTES];
-        let at = bytes.as_ptr().align_offset(WRITE_BYTES);
-        if at > WRITE_BYTES {
+impl Aligned {
+    fn new(len_bytes: usize) -> io::Result<Aligned> {
+        let bytes = vec![0x5a; len_bytes + ALIGN_BYTES];
+        let at = bytes.as_ptr().align_offset(ALIGN_BYTES);
+        if at > ALIGN_BYTES {
             Err(io::Error::other("memory cannot be aligned"))
         } else {
-            Ok(AlignedBlock(bytes, at))
+            Ok(Aligned { bytes, at, len_bytes })
         }
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.0[self.1..self.1 + WRITE_BYTES]
+        &self.bytes[self.at..self.at + self.len_bytes]
     }
 }
 

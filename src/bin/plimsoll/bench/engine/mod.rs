@@ -26,7 +26,7 @@ use self::case::{Case, LARGE_BYTES, PROTOCOL, Pace};
 use self::door::Way;
 use self::payload::HEADER_BYTES;
 use self::stream::Schedule;
-use self::tell::Row;
+use self::tell::{Floors, Row};
 use self::trial::{Plan, SEGMENT_MIB};
 use super::floor;
 use crate::common::{Failure, Interrupt, Own, Verdict};
@@ -41,6 +41,9 @@ const STEP_WARM_UP: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(2);
 
 const FLOOR: Duration = Duration::from_secs(3);
+
+/// As many logs as a cluster on one disk writes.
+const LOGS: usize = 3;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -57,6 +60,9 @@ pub(crate) struct Arguments {
     /// Its records in a second, over all partitions; the peak is looked for, if not given
     #[arg(long, requires = "bytes", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: Option<u64>,
+    /// Under way in each partition for a peak, instead of looking for the number that brings most
+    #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    window: Option<u64>,
     /// How long to warm up
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=600))]
     warm_up: u64,
@@ -104,15 +110,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         ));
     }
     let cases = arguments.cases();
-    let mut stream_bytes_per_s = None;
+    let mut floors = None;
     if cases.iter().any(|case| case.bytes == LARGE_BYTES) {
-        stream_bytes_per_s = Some(floor::stream_to_two(LARGE_BYTES as usize, FLOOR, &interrupt)?);
+        let within = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+        floors = Some(Floors {
+            stream_bytes_per_s: floor::stream_to_two(LARGE_BYTES as usize, FLOOR, &interrupt)?,
+            logs_bytes_per_s: floor::logs(&within, LOGS, FLOOR, &interrupt)?,
+        });
     }
     let mut rows = Vec::new();
     for case in cases {
         let (window, trials) = measure(arguments, &case, &interrupt)?;
-        let stream_bytes_per_s = stream_bytes_per_s.filter(|_| case.bytes == LARGE_BYTES);
-        rows.push(Row { case, window, trials, stream_bytes_per_s });
+        let floors = floors.filter(|_| case.bytes == LARGE_BYTES);
+        rows.push(Row { case, window, trials, floors });
     }
     if arguments.json {
         tell::as_json(&rows, arguments.warm_up(), arguments.lasting(), arguments.trials);
@@ -131,7 +141,10 @@ fn measure(
     let (window, schedule) = match case.pace {
         Pace::PerSecond(per_second) => (None, Schedule::Open { per_second, partitions: case.partitions }),
         Pace::Peak => {
-            let window = look_for_peak(arguments, case, interrupt)?;
+            let window = match arguments.window {
+                Some(window) => window as usize,
+                None => look_for_peak(arguments, case, interrupt)?,
+            };
             (Some(window), Schedule::Closed { window })
         }
     };

@@ -16,8 +16,17 @@ pub(super) struct Row {
     /// Under way in each partition, where a search found it.
     pub(super) window: Option<usize>,
     pub(super) trials: Vec<Trial>,
-    /// What a plain stream to two receivers moved in this run, for the size that it was measured for.
-    pub(super) stream_bytes_per_s: Option<f64>,
+    /// For the size that they were measured for.
+    pub(super) floors: Option<Floors>,
+}
+
+/// What the machine moves without Plimsoll, in this run.
+#[derive(Clone, Copy)]
+pub(super) struct Floors {
+    /// A plain stream to two receivers.
+    pub(super) stream_bytes_per_s: f64,
+    /// Three plain logs on the cluster's disk, each of them.
+    pub(super) logs_bytes_per_s: f64,
 }
 
 impl Row {
@@ -47,10 +56,11 @@ impl Row {
         self.trials.iter().filter_map(|trial| trial.outage).map(millis).collect()
     }
 
-    /// What was moved, as a share of what a plain stream moves. At a given rate it would say nothing.
-    fn share_of_stream(&self) -> Option<f64> {
-        let stream = self.stream_bytes_per_s.filter(|_| self.case.pace == Pace::Peak)?;
-        Some((self.bytes_per_s() / stream * 1000.0).round() / 1000.0)
+    /// What was moved, as shares of what a plain stream and plain logs move. At a given rate they would say nothing.
+    fn shares(&self) -> Option<(f64, f64)> {
+        let floors = self.floors.filter(|_| self.case.pace == Pace::Peak)?;
+        let share = |floor: f64| (self.bytes_per_s() / floor * 1000.0).round() / 1000.0;
+        Some((share(floors.stream_bytes_per_s), share(floors.logs_bytes_per_s)))
     }
 
     fn json(&self) -> Value {
@@ -66,7 +76,8 @@ impl Row {
             "per_s": self.per_second(),
             "trials_per_s": self.trials.iter().map(|trial| trial.per_second).collect::<Vec<_>>(),
             "mb_per_s": self.bytes_per_s() / 1e6,
-            "share_of_stream": self.share_of_stream(),
+            "share_of_stream": self.shares().map(|(of_stream, _)| of_stream),
+            "share_of_logs": self.shares().map(|(_, of_logs)| of_logs),
             "latency_us": latency,
             "submitted": self.sum(|trial| trial.submitted),
             "committed": self.sum(|trial| trial.committed),
@@ -102,9 +113,15 @@ impl Row {
     /// What there is to say below the table, only if there is something.
     fn say_more(&self) {
         let name = self.case.name;
-        if let (Some(share), Some(stream)) = (self.share_of_stream(), self.stream_bytes_per_s) {
-            let stream = stream / 1e6;
-            say(&format!("{name}: {share:.2} of the {stream:.0} MB/s of a plain stream to two receivers"));
+        if let (Some((of_stream, of_logs)), Some(floors)) = (self.shares(), self.floors) {
+            let [stream, logs] =
+                [floors.stream_bytes_per_s, floors.logs_bytes_per_s].map(|floor| floor / 1e6);
+            say(&format!(
+                "{name}: {of_stream:.2} of the {stream:.0} MB/s of a plain stream to two receivers"
+            ));
+            say(&format!(
+                "{name}: {of_logs:.2} of the {logs:.0} MB/s of each of three plain logs on that disk"
+            ));
         }
         if !self.outages_ms().is_empty() {
             say(&format!("{name}: leader killed, next commit after {:?} ms", self.outages_ms()));
@@ -121,10 +138,14 @@ impl Row {
 }
 
 pub(super) fn as_json(rows: &[Row], warm_up: Duration, lasting: Duration, trials: u32) {
-    let stream = rows.iter().find_map(|row| row.stream_bytes_per_s);
+    let floors = rows.iter().find_map(|row| row.floors);
     say(&json!({
         "protocol": { "warm_up_s": warm_up.as_secs(), "seconds": lasting.as_secs(), "trials": trials },
-        "floor": { "stream_bytes": LARGE_BYTES, "stream_mb_per_s": stream.map(|stream| stream / 1e6) },
+        "floor": {
+            "stream_bytes": LARGE_BYTES,
+            "stream_mb_per_s": floors.map(|floors| floors.stream_bytes_per_s / 1e6),
+            "logs_mb_per_s": floors.map(|floors| floors.logs_bytes_per_s / 1e6),
+        },
         "published_on": PUBLISHED_ON,
         "cases": rows.iter().map(Row::json).collect::<Vec<_>>(),
     })
