@@ -30,8 +30,8 @@ pub struct Counters {
     pub dead: u64,
 }
 
-/// What an entry that waits takes beside its payload, in bytes: its place in the queue, and what memory of its own costs
-/// at least.
+/// What an entry that waits takes beside its payload, in bytes: its place in the queue, and what memory of its own
+/// costs at least.
 pub const ENTRY_BYTES: usize = size_of::<(Stamp, Box<[u8]>)>() + 32;
 
 /// Deferred entries of all streams.

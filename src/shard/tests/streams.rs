@@ -288,15 +288,16 @@ fn a_stream_takes_no_records_where_the_node_stops() {
     assert_eq!(engine.bench.said(ALICE), [(engine.next_request - 1, Outcome::Stopping)]);
 }
 
-/// A lane that was ahead of the registrar's had told where its stream stood when an earlier epoch ended, and that it has ended this
-/// one, too. The two were taken together: the epoch was closed as if nothing of it lived, although the watermark had covered it.
+/// A lane that was ahead of the registrar's had told where its stream stood when an earlier epoch ended, and that it
+/// has ended this one, too. The two were taken together: the epoch was closed as if nothing of it lived, although the
+/// watermark had covered it.
 #[test]
 fn an_epoch_closes_where_streams_stood_in_it_and_not_where_a_lane_saw_them_before() {
     let mut engine = Engine::start();
     assert!(is_committed(engine.ask(StreamRequest::Register(ShardId(1)))));
     assert!(is_committed(engine.put(0, 10)));
-    // Stream 1 lives in another lane of this node, which has read its log far while the registrar's has not moved: this node was
-    // started again, and shard 1 had a leader before shard 0.
+    // Stream 1 lives in another lane of this node, which has read its log far while the registrar's has not moved: this
+    // node was started again, and shard 1 had a leader before shard 0.
     let mut position = Position::default();
     for mark in [
         Mark::Open { floor: Stamp::ZERO },
@@ -322,7 +323,8 @@ fn an_epoch_closes_where_streams_stood_in_it_and_not_where_a_lane_saw_them_befor
     assert_eq!(ends, [closed(0, 10), closed(1, 90)]);
 }
 
-/// Every stream has ended, so each epoch was settled as soon as it was open: one mark after another, until the log was full.
+/// Every stream has ended, so each epoch was settled as soon as it was open: one mark after another, until the log was
+/// full.
 #[test]
 fn when_every_stream_has_ended_nothing_more_is_written() {
     let mut engine = Engine::start();
@@ -356,8 +358,8 @@ fn the_registrar_is_the_first_to_be_registered() {
     }
 }
 
-/// A stream that was registered while the last end of an epoch was on its way: a node that knew of the one and not yet of the other,
-/// and had read on in that stream, ended itself.
+/// A stream that was registered while the last end of an epoch was on its way: a node that knew of the one and not yet
+/// of the other, and had read on in that stream, ended itself.
 #[test]
 fn a_stream_that_registers_as_an_epoch_closes_may_be_read_on_in_before_that_is_known() {
     let mut engine = Engine::start();

@@ -48,8 +48,8 @@ fn time_writes(path: &Path, lasting: Duration, interrupt: &Interrupt) -> io::Res
     Ok(latencies)
 }
 
-/// So many files at once, each written round and round with a few writes of 1 MiB under way. The bytes in a second of the
-/// slowest of them.
+/// So many files at once, each written round and round with a few writes of 1 MiB under way. The bytes in a second of
+/// the slowest of them.
 pub(crate) fn logs(
     within: &Path,
     count: usize,
@@ -93,7 +93,8 @@ fn time_logs(within: &Path, count: usize, lasting: Duration, interrupt: &Interru
     Ok(fewest as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// A file of [`FILE_BYTES`] zeros whose writes are durable when they return, and direct where the filesystem can do that.
+/// A file of [`FILE_BYTES`] zeros whose writes are durable when they return, and direct where the filesystem can do
+/// that.
 fn durable_file(path: &Path) -> io::Result<File> {
     let blank = vec![0; 1 << 20];
     let file = File::create(path)?;

@@ -23,7 +23,15 @@ const SIGNATURES: &[Signature] = &[
     ("a partition table (MBR)", 510, &[0x55, 0xaa]),
 ];
 
-/// Judges a device by its first and its last [`EDGE_BYTES`].
+/// How long the device was when it was formatted, as its first MiB says; `None`: that has no superblock that is good.
+pub(super) fn formatted_bytes(head: &[u8]) -> Option<u64> {
+    match Superblock::decode(&head[..META_BLOCK as usize]) {
+        Reading::Good(superblock) => Some(superblock.device_bytes).filter(|bytes| *bytes >= 2 * EDGE_BYTES),
+        _ => None,
+    }
+}
+
+/// Judges a device by its first [`EDGE_BYTES`] and those that were its last when it was formatted.
 pub(super) fn inspect(head: &[u8], tail: &[u8]) -> Held {
     let block = META_BLOCK as usize;
     let first = Superblock::decode(&head[..block]);
@@ -41,7 +49,6 @@ pub(super) fn inspect(head: &[u8], tail: &[u8]) -> Held {
         (Reading::Good(superblock), Reading::Good(other)) if is_rest_blank && superblock != other => {
             Held::Other(format!("two superblocks that differ: {} and {}", superblock.owner, other.owner))
         }
-        // A device that has grown has nothing at its new end, and its second copy within.
         (Reading::Good(superblock), Reading::Good(_) | Reading::Blank | Reading::Damaged)
             if is_rest_blank =>
         {

@@ -164,8 +164,13 @@ impl Claim {
         let mut head = Aligned::zeroed(EDGE_BYTES as usize);
         let mut tail = Aligned::zeroed(EDGE_BYTES as usize);
         self.file.read_exact_at(head.bytes(), 0)?;
-        let end = self.device_bytes - self.device_bytes % META_BLOCK;
-        self.file.read_exact_at(tail.bytes(), end - EDGE_BYTES)?;
+        // What was formatted at another size has its last MiB where that ended: beyond may be anything that lay there
+        // before the device grew, and what a device has lost by shrinking is told when it is opened.
+        let formatted_bytes = inspect::formatted_bytes(head.bytes()).unwrap_or(self.device_bytes);
+        if formatted_bytes <= self.device_bytes {
+            let end = Superblock::second_at(formatted_bytes) + META_BLOCK;
+            self.file.read_exact_at(tail.bytes(), end - EDGE_BYTES)?;
+        }
         Ok(inspect::inspect(head.bytes(), tail.bytes()))
     }
 
@@ -217,8 +222,8 @@ impl Claim {
         self.file.write_all_at(zeros.bytes(), 0)?;
         self.file.write_all_at(zeros.bytes(), end - EDGE_BYTES)?;
         self.file.sync_all()?;
-        // Best effort: it spares the device from keeping what nobody will read.
-        discard::discard(self.file.as_fd(), EDGE_BYTES, end - 2 * EDGE_BYTES)?;
+        // Best effort, whatever the device says: it spares it from keeping what nobody will read.
+        let _ = discard::discard(self.file.as_fd(), EDGE_BYTES, end - 2 * EDGE_BYTES);
         let mut block = Aligned::zeroed(META_BLOCK as usize);
         for lane in 0..superblock.owner.lanes {
             let table = Table::new(superblock, lane);

@@ -148,11 +148,15 @@ fn a_device_that_has_shrunk_is_refused() {
     claim(large.path());
     let small = LoopDevice::attach(40, 512).unwrap();
     raw(&small).write_all_at(&whole(&large)[..4096], 0).unwrap();
+    // Where it ends now there is log.
+    raw(&small).write_all_at(&[0x5a; 4096], (40 << 20) - 4096).unwrap();
     let error = Claim::of(small.path()).unwrap().open().unwrap_err();
     assert!(error.cause.ends_with("it has shrunk"), "{error}");
     // One that has grown is not.
     let grown = LoopDevice::attach(60, 512).unwrap();
     raw(&grown).write_all_at(&whole(&large), 0).unwrap();
+    // What lay on the part that it was given now is nobody's.
+    raw(&grown).write_all_at(&[0x5a; 4096], (60 << 20) - 4096).unwrap();
     assert_eq!(Claim::of(grown.path()).unwrap().open().unwrap().superblock().segments, 11);
 }
 

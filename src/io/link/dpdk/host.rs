@@ -19,7 +19,7 @@ use std::io::ErrorKind;
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -40,8 +40,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a gate stays shut for a driver that does not say that it is done.
 const TEARDOWN: Duration = Duration::from_millis(100);
 
-const MEMIF: &str = "net_memif";
-const AF_PACKET: &str = "net_af_packet";
+pub(super) const MEMIF: &str = "net_memif";
+pub(super) const AF_PACKET: &str = "net_af_packet";
 
 /// Where the kernel tells of its interfaces.
 const INTERFACES: &str = "/sys/class/net";
@@ -78,7 +78,8 @@ pub(super) struct Port {
     pub(super) driver: String,
     pub(super) interface: Interface,
     pub(super) tx_checksums: bool,
-    pub(super) queue_frames: u16,
+    /// What each of its queues holds: no more than was asked for, and than the port bears.
+    queue_frames: AtomicU16,
     /// Whether every lane's datagrams come on its own queue.
     pub(super) steered: AtomicBool,
     /// The kernel's interface under it, whose link it does not tell of.
@@ -341,6 +342,9 @@ impl Port {
         let dials = options.memif_dials(&name).filter(|_| driver == MEMIF);
         let below = (driver == AF_PACKET).then(|| options.kernel_interface(&name));
         let interface_below = below.flatten().filter(|_| Path::new(INTERFACES).exists());
+        let queue_frames = options
+            .ring_frames(&name, &driver)
+            .map_or(wanted.queue_frames, |held| held.min(wanted.queue_frames));
         let interface =
             Interface { mac: Mac(info.mac), address: wanted.address, prefix_bits: wanted.prefix_bits };
         Ok(Port {
@@ -350,7 +354,7 @@ impl Port {
             driver,
             interface,
             tx_checksums,
-            queue_frames: wanted.queue_frames,
+            queue_frames: AtomicU16::new(queue_frames),
             interface_below,
             dials,
             shut: CachePadded::new(AtomicU32::new(STOPPED)),
@@ -360,14 +364,22 @@ impl Port {
     }
 
     fn set_up_queue(&self, queue: u16, pool: Pool) -> Result<(), OpenError> {
-        let (mut rx, mut tx) = (self.queue_frames, self.queue_frames);
+        let wanted = self.queue_frames();
+        let (mut rx, mut tx) = (wanted, wanted);
         // SAFETY: the port is stopped, and the pool lives as long as the process.
         let ret = unsafe { sys::plimsoll_dpdk_queue_setup(self.id, queue, &mut rx, &mut tx, pool.as_ptr()) };
         if ret != 0 {
             let what = format_args!("port {}: its queue {queue} cannot be set up", self.name);
             return Err(OpenError::failed(what, ret));
         }
+        // A port that bears fewer has lowered them. One that rounds up holds what was asked for all the same.
+        self.queue_frames.fetch_min(rx.min(tx), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How many frames each of its queues holds.
+    pub(super) fn queue_frames(&self) -> u16 {
+        self.queue_frames.load(Ordering::Relaxed)
     }
 
     /// Starts it, has it steer, and opens its gate.

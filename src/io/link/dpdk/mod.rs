@@ -457,7 +457,7 @@ fn window(options: &Options, seat: &Seat) -> usize {
         let peers = if port.is_shared_memory() { 1 } else { options.peers.max(1) };
         let steered = port.steered.load(std::sync::atomic::Ordering::Relaxed);
         let lanes = if steered { 1 } else { usize::from(options.lanes) };
-        usize::from(port.queue_frames) / (peers * lanes)
+        usize::from(port.queue_frames()) / (peers * lanes)
     };
     seat.host.ports.iter().map(share).min().unwrap_or(0).max(WINDOW_MIN)
 }

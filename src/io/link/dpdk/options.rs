@@ -3,6 +3,7 @@
 use core::fmt;
 use std::net::Ipv4Addr;
 
+use super::host::{AF_PACKET, MEMIF};
 use super::{OpenError, host};
 use crate::limits::{
     DPDK_BURST_FRAMES, DPDK_HANDOVER_FRAMES_MAX, DPDK_MTU_BYTES_MAX, DPDK_MTU_BYTES_MIN, DPDK_PORTS_MAX,
@@ -122,6 +123,21 @@ impl Options {
         self.vdev(name)?.find_map(|part| part.strip_prefix("iface=")).map(str::to_owned)
     }
 
+    /// How many frames each ring of this virtual port holds, whatever it is asked for when a queue is set up: what its
+    /// arguments say, or else what its driver takes. `None`: what it is asked for counts.
+    pub(super) fn ring_frames(&self, name: &str, driver: &str) -> Option<u16> {
+        let argument = |key: &str| -> Option<u32> {
+            self.vdev(name)?.find_map(|part| part.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+        };
+        let frames = match driver {
+            // The binary logarithm.
+            MEMIF => 1 << argument("rsize").unwrap_or(10).min(14),
+            AF_PACKET => argument("framecnt").unwrap_or(512),
+            _ => return None,
+        };
+        Some(u16::try_from(frames).unwrap_or(u16::MAX))
+    }
+
     /// What is said of a virtual port beside its name.
     fn vdev<'a>(&'a self, name: &str) -> Option<impl Iterator<Item = &'a str>> {
         let own = |argument: &&String| {
@@ -138,5 +154,32 @@ impl fmt::Display for Device {
             Device::Name(name) => f.write_str(name),
             Device::Id(id) => write!(f, "{id}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtual_ports_hold_what_their_own_arguments_say() {
+        let eal = [
+            "--no-huge",
+            "--vdev=net_memif0,role=server,rsize=8",
+            "net_memif1,id=3",
+            "net_af_packet0,framecnt=256",
+        ];
+        let options = Options {
+            eal: eal.map(str::to_owned).to_vec(),
+            ports: Vec::new(),
+            udp_port: 1,
+            lanes: 1,
+            peers: 2,
+        };
+        assert_eq!(options.ring_frames("net_memif0", MEMIF), Some(256));
+        assert_eq!(options.ring_frames("net_memif1", MEMIF), Some(1024));
+        assert_eq!(options.ring_frames("net_af_packet0", AF_PACKET), Some(256));
+        assert_eq!(options.ring_frames("net_af_packet1", AF_PACKET), Some(512));
+        assert_eq!(options.ring_frames("0000:01:00.0", "net_mlx5"), None);
     }
 }
