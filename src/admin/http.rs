@@ -128,6 +128,8 @@ mod tests {
                 let at = (state >> 33) as usize % bytes.len();
                 bytes[at] = (state >> 16) as u8;
             }
+            // Half of them torn.
+            bytes.truncate(if state & 1 == 0 { bytes.len() } else { (state >> 48) as usize % 50 });
             match parse(&bytes, 1024) {
                 Asked::More => verdicts[0] += 1,
                 Asked::Page(_) => verdicts[1] += 1,

@@ -277,3 +277,88 @@ impl Room {
 fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { connections: 4, request_bytes: 1024, patience: Duration::from_millis(300) };
+
+    fn serve() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server::start(listener, Panel::new(Vec::new(), || (), |_| ()), LIMITS, vec![0]).unwrap()
+    }
+
+    fn connect(server: &Server) -> TcpStream {
+        let socket = TcpStream::connect(server.address()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    }
+
+    fn rest(mut socket: TcpStream) -> String {
+        let mut said = String::new();
+        socket.read_to_string(&mut said).unwrap();
+        said
+    }
+
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[test]
+    fn who_is_too_slow_is_told_so_whatever_drips_in() {
+        let server = serve();
+        let begun = Instant::now();
+        let mut drips = connect(&server);
+        let slow = connect(&server);
+        // A byte of a request that has no end, again and again: that something comes is not enough.
+        while begun.elapsed() < LIMITS.patience {
+            let _ = drips.write_all(b"G");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        for socket in [slow, drips] {
+            assert!(rest(socket).starts_with("HTTP/1.1 408 "));
+        }
+        assert!(begun.elapsed() >= LIMITS.patience);
+    }
+
+    #[test]
+    fn more_than_are_served_at_once_wait_until_the_silent_are_gone() {
+        let server = serve();
+        let silent: Vec<TcpStream> = (0..2 * LIMITS.connections).map(|_| connect(&server)).collect();
+        let begun = Instant::now();
+        let mut socket = connect(&server);
+        socket.write_all(HEALTH).unwrap();
+        assert!(rest(socket).ends_with("\r\n\r\nok\n"));
+        assert!(begun.elapsed() >= LIMITS.patience, "it came before its turn: {:?}", begun.elapsed());
+        drop(silent);
+    }
+
+    #[test]
+    fn a_request_in_pieces_and_one_that_is_half_closed_are_answered() {
+        let server = serve();
+        for half_closed in [false, true] {
+            let mut socket = connect(&server);
+            for piece in HEALTH.chunks(7) {
+                socket.write_all(piece).unwrap();
+            }
+            if half_closed {
+                socket.shutdown(Shutdown::Write).unwrap();
+            }
+            assert!(rest(socket).starts_with("HTTP/1.1 200 OK"));
+        }
+    }
+
+    #[test]
+    fn it_ends_although_somebody_is_connected() {
+        let server = serve();
+        let socket = connect(&server);
+        drop(server);
+        // Closed, in whatever way.
+        let _ = rest_or_nothing(socket);
+    }
+
+    fn rest_or_nothing(mut socket: TcpStream) -> io::Result<usize> {
+        socket.read(&mut [0; 16])
+    }
+}
