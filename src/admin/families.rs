@@ -31,6 +31,11 @@ macro_rules! families {
             /// All of them.
             pub const ALL: &[Family] = &[$(Family::$family),*];
 
+            /// Its name in the text.
+            pub fn name(self) -> &'static str {
+                self.description().name
+            }
+
             pub(super) fn description(self) -> Description {
                 match self {
                     $(Family::$family => Description { name: $name, kind: Kind::$kind, help: $help },)*
