@@ -20,11 +20,14 @@ const LOOK: Duration = Duration::from_micros(200);
 /// Waits for so long, or until there is a reason not to: then false.
 pub(super) type Wait<'a> = &'a mut dyn FnMut(Duration) -> bool;
 
+/// Walks figures that belong to no lane.
+type Walk = Box<dyn Fn(&mut dyn Told) + Send>;
+
 /// All figures of a node: those of its lanes, and those that are read without a lane.
 pub struct Panel {
     lanes: Vec<Lane>,
     wake: Box<dyn Fn() + Send>,
-    rest: Box<dyn Fn(&mut dyn Told) + Send>,
+    rest: Walk,
 }
 
 #[derive(Debug)]
@@ -142,7 +145,9 @@ mod tests {
         let tellers = [teller(0), teller(1)];
         let woken = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&woken);
-        let wake = move || drop(count.fetch_add(1, Ordering::Relaxed));
+        let wake = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
         let rest = |told: &mut dyn Told| told.put(Family::NodeInfo, &[("node", &5)], 1);
         (Panel::new(figures, wake, rest), tellers, woken)
     }
