@@ -77,8 +77,8 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// Learns from a first walk which figures there are; every later one must put the same ones in the same order. The label
-    /// `lane` comes by itself.
+    /// Learns from a first walk which figures there are; every later one must put the same ones in the same order. The
+    /// label `lane` comes by itself.
     ///
     /// # Panics
     /// If the figures have a teller already.

@@ -47,8 +47,8 @@ enum State {
 }
 
 impl Panel {
-    /// Over the figures of lanes 0, 1 and so on. `wake` ends the block of every lane; `rest` walks the figures that are of no
-    /// lane, on the thread that serves.
+    /// Over the figures of lanes 0, 1 and so on. `wake` ends the block of every lane; `rest` walks the figures that are
+    /// of no lane, on the thread that serves.
     pub fn new(
         lanes: Vec<Arc<LaneFigures>>,
         wake: impl Fn() + Send + 'static,
@@ -86,8 +86,8 @@ impl Panel {
         if why.is_empty() { Ok(()) } else { Err(why) }
     }
 
-    /// Asks every lane that owes no answer, and waits for those that do. One that has owed its answer for [`SILENT`] is not
-    /// waited for again, so a lane that stands still costs whoever asks that long once.
+    /// Asks every lane that owes no answer, and waits for those that do. One that has owed its answer for [`SILENT`] is
+    /// not waited for again, so a lane that stands still costs whoever asks that long once.
     fn ask(&mut self, wait: Wait<'_>) -> Vec<State> {
         let last = self.lanes.iter().filter_map(|lane| lane.asked_at).max();
         if let Some(rest) = last.and_then(|last| PACE.checked_sub(last.elapsed())) {

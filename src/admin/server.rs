@@ -1,5 +1,5 @@
-//! The thread that answers: one `poll` over the listener and a bounded number of connections, each of which is read up to a bound,
-//! answered once and closed. What comes over one connection is never waited for.
+//! The thread that answers: one `poll` over the listener and a bounded number of connections, each of which is read up
+//! to a bound, answered once and closed. What comes over one connection is never waited for.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,8 @@ pub struct Limits {
     pub connections: usize,
     /// The longest request, in bytes.
     pub request_bytes: usize,
-    /// How long a whole request may take to come; the same again for the answer to be taken, and for the other end to close.
+    /// How long a whole request may take to come; the same again for the answer to be taken, and for the other end to
+    /// close.
     pub patience: Duration,
 }
 
@@ -116,8 +117,8 @@ enum Phase {
     Asking(Vec<u8>),
     /// The answer, and how much of it is sent.
     Answering(Vec<u8>, usize),
-    /// All is said. What still comes is read and forgotten until the other end closes: closing before would take the answer
-    /// away from who has sent more than was read.
+    /// All is said. What still comes is read and forgotten until the other end closes: closing before would take the
+    /// answer away from who has sent more than was read.
     Leaving,
 }
 

@@ -36,8 +36,8 @@ impl Told for Collected {
     }
 }
 
-/// The text. Families in their own order, as the format wants it: all lines of one together; the lines of a family in the order
-/// in which they were given.
+/// The text. Families in their own order, as the format wants it: all lines of one together; the lines of a family in
+/// the order in which they were given.
 pub(super) fn render(mut samples: Vec<Sample<'_>>) -> String {
     samples.sort_by_key(|sample| sample.family);
     let mut text = String::with_capacity(samples.len() * 96);

@@ -10,8 +10,8 @@ pub struct Figures {
     pub writes: u64,
     /// Their bytes, whole blocks.
     pub written_bytes: u64,
-    /// Writes that are under way, at most [`crate::limits::WRITES_IN_FLIGHT_MAX`] by the log's own choice and a few more where
-    /// votes do not wait.
+    /// Writes that are under way, at most [`crate::limits::WRITES_IN_FLIGHT_MAX`] by the log's own choice and a few
+    /// more where votes do not wait.
     pub writes_in_flight: usize,
     /// Segments that are ready to be written, those that are full among them.
     pub segments: u64,

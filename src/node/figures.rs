@@ -1,5 +1,6 @@
-//! What of a node is told to an operator's tools: one walk over a lane's figures, which `admin` calls for the names once and for
-//! the values whenever it is asked. It allocates nothing and makes no system call, for it runs between two turns.
+//! What of a node is told to an operator's tools: one walk over a lane's figures, which `admin` calls for the names
+//! once and for the values whenever it is asked. It allocates nothing and makes no system call, for it runs between two
+//! turns.
 
 use core::fmt::Display;
 

@@ -11,8 +11,8 @@ pub const SLOW_TURN_NS: u64 = 1_000_000;
 
 /// How the turns of a lane went.
 ///
-/// A turn is timed from its beginning to that of the next one, with the clock's reading that each turn takes anyway. Only
-/// turns that found something to do are timed: after the others the lane may have blocked.
+/// A turn is timed from its beginning to that of the next one, with the clock's reading that each turn takes anyway.
+/// Only turns that found something to do are timed: after the others the lane may have blocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pace {
     /// How many there were.

@@ -1,4 +1,5 @@
-//! What a node tells an operator's tools: `/metrics` and `/health`, and what it makes of those who ask for something else.
+//! What a node tells an operator's tools: `/metrics` and `/health`, and what it makes of those who ask for something
+//! else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -38,7 +39,8 @@ fn admin_of(cluster: &Cluster, node: NodeId) -> SocketAddr {
 struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// Asks a node, and checks that what it tells is in the format's order: each family once, its help and type before it.
+    /// Asks a node, and checks that what it tells is in the format's order: each family once, its help and type before
+    /// it.
     fn of(cluster: &Cluster, node: NodeId) -> Figures {
         let (status, head, body) = get(cluster, node, "/metrics");
         assert_eq!(status, 200, "{head}");
@@ -239,7 +241,8 @@ fn who_asks_for_anything_else_is_told_so_and_harms_nobody() {
     ] {
         assert_eq!(ask(address, bytes).0, expected, "{what}");
     }
-    // Half a request and then the end; nothing at all; and many who say nothing, in whose place others are served at last.
+    // Half a request and then the end; nothing at all; and many who say nothing, in whose place others are served at
+    // last.
     let mut half = TcpStream::connect(address).unwrap();
     half.write_all(b"GET /metr").unwrap();
     half.shutdown(Shutdown::Write).unwrap();

@@ -56,7 +56,7 @@
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
 //!
 //! [admin]
-//! listen = "127.0.0.1:9464"    # GET /metrics (Prometheus) and /health; nowhere, if not given. Whoever reaches it may ask
+//! listen = "127.0.0.1:9464"    # GET /metrics (Prometheus) and /health; nowhere, if not given
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
