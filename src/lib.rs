@@ -34,11 +34,14 @@
 //! ```
 //! with the traits of [`io`] named by shard and log, and a concrete backend by node alone. `raft`, `log`, `wire`,
 //! `engine` and `shard` know no operating system, nor do the traits of [`io`], its buffer pool, its datagrams and its
-//! rings: without the feature `node` the crate is `no_std`, and that is all of it that is left.
+//! rings: without the feature `node` the crate is `no_std`, and that is all of it that is left. [`admin`], which an
+//! operator's tools ask, is named by node and knows `types` alone.
 #![cfg_attr(not(any(feature = "node", feature = "sim")), no_std)]
 
 extern crate alloc;
 
+#[cfg(feature = "node")]
+pub mod admin;
 #[cfg(feature = "node")]
 pub mod client;
 pub mod engine;

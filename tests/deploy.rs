@@ -2,8 +2,11 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
+use plimsoll::admin::Family;
 use plimsoll::node::config::Config;
 
 /// Cargo reads the whole workspace, whichever package it builds.
@@ -39,5 +42,24 @@ fn every_configuration_is_sound_and_one_cluster_agrees() {
         );
         let same_directory = nodes.iter().filter(|other| other.data_dir == node.data_dir).count();
         assert_eq!(same_directory, 1, "{} is used twice", node.data_dir.display());
+    }
+}
+
+#[test]
+fn what_dashboard_and_rules_ask_for_is_told() {
+    let names: BTreeSet<&str> = Family::ALL.iter().map(|family| family.name()).collect();
+    let metrics = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/metrics");
+    let read = |file: &str| fs::read_to_string(metrics.join(file)).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let asked = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let asked: Vec<String> = asked.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(asked.len() >= panels.len() && panels.len() > 5);
+    for (text, least) in [(asked.join("\n"), 12), (read("rules.yml"), 6)] {
+        let word = |character: char| !character.is_ascii_alphanumeric() && character != '_';
+        let found: BTreeSet<&str> = text.split(word).filter(|word| word.starts_with("plimsoll_")).collect();
+        assert!(found.len() >= least, "only {found:?}");
+        let unknown: Vec<_> = found.difference(&names).collect();
+        assert!(unknown.is_empty(), "nobody tells {unknown:?}");
     }
 }

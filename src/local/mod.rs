@@ -54,6 +54,8 @@ pub struct Shape {
     /// How the nodes reach each other, the preferred first. By default what [`LINK_VARIABLE`] names, separated by
     /// commas, or else TCP: so that the same tests run over every link.
     pub links: Vec<LinkKind>,
+    /// Whether each node tells an operator's tools how it is, at a port of its own.
+    pub admin: bool,
     /// Changed before each node's configuration is written.
     pub tune: fn(&mut Config),
 }
@@ -69,6 +71,7 @@ impl Default for Shape {
             segments_ahead: 1,
             chunks: 16,
             links: links_of_environment(),
+            admin: false,
             tune: |_| {},
         }
     }
@@ -96,8 +99,9 @@ impl Cluster {
     /// Lays out directories and configurations for nodes 1 to n that will run `binary node --config FILE`. Starts none.
     pub fn new(binary: &Path, directory: &Path, shape: &Shape) -> io::Result<Cluster> {
         fs::create_dir_all(directory)?;
-        let ports = ports::Ports::claim(shape.nodes as usize * 2 * usize::from(shape.lanes))?;
-        let lanes = usize::from(shape.lanes);
+        let (nodes, lanes) = (shape.nodes as usize, usize::from(shape.lanes));
+        let admin = 2 * nodes * lanes;
+        let ports = ports::Ports::claim(admin + if shape.admin { nodes } else { 0 })?;
         let member = |node: usize| Member {
             id: node as u32 + 1,
             peer: loopback(ports.at(2 * node * lanes)),
@@ -116,6 +120,7 @@ impl Cluster {
             config.log.segments_ahead = shape.segments_ahead;
             config.memory.chunks = shape.chunks;
             config.links.clone_from(&shape.links);
+            config.admin.listen = shape.admin.then(|| loopback(ports.at(admin + id as usize - 1)));
             if shape.links.contains(&LinkKind::Dpdk) {
                 config.dpdk = memif::between(&cluster, id, shape.nodes);
             }

@@ -49,6 +49,7 @@
 
 mod batch;
 mod fetch;
+mod figures;
 mod flight;
 mod read;
 mod recovery;
@@ -72,6 +73,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use self::fetch::Fetches;
+pub use self::figures::Figures;
 use self::flight::Flight;
 use self::shards::Shards;
 use self::tail::Tail;

@@ -50,6 +50,9 @@ pub(super) struct Stream {
     life: u32,
     /// Everything up to this sequence is durable.
     pub(super) durable: u64,
+    /// Since it was opened: how many writes were started, and their bytes.
+    pub(super) writes: u64,
+    pub(super) written_bytes: u64,
 }
 
 /// A batch that is being filled.
@@ -114,6 +117,8 @@ impl Stream {
             previous_crc: recovered.previous_crc,
             life: recovered.life,
             durable: recovered.sequence,
+            writes: 0,
+            written_bytes: 0,
         };
         stream.count_ready();
         stream
@@ -172,8 +177,19 @@ impl Stream {
         (segment as usize).min(chunk).min(BATCH_BYTES_MAX)
     }
 
-    fn total_bytes(&self) -> u64 {
+    /// What the log may have at most.
+    pub(super) fn total_bytes(&self) -> u64 {
         self.segments_max.saturating_mul(self.segment_bytes)
+    }
+
+    /// Segments that exist, without gaps.
+    pub(super) fn segments(&self) -> u64 {
+        self.ready
+    }
+
+    /// What lies before the next batch.
+    pub(super) fn end_bytes(&self) -> u64 {
+        u64::from(self.next.segment) * self.segment_bytes + u64::from(self.next.offset)
     }
 
     /// What is left behind the last batch of a log of so many segments.
@@ -448,6 +464,8 @@ impl<D: Disk> Log<D> {
         stream.sequence = open.sequence;
         stream.previous_crc = header.header_crc;
         stream.next = open.place.plus(span_bytes);
+        stream.writes += 1;
+        stream.written_bytes += span_bytes as u64;
         self.flight.push(open.sequence, open.marks);
         self.tail.push(open.sequence, Extent::of(&header), bytes.clone());
         self.write(Write {

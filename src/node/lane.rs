@@ -15,7 +15,8 @@ use super::devices::Devices;
 use super::identity::DataDir;
 use super::links::{self, Links, Sockets};
 use super::report::{Lines, line};
-use super::{StartError, identity};
+use super::{StartError, figures, identity};
+use crate::admin::{LaneFigures, Teller};
 use crate::engine::board::Board;
 use crate::io::DiskError;
 use crate::io::clock::LaneClock;
@@ -51,6 +52,8 @@ pub(super) struct Seat {
     pub(super) reporter: Sender<Report>,
     /// Where the engine's streams stand, if there is an engine.
     pub(super) board: Option<Arc<Board>>,
+    /// Where the lane's figures are told, if anybody may ask for them.
+    pub(super) figures: Option<Arc<LaneFigures>>,
 }
 
 /// Where a lane's log lies, and how many segments it may have.
@@ -153,11 +156,21 @@ impl Seat {
         if let Some(board) = &self.board {
             lane.serve_engine(Arc::clone(board));
         }
+        let mut teller = self.figures.as_ref().map(|figures| {
+            Teller::new(Arc::clone(figures), self.lane, |told| {
+                figures::lane(&lane, self.config.shards, told);
+            })
+        });
         let _ = self.reporter.send(Report::Ready(self.lane, door));
-        let stopped = lane.run(|link| {
-            let met = link.learned();
+        let stopped = lane.run(|lane| {
+            let met = lane.link_mut().learned();
             if !met.is_empty() {
                 let _ = self.reporter.send(Report::Met(met));
+            }
+            if let Some(teller) = &mut teller
+                && teller.is_asked()
+            {
+                teller.tell(|told| figures::lane(lane, self.config.shards, told));
             }
             self.stopping.load(Ordering::Acquire)
         });
@@ -251,7 +264,7 @@ impl Seat {
 }
 
 /// The world of a lane in production.
-struct Production;
+pub(super) struct Production;
 
 impl World for Production {
     type Disk = disk::FileDisk;

@@ -60,14 +60,14 @@ pub(super) enum Way {
 
 /// The link over TCP: for frames, or only beside the one over RDMA, or both.
 pub(super) struct SharedTcp {
-    link: Rc<RefCell<TcpLink>>,
+    pub(super) link: Rc<RefCell<TcpLink>>,
     carries: bool,
 }
 
 /// The link over RDMA, and the link over TCP by which its queue pairs find each other, polled by its own candidate.
 #[cfg(feature = "rdma")]
 pub(super) struct RdmaLink {
-    link: DatagramLink<RdmaCarrier>,
+    pub(super) link: DatagramLink<RdmaCarrier>,
     side: Rc<RefCell<TcpLink>>,
 }
 

@@ -20,6 +20,7 @@ pub mod config;
 pub mod desk;
 mod devices;
 pub mod doctor;
+mod figures;
 mod identity;
 mod lane;
 mod links;
@@ -46,6 +47,8 @@ use self::identity::DataDir;
 use self::lane::{Exit, Ports, Report, Seat};
 use self::links::Sockets;
 use self::usher::{Listener, Usher};
+use crate::admin;
+use crate::admin::{LaneFigures, Panel};
 use crate::engine::board::Board;
 use crate::io::DiskError;
 use crate::io::ring::port::Door;
@@ -70,6 +73,8 @@ pub struct Node {
     desk: Desk,
     /// Lets engines of other processes in.
     usher: Option<Usher>,
+    /// Tells an operator's tools how it is.
+    admin: Option<admin::Server>,
 }
 
 /// Stops a node from any thread. Cheap to clone.
@@ -88,7 +93,7 @@ pub enum StartError {
     Listen {
         /// Which.
         address: SocketAddr,
-        /// What for: "peers" or "clients".
+        /// What for: "peers", "clients" or "admin".
         whom: &'static str,
         /// What the system said.
         error: io::Error,
@@ -197,6 +202,8 @@ impl Node {
             ports.push(listen(&config, lane)?);
         }
         let listener = config.engine.socket.as_deref().map(listen_for_engines).transpose()?;
+        let asked_at = config.admin.listen;
+        let admin = asked_at.map(|at| bind(at, "admin", || TcpListener::bind(at))).transpose()?;
         let claims = Claims::of(&config, may_format)?;
         let data_dir = DataDir::open(&config)?;
         let devices = claims.ready(&config, data_dir.store)?;
@@ -205,7 +212,10 @@ impl Node {
         let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
         let mut lanes = Vec::new();
+        let mut told = Vec::new();
         for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {
+            let figures = admin.is_some().then(Arc::<LaneFigures>::default);
+            told.extend(figures.clone());
             let seat = Seat {
                 config: Arc::clone(&config),
                 lane,
@@ -215,6 +225,7 @@ impl Node {
                 stopping: Arc::clone(&stopping),
                 reporter: reporter.clone(),
                 board: board.clone(),
+                figures,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("lane-{lane}"))
@@ -231,6 +242,7 @@ impl Node {
             board,
             desk: Desk::new(&config, Vec::new()),
             usher: None,
+            admin: None,
         };
         node.await_lanes()?;
         node.desk = Desk::new(&config, node.stopper.doors.to_vec());
@@ -238,7 +250,31 @@ impl Node {
             let usher = listener.serve(node.desk());
             node.usher = Some(usher.map_err(|error| StartError::Socket { path, error })?);
         }
+        if let Some(listener) = admin {
+            node.admin = Some(node.serve_operator(&config, listener, told)?);
+        }
         Ok(node)
+    }
+
+    /// Begins to answer an operator's tools.
+    fn serve_operator(
+        &self,
+        config: &Arc<Config>,
+        listener: TcpListener,
+        lanes: Vec<Arc<LaneFigures>>,
+    ) -> Result<admin::Server, StartError> {
+        let (doors, board) = (Arc::clone(&self.stopper.doors), self.board.clone());
+        let wake = move || doors.iter().for_each(|door| door.waker().wake());
+        let of_node = Arc::clone(config);
+        let rest = move |told: &mut dyn admin::Told| {
+            figures::node(&of_node.cluster, of_node.node_id(), board.as_deref(), told);
+        };
+        let panel = Panel::new(lanes, wake, rest);
+        let cores = config.cpu.cores.clone();
+        admin::Server::start(listener, panel, admin::Limits::default(), cores).map_err(|error| {
+            let address = config.admin.listen.expect("it is served where it was bound");
+            StartError::Listen { address, whom: "admin", error }
+        })
     }
 
     /// Until every lane is ready, or one is not.

@@ -4,13 +4,14 @@
 //! `ingress` takes requests in, `parts` puts long records together, `peers` takes Raft messages in and carries out what
 //! the protocol wants, `outbox` coalesces what goes to each peer, `apply` ends what commits, `clients` coalesces what
 //! goes to each client, `reads` serves the committed log, `streams` follows what an engine needs to know of it, `drain`
-//! stops in good order.
+//! stops in good order. `figures` is what an operator may know of it all.
 //!
 //! The lane knows the world only through [`World`], so the simulator runs the very same code.
 
 mod apply;
 mod clients;
 mod drain;
+pub mod figures;
 mod ingress;
 mod outbox;
 mod parts;

@@ -17,6 +17,7 @@
 //! does not depend on the order: promises are made of what a disk has confirmed. Each step is bounded, and no step
 //! waits. A turn that found nothing is repeated for a budget of time, and then the lane blocks in one place.
 
+use super::figures::Pace;
 use super::{Groups, Observer, Options, Shard, World};
 use crate::io::{Clock, DiskError, Link, Park, Port};
 use crate::log::record::Header;
@@ -34,6 +35,7 @@ pub struct Lane<W: World> {
     park: W::Park,
     /// When a turn last found something to do.
     busy_at: Time,
+    pace: Pace,
 }
 
 /// What one turn came to.
@@ -68,7 +70,7 @@ impl<W: World> Lane<W> {
         let now = clock.now();
         let shards = recovered.into_iter().map(|shard| Shard::new(&options, shard, now)).collect();
         let groups = Groups::new(log, observer, shards, options);
-        Lane { groups, link, port, clock, park, busy_at: now }
+        Lane { groups, link, port, clock, park, busy_at: now, pace: Pace::default() }
     }
 
     /// The lane serves an engine: where its streams stand goes to this board, which all lanes of the node share.
@@ -76,11 +78,11 @@ impl<W: World> Lane<W> {
         self.groups.streams = Some(super::streams::Streams::new(board));
     }
 
-    /// Runs turns until the lane has drained or its disk has failed. `attend` is called once per turn, with the link:
-    /// for what the lane's maker does on this thread. It says whether the lane is to drain.
-    pub fn run(&mut self, mut attend: impl FnMut(&mut W::Link) -> bool) -> Stopped {
+    /// Runs turns until the lane has drained or its disk has failed. `attend` is called before each turn, with the
+    /// lane: for what its maker does on this thread. It says whether the lane is to drain.
+    pub fn run(&mut self, mut attend: impl FnMut(&mut Lane<W>) -> bool) -> Stopped {
         loop {
-            if attend(&mut self.link) {
+            if attend(self) {
                 self.drain();
             }
             match self.turn() {
@@ -104,8 +106,9 @@ impl<W: World> Lane<W> {
 
     /// One turn.
     pub fn turn(&mut self) -> Result<Turn, Stopped> {
-        let Lane { groups, link, port, clock, park, busy_at } = self;
+        let Lane { groups, link, port, clock, park, busy_at, pace } = self;
         let now = clock.now();
+        pace.begin(now);
         park.glance(now);
 
         let mut work = groups.take_durable(now)?;
@@ -125,6 +128,7 @@ impl<W: World> Lane<W> {
         if let Some(drained) = drained {
             return Err(Stopped::Drained(drained));
         }
+        pace.end(work > 0);
         if work > 0 {
             *busy_at = now;
         }
@@ -152,7 +156,27 @@ impl<W: World> Lane<W> {
         }
     }
 
-    /// The way to the peers, for who made it: simulator and tests.
+    /// How its turns went.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// The way to the peers.
+    pub fn link(&self) -> &W::Link {
+        &self.link
+    }
+
+    /// The way to the clients.
+    pub fn port(&self) -> &W::Port {
+        &self.port
+    }
+
+    /// Who is told what happens.
+    pub fn observer(&self) -> &W::Observer {
+        &self.groups.observer
+    }
+
+    /// The way to the peers, for who made it.
     pub fn link_mut(&mut self) -> &mut W::Link {
         &mut self.link
     }

@@ -12,6 +12,7 @@ mod ledger;
 mod links;
 #[path = "../loop_device/mod.rs"]
 mod loop_device;
+mod metrics;
 mod power_cut;
 mod proxy;
 mod records;

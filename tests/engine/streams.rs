@@ -1,5 +1,7 @@
 //! An engine's streams on a real node: registration, the watermark, stamps that are refused, and epochs.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use plimsoll::client::ring::Attachment;
@@ -53,6 +55,7 @@ impl Engine {
             segment_mib: 16,
             capacity_mib: 128,
             chunks: 8,
+            admin: true,
             tune,
             ..Shape::default()
         };
@@ -166,12 +169,23 @@ pub(crate) fn at(epoch: u32, timestamp: u64) -> Stamp {
     Stamp::new(Epoch(epoch), Timestamp(timestamp))
 }
 
+/// What the node tells an operator's tools.
+fn metrics(cluster: &Cluster) -> String {
+    let mut socket = TcpStream::connect(cluster.config(NODE).admin.listen.unwrap()).unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    let mut told = String::new();
+    socket.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    told
+}
+
 #[test]
 fn the_watermark_follows_the_slower_stream_and_is_told_across_lanes() {
     let mut engine = Engine::start("streams");
+    assert!(!metrics(&engine.cluster).contains("plimsoll_watermark_timestamp"), "there is none yet");
     assert_eq!(engine.streams[1].put(0, 5), Outcome::Unregistered);
     engine.register();
-    let Engine { streams: [first, second], board, .. } = &mut engine;
+    let Engine { streams: [first, second], board, cluster, .. } = &mut engine;
     assert!(is_committed(first.put(0, 10)));
     assert_eq!(board.watermark(), Stamp::ZERO, "stream 1 stands at nothing");
     assert!(is_committed(second.put(0, 7)));
@@ -179,6 +193,17 @@ fn the_watermark_follows_the_slower_stream_and_is_told_across_lanes() {
     assert_eq!(board.watermark(), at(0, 7));
     assert_eq!(board.vector(), [(ShardId(0), at(0, 10)), (ShardId(1), at(0, 7))]);
     first.await_status(|status| status.watermark == at(0, 7));
+    let told = metrics(cluster);
+    for line in [
+        "plimsoll_streams_registered 2",
+        "plimsoll_epoch_open 0",
+        "plimsoll_watermark_epoch 0",
+        "plimsoll_watermark_timestamp 7",
+        "plimsoll_engines_attached{lane=\"0\"} 1",
+        "plimsoll_engines_attached{lane=\"1\"} 1",
+    ] {
+        assert_eq!(told.lines().filter(|found| *found == line).count(), 1, "{line}:\n{told}");
+    }
 
     assert_eq!(second.put(0, 7), Outcome::Behind { last: at(0, 7) });
     assert_eq!(second.put(1, 8), Outcome::EpochClosed { open: Epoch(0) });

@@ -36,8 +36,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("io::ring::port", &["types", "limits", "io::reactor", "io::link", "io::ring"]),
     ("io::link",    &["types", "limits", "io::reactor", "wire"]),
     ("shard",       &["types", "limits", "io", "raft", "log", "wire", "engine"]),
+    ("admin",       &["types", "limits"]),
     ("sim",         &["types", "limits", "io", "raft", "log", "wire", "engine", "shard"]),
-    ("node",        &["types", "limits", "io", "raft", "log", "wire", "engine", "shard",
+    ("node",        &["types", "limits", "io", "raft", "log", "wire", "engine", "shard", "admin",
                       "io::disk", "io::link", "io::clock", "io::reactor", "io::ring"]),
     ("client",      &["types", "limits", "wire", "engine", "raft::Role", "log::record", "log::assemble", "node::config"]),
     ("client::ring", &["types", "limits", "wire", "engine", "raft::Role", "log::record", "node::desk", "io", "io::ring",
@@ -143,6 +144,7 @@ const BANNED: &[(&str, &[&str])] = &[
     (
         "Instant::now",
         &[
+            "src/admin/",
             "src/io/clock/",
             "src/io/disk/",
             "src/io/link/",

@@ -109,6 +109,11 @@ impl<C: Candidate> Choice<C> {
         Some(self.candidates[taken].name())
     }
 
+    /// The peers.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.iter().map(|peer| peer.id)
+    }
+
     /// The links, in their order.
     pub fn candidates(&self) -> &[C] {
         &self.candidates

@@ -163,6 +163,11 @@ impl RingPort {
         (port, Door { shared, waker })
     }
 
+    /// How many are attached at this time.
+    pub fn attached(&self) -> usize {
+        self.seated
+    }
+
     /// Whether a client is one of a ring port.
     pub fn is_one(client: ClientId) -> bool {
         client.0 & RING_CLIENT != 0

@@ -54,13 +54,17 @@
 //!
 //! [memory]
 //! chunks = 16                  # 4 MiB each, per lane; 4..=16384
+//!
+//! [admin]
+//! listen = "127.0.0.1:9464"    # GET /metrics (Prometheus) and /health; nowhere, if not given
 //! ```
 //! A table `[dpdk]` says what [`dpdk`] does: ports that DPDK drives.
 //!
-//! What is not given has the value shown, but for `log.device`, `cpu.cores` (empty), `rdma.device`, `rdma.gid_index`
-//! and `engine.socket`; `cluster`, `node`, `data_dir` and the members must be given. A key that is not listed here is
-//! an error.
+//! What is not given has the value shown, but for `log.device`, `cpu.cores` (empty), `rdma.device`, `rdma.gid_index`,
+//! `engine.socket` and `admin.listen`; `cluster`, `node`, `data_dir` and the members must be given. A key that is not
+//! listed here is an error.
 
+mod admin;
 mod cpu;
 pub mod dpdk;
 mod engine;
@@ -83,6 +87,7 @@ use serde::Deserialize;
 use crate::limits::{CHUNK_BYTES, LANES_MAX, SHARDS_MAX, VOTERS_MAX};
 use crate::types::{ClusterId, LaneId, NodeId, ShardId};
 
+pub use self::admin::Admin;
 pub use self::cpu::{Cpu, Spin};
 pub use self::engine::Engine;
 pub use self::links::{LinkKind, Udp};
@@ -134,6 +139,9 @@ pub struct Config {
     /// What a lane reserves.
     #[serde(default)]
     pub memory: Memory,
+    /// Where an operator's tools ask how it is.
+    #[serde(default)]
+    pub admin: Admin,
     /// Ports that DPDK drives, if any.
     #[serde(default)]
     pub dpdk: dpdk::Dpdk,
@@ -198,6 +206,7 @@ impl Config {
             udp: Udp::default(),
             rdma: Rdma::default(),
             memory: Memory::default(),
+            admin: Admin::default(),
             dpdk: dpdk::Dpdk::default(),
         }
     }
@@ -250,6 +259,7 @@ impl Config {
             self.memory.chunks
         );
         text.push_str(&self.engine.to_toml());
+        text.push_str(&self.admin.to_toml());
         text.push_str(&self.dpdk.to_toml());
         text
     }
@@ -296,6 +306,7 @@ impl Config {
         self.cpu.check(self.lanes)?;
         self.engine.check()?;
         self.rdma.check()?;
+        self.admin.check(self)?;
         self.dpdk.check(self)
     }
 

@@ -76,6 +76,30 @@ fn what_is_written_of_an_engine_is_read_back() {
 }
 
 #[test]
+fn an_operators_port_is_one_that_can_be_listened_on_and_is_nobody_elses() {
+    let mut config = three();
+    assert!(!config.to_toml().contains("[admin]"), "nothing is listened on without being asked for");
+    config.admin.listen = Some("[::1]:9464".parse().unwrap());
+    assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    // A peer's ports are on another machine.
+    config.admin.listen = Some("127.0.0.1:7110".parse().unwrap());
+    config.check().unwrap();
+    for (listen, part) in [
+        ("127.0.0.1:0", "cannot be listened on"),
+        ("224.0.0.1:9464", "cannot be listened on"),
+        ("127.0.0.1:7120", "the ports 7120 to 7120 (one per lane) of this node's peer"),
+        ("0.0.0.0:7220", "this node's client"),
+    ] {
+        refused(|config| config.admin.listen = Some(listen.parse().unwrap()), "admin.listen", part);
+    }
+    let on_three_lanes = |config: &mut Config| {
+        (config.lanes, config.shards) = (3, 3);
+        config.admin.listen = Some("127.0.0.1:7122".parse().unwrap());
+    };
+    refused(on_three_lanes, "admin.listen", "7120 to 7122");
+}
+
+#[test]
 fn a_short_file_has_defaults() {
     let text = "cluster = \"books\"\nnode = 1\ndata_dir = \"d\"\n[[member]]\nid = 1\n\
                 peer = \"127.0.0.1:7100\"\nclient = \"127.0.0.1:7200\"\n";
