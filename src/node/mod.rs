@@ -409,7 +409,9 @@ impl fmt::Display for NodeError {
                 f,
                 "the disk of lane {lane} failed: {error}; what was acknowledged stands, this node stops"
             ),
-            NodeError::Panicked { lane } => write!(f, "lane {lane} died of a defect, see the lines above; this node stops"),
+            NodeError::Panicked { lane } => {
+                write!(f, "lane {lane} died of a defect, see the lines above; this node stops")
+            }
         }
     }
 }
