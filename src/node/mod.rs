@@ -50,7 +50,7 @@ pub use self::config::{Config, ConfigError};
 pub use self::desk::{AttachError, Desk};
 use self::devices::Claims;
 use self::identity::DataDir;
-use self::lane::{Ports, Seat};
+use self::lane::Ports;
 use self::links::Sockets;
 use self::supervisor::Supervisor;
 use self::usher::Listener;
@@ -214,24 +214,7 @@ impl Node {
         let stopper = Stopper { stopping, doors: Arc::new(Vec::new()) };
         // From here on what goes wrong drops it, which ends the lanes that run already.
         let mut supervisor = Supervisor { stopper, lanes: Vec::new(), reports, usher: None, data_dir };
-        for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {
-            let seat = Seat {
-                config: Arc::clone(&config),
-                lane,
-                log: lane::Place::of(&config, lane, &devices, &supervisor.data_dir),
-                store,
-                peers: supervisor.data_dir.peers.clone(),
-                stopping: Arc::clone(&supervisor.stopper.stopping),
-                reporter: reporter.clone(),
-                board: board.clone(),
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("lane-{lane}"))
-                .spawn(move || seat.run(ports))
-                .map_err(|error| StartError::Lane { lane, what: "start its thread", error })?;
-            supervisor.lanes.push(thread);
-        }
-        drop(reporter);
+        supervisor.start_lanes(reporter, &config, &devices, ports, board.as_ref())?;
         supervisor.await_lanes()?;
         let stopper = supervisor.stopper.clone();
         let desk = Desk::new(&config, stopper.doors.to_vec());

@@ -6,14 +6,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 
+use super::config::Config;
+use super::devices::Devices;
 use super::identity::DataDir;
-use super::lane::{Exit, Report};
+use super::lane::{Exit, Place, Ports, Report, Seat};
 use super::report::line;
 use super::usher::Usher;
 use super::{NodeError, StartError, Stopper};
+use crate::engine::board::Board;
 use crate::io::ring::port::Door;
 use crate::types::{LaneId, NodeId, StoreId};
 
@@ -29,6 +32,36 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
+    /// Starts a lane's thread for each of these ports. The reporter is taken, for the end of the lanes is known by the end
+    /// of all its clones: it must be gone before this value is dropped.
+    pub(super) fn start_lanes(
+        &mut self,
+        reporter: Sender<Report>,
+        config: &Arc<Config>,
+        devices: &Devices,
+        ports: Vec<Ports>,
+        board: Option<&Arc<Board>>,
+    ) -> Result<(), StartError> {
+        for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {
+            let seat = Seat {
+                config: Arc::clone(config),
+                lane,
+                log: Place::of(config, lane, devices, &self.data_dir),
+                store: self.data_dir.store,
+                peers: self.data_dir.peers.clone(),
+                stopping: Arc::clone(&self.stopper.stopping),
+                reporter: reporter.clone(),
+                board: board.cloned(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("lane-{lane}"))
+                .spawn(move || seat.run(ports))
+                .map_err(|error| StartError::Lane { lane, what: "start its thread", error })?;
+            self.lanes.push(thread);
+        }
+        Ok(())
+    }
+
     /// Until every lane is ready, or one is not.
     pub(super) fn await_lanes(&mut self) -> Result<(), StartError> {
         let mut doors = Vec::new();
