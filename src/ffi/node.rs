@@ -45,7 +45,8 @@ impl NodeHandle {
 
 /// Starts a node in this process, of the configuration at this path: as `plimsoll node` would. On PLIMSOLL_OK `*node`
 /// is a handle that plimsoll_node_close ends; else nothing was changed. Blocks until the node is ready. From any
-/// thread.
+/// thread. A lane that fails later stops the whole node without being asked: its streams end, and plimsoll_node_close
+/// says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_open(
     config_path: *const c_char,
@@ -62,7 +63,8 @@ pub unsafe extern "C" fn plimsoll_node_open(
 
 /// Stops the node and frees the handle, whatever is answered; null is nothing to close. What was submitted gets its
 /// outcome: streams that are attached may be polled for it after this. Blocks for as long as that takes, at most a few
-/// seconds. From any thread, while no other uses the handle.
+/// seconds. PLIMSOLL_DISK_FAILED or PLIMSOLL_PANICKED if the node had stopped by itself before. From any thread, while
+/// no other uses the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_close(node: *mut NodeHandle) -> Status {
     answer(|| {

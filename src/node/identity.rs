@@ -35,6 +35,8 @@ pub(super) struct DataDir {
     pub(super) store: StoreId,
     /// The stores of the peers, as far as they were met.
     pub(super) peers: Vec<(NodeId, StoreId)>,
+    /// How many of them are written down, the first ones.
+    peers_written: usize,
     /// Held as long as the value lives.
     _lock: File,
 }
@@ -105,7 +107,8 @@ impl DataDir {
             }
             None => (format(config, &path)?, Vec::new()),
         };
-        Ok(DataDir { path, store, peers, _lock: lock })
+        let peers_written = peers.len();
+        Ok(DataDir { path, store, peers, peers_written, _lock: lock })
     }
 
     /// Where a lane's segments lie.
@@ -122,21 +125,22 @@ impl DataDir {
             .map_err(|error| StartError::data_dir(&self.path, "cannot complete it", error))
     }
 
-    /// Remembers the stores of peers that were met for the first time.
+    /// Remembers the stores of peers that were met for the first time. What cannot be written is written with the next.
     pub(super) fn remember(&mut self, met: &[(NodeId, StoreId)]) -> io::Result<()> {
-        let before = self.peers.len();
         for &(node, store) in met {
             if self.peers.iter().all(|&(known, _)| known != node) {
                 self.peers.push((node, store));
             }
         }
-        if self.peers.len() == before {
+        if self.peers.len() == self.peers_written {
             return Ok(());
         }
         let peer = |&(node, store): &(NodeId, StoreId)| Peer { node: node.0, store: hex(store.0) };
         let peers = Peers { peer: self.peers.iter().map(peer).collect() };
         let text = toml::to_string(&peers).map_err(io::Error::other)?;
-        write_durably(&self.path, "peers.toml", &text)
+        write_durably(&self.path, "peers.toml", &text)?;
+        self.peers_written = self.peers.len();
+        Ok(())
     }
 }
 

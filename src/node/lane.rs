@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -80,7 +81,8 @@ pub(super) struct Ports {
     pub(super) clients: TcpListener,
 }
 
-/// What lanes tell their node.
+/// What lanes tell their node. The last that a lane tells is [`Report::NotStarted`] or [`Report::Ended`].
+#[derive(Debug)]
 pub(super) enum Report {
     /// The lane runs; by this engines attach to it, and it is woken.
     Ready(LaneId, Door),
@@ -93,23 +95,25 @@ pub(super) enum Report {
 }
 
 /// How a lane stopped.
+#[derive(Debug)]
 pub(super) enum Exit {
     Drained,
     Failed(DiskError),
+    /// Of a defect. What the lane had is dropped: its clients and engines see the end.
+    Panicked,
 }
 
 impl Seat {
     pub(super) fn run(self, ports: Ports) {
-        let (lane, reporter) = (self.lane, self.reporter.clone());
+        // Nothing of a lane that panics is used again. Builds that abort do so instead, and the process is gone.
+        let ended = catch_unwind(AssertUnwindSafe(|| self.build_and_run(ports)));
+        let report = match ended {
+            Ok(Ok(exit)) => Report::Ended(self.lane, exit),
+            Ok(Err(error)) => Report::NotStarted(Box::new(error)),
+            Err(_) => Report::Ended(self.lane, Exit::Panicked),
+        };
         // A node that is gone has no use for reports: sends may fail.
-        match self.build_and_run(ports) {
-            Ok(exit) => {
-                let _ = reporter.send(Report::Ended(lane, exit));
-            }
-            Err(error) => {
-                let _ = reporter.send(Report::NotStarted(Box::new(error)));
-            }
-        }
+        let _ = self.reporter.send(report);
     }
 
     fn build_and_run(&self, ports: Ports) -> Result<Exit, StartError> {
@@ -163,6 +167,8 @@ impl Seat {
         });
         let _ = self.reporter.send(Report::Ready(self.lane, door));
         let stopped = lane.run(|lane| {
+            #[cfg(test)]
+            super::tests::panic_if_doomed(&self.config.data_dir, self.lane);
             let met = lane.link_mut().learned();
             if !met.is_empty() {
                 let _ = self.reporter.send(Report::Met(met));

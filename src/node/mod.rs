@@ -12,8 +12,12 @@
 //!
 //! [`Node::start`] checks everything before it touches anything: the configuration, the ports, the devices, the data
 //! directory and whose they are. Each lane then builds its own world (reactor, disk, log, link, port) on its own
-//! thread, and the start has succeeded when all of them are ready. A lane whose disk fails stops the whole node: what
-//! it promised stands, and it promises nothing more.
+//! thread, and the start has succeeded when all of them are ready.
+//!
+//! From then on a thread of the node's own hears the lanes, so that a program need not wait for the node before it
+//! closes it: the stores of peers are written down as they are met, and a lane whose disk fails, or that dies of a
+//! defect, stops the whole node at once. What it promised stands, and it promises nothing more: its other lanes stop in
+//! good order, clients and attached engines are told or see the end, and [`Node::wait`] says why.
 
 mod clients;
 pub mod config;
@@ -25,6 +29,9 @@ mod identity;
 mod lane;
 mod links;
 mod report;
+mod supervisor;
+#[cfg(test)]
+mod tests;
 mod usher;
 pub mod verify;
 
@@ -34,7 +41,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -44,15 +51,16 @@ pub use self::config::{Config, ConfigError};
 pub use self::desk::{AttachError, Desk};
 use self::devices::Claims;
 use self::identity::DataDir;
-use self::lane::{Exit, Ports, Report, Seat};
+use self::lane::Ports;
 use self::links::Sockets;
-use self::usher::{Listener, Usher};
+use self::supervisor::Supervisor;
+use self::usher::Listener;
 use crate::admin;
 use crate::admin::{LaneFigures, Panel};
 use crate::engine::board::Board;
 use crate::io::DiskError;
 use crate::io::ring::port::Door;
-use crate::types::{LaneId, NodeId, StoreId};
+use crate::types::{LaneId, StoreId};
 
 /// How long a port in use is tried again before it is an error. The kernel takes a killed process's io_uring apart a
 /// moment after the process is gone, and the listener with it: a node that is started again at once must not fail. On a
@@ -66,13 +74,11 @@ const PORT_RETRY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Node {
     stopper: Stopper,
-    lanes: Vec<JoinHandle<()>>,
-    reports: Receiver<Report>,
-    data_dir: DataDir,
+    /// `None` once it was waited for.
+    supervisor: Option<JoinHandle<Result<(), NodeError>>>,
+    store: StoreId,
     board: Option<Arc<Board>>,
     desk: Desk,
-    /// Lets engines of other processes in.
-    usher: Option<Usher>,
     /// Tells an operator's tools how it is.
     admin: Option<admin::Server>,
 }
@@ -165,7 +171,7 @@ pub enum StartError {
     },
 }
 
-/// Why a node has stopped although nobody asked it to.
+/// Why a node has stopped although nobody asked it to: the whole of it, at once, because of one lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeError {
     /// The disk of a lane failed.
@@ -211,47 +217,28 @@ impl Node {
         let board = config.engine.streams.then(|| Arc::new(Board::new(config.shards)));
         let stopping = Arc::new(CachePadded::new(AtomicBool::new(false)));
         let (reporter, reports) = channel();
-        let mut lanes = Vec::new();
-        let mut told = Vec::new();
-        for (lane, ports) in (0..config.lanes).map(LaneId).zip(ports) {
-            let figures = admin.is_some().then(Arc::<LaneFigures>::default);
-            told.extend(figures.clone());
-            let seat = Seat {
-                config: Arc::clone(&config),
-                lane,
-                log: lane::Place::of(&config, lane, &devices, &data_dir),
-                store: data_dir.store,
-                peers: data_dir.peers.clone(),
-                stopping: Arc::clone(&stopping),
-                reporter: reporter.clone(),
-                board: board.clone(),
-                figures,
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("lane-{lane}"))
-                .spawn(move || seat.run(ports))
-                .map_err(|error| StartError::Lane { lane, what: "start its thread", error })?;
-            lanes.push(thread);
-        }
-        drop(reporter);
-        let mut node = Node {
-            stopper: Stopper { stopping, doors: Arc::new(Vec::new()) },
-            lanes,
-            reports,
-            data_dir,
-            board,
-            desk: Desk::new(&config, Vec::new()),
-            usher: None,
-            admin: None,
-        };
-        node.await_lanes()?;
-        node.desk = Desk::new(&config, node.stopper.doors.to_vec());
+        let store = data_dir.store;
+        let figures: Vec<Arc<LaneFigures>> =
+            admin.iter().flat_map(|_| 0..config.lanes).map(|_| Arc::default()).collect();
+        let stopper = Stopper { stopping, doors: Arc::new(Vec::new()) };
+        // From here on what goes wrong drops it, which ends the lanes that run already.
+        let mut supervisor = Supervisor { stopper, lanes: Vec::new(), reports, usher: None, data_dir };
+        supervisor.start_lanes(reporter, &config, &devices, ports, board.as_ref(), &figures)?;
+        supervisor.await_lanes()?;
+        let stopper = supervisor.stopper.clone();
+        let desk = Desk::new(&config, stopper.doors.to_vec());
         if let Some((listener, path)) = listener {
-            let usher = listener.serve(node.desk());
-            node.usher = Some(usher.map_err(|error| StartError::Socket { path, error })?);
+            let usher = listener.serve(desk.clone());
+            supervisor.usher = Some(usher.map_err(|error| StartError::Socket { path, error })?);
         }
+        let supervisor = supervisor.watch().map_err(|error| StartError::Lane {
+            lane: LaneId(0),
+            what: "start the thread that supervises it",
+            error,
+        })?;
+        let mut node = Node { stopper, supervisor: Some(supervisor), store, board, desk, admin: None };
         if let Some(listener) = admin {
-            node.admin = Some(node.serve_operator(&config, listener, told)?);
+            node.admin = Some(node.serve_operator(&config, listener, figures)?);
         }
         Ok(node)
     }
@@ -277,28 +264,6 @@ impl Node {
         })
     }
 
-    /// Until every lane is ready, or one is not.
-    fn await_lanes(&mut self) -> Result<(), StartError> {
-        let mut doors = Vec::new();
-        while doors.len() < self.lanes.len() {
-            match self.reports.recv() {
-                Ok(Report::Ready(lane, door)) => doors.push((lane, door)),
-                Ok(Report::NotStarted(error)) => {
-                    self.stopper.doors = in_order(doors);
-                    return Err(*error);
-                }
-                Ok(Report::Met(peers)) => self.remember(&peers),
-                Ok(Report::Ended(..)) | Err(_) => {
-                    let lane = LaneId(doors.len() as u16);
-                    let error = io::Error::other("its thread has ended");
-                    return Err(StartError::Lane { lane, what: "start", error });
-                }
-            }
-        }
-        self.stopper.doors = in_order(doors);
-        self.data_dir.completed()
-    }
-
     /// Where threads of an engine in this process attach to this node's lanes: see
     /// [`crate::client::ring::Attachment::embedded`].
     pub fn desk(&self) -> Desk {
@@ -312,7 +277,7 @@ impl Node {
 
     /// The life of this node's data directory.
     pub fn store(&self) -> StoreId {
-        self.data_dir.store
+        self.store
     }
 
     /// Where the engine's streams stand on this node, the watermark among it; `None` without `engine.streams`. Reading
@@ -321,49 +286,26 @@ impl Node {
         self.board.clone()
     }
 
-    /// Waits until the node has stopped: because it was asked to, or because a disk failed.
+    /// Waits until the node has stopped: because it was asked to, or because a lane failed. What happens meanwhile does
+    /// not wait for this call.
+    ///
+    /// # Errors
+    /// The first failure of a lane, if the node stopped because of one.
+    ///
+    /// # Panics
+    /// If the supervising thread has: by a defect in the program.
     pub fn wait(mut self) -> Result<(), NodeError> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), NodeError> {
-        let mut result = Ok(());
-        let mut ended = 0;
-        while ended < self.lanes.len() {
-            // The channel closes when the last lane's thread is gone, in whatever way.
-            let Ok(report) = self.reports.recv() else { break };
-            match report {
-                Report::Met(peers) => self.remember(&peers),
-                Report::Ready(..) => {}
-                Report::NotStarted(_) => ended += 1,
-                Report::Ended(lane, exit) => {
-                    ended += 1;
-                    if let Exit::Failed(error) = exit {
-                        result = result.and(Err(NodeError::Disk { lane, error }));
-                        self.stopper.stop();
-                    }
-                }
-            }
-        }
-        for (lane, thread) in self.lanes.drain(..).enumerate() {
-            if thread.join().is_err() {
-                result = result.and(Err(NodeError::Panicked { lane: LaneId(lane as u16) }));
-            }
-        }
-        result
-    }
-
-    fn remember(&mut self, peers: &[(NodeId, StoreId)]) {
-        if let Err(error) = self.data_dir.remember(peers) {
-            report::line(format_args!("cannot remember the peers' stores: {error}; going on without"));
-        }
+        let supervisor = self.supervisor.take().expect("it is taken here and on drop alone");
+        supervisor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         self.stopper.stop();
-        let _ = self.join();
+        if let Some(supervisor) = self.supervisor.take() {
+            let _ = supervisor.join();
+        }
     }
 }
 
@@ -389,12 +331,6 @@ fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
         },
         clients: bind(clients, "clients", || TcpListener::bind(clients))?,
     })
-}
-
-/// The doors by lane: lanes are ready in any order.
-fn in_order(mut doors: Vec<(LaneId, Door)>) -> Arc<Vec<Door>> {
-    doors.sort_by_key(|&(lane, _)| lane);
-    Arc::new(doors.into_iter().map(|(_, door)| door).collect())
 }
 
 fn listen_for_engines(path: &Path) -> Result<(Listener, PathBuf), StartError> {
@@ -488,9 +424,11 @@ impl fmt::Display for NodeError {
         match self {
             NodeError::Disk { lane, error } => write!(
                 f,
-                "the disk of lane {lane} failed: {error}; what was acknowledged stands, this node has stopped"
+                "the disk of lane {lane} failed: {error}; what was acknowledged stands, this node stops"
             ),
-            NodeError::Panicked { lane } => write!(f, "lane {lane} died of a defect; see the lines above"),
+            NodeError::Panicked { lane } => {
+                write!(f, "lane {lane} died of a defect, see the lines above; this node stops")
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Deserialize;
 
-use super::{Config, ConfigError, quoted, within, wrong};
+use super::{Config, ConfigError, LinkKind, quoted, within, wrong};
 use crate::limits::{
     DPDK_MTU_BYTES_MAX, DPDK_MTU_BYTES_MIN, DPDK_PORTS_MAX, DPDK_QUEUE_FRAMES_MAX, DPDK_QUEUE_FRAMES_MIN,
 };
@@ -39,7 +39,8 @@ const EAL_ARGUMENTS_MAX: usize = 64;
 /// What a memif port says of itself that listens; the others connect.
 const SERVES: [&str; 2] = ["role=server", "role=master"];
 
-/// What a node says of the ports that DPDK drives. Without a port there is no such link.
+/// What a node says of the ports that DPDK drives. Without a port there is no such link, and `link` may not name it
+/// unless the node is alone.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dpdk {
@@ -126,6 +127,12 @@ impl Dpdk {
 
     /// Whether the values are in their bounds and agree with each other and with the rest of the configuration.
     pub(super) fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        // A node alone needs no link.
+        if self.ports.is_empty() && config.links.contains(&LinkKind::Dpdk) && config.members.len() > 1 {
+            let what =
+                "names dpdk, and no [[dpdk.port]] says over which port; add one, or strike dpdk from link";
+            return Err(wrong("link", what.to_owned()));
+        }
         if *self == Dpdk::default() {
             return Ok(());
         }
@@ -344,6 +351,20 @@ address = "10.9.1.2"
         assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
         let without = Config { dpdk: Dpdk::default(), ..config };
         assert!(!without.to_toml().contains("dpdk"));
+    }
+
+    /// No build and no machine could have had it, and with another link to fall back to it was never told but on a line.
+    #[test]
+    fn a_link_over_dpdk_without_a_port_is_refused_unless_the_node_is_alone() {
+        let mut config = Config::from_toml(GOOD).unwrap();
+        config.links = vec![LinkKind::Dpdk, LinkKind::Tcp];
+        config.check_shape().unwrap();
+        config.dpdk = Dpdk::default();
+        let error = config.check_shape().unwrap_err();
+        assert_eq!(error.key, "link");
+        assert!(error.what.contains("[[dpdk.port]]") && error.what.contains("strike dpdk"), "{error}");
+        config.members.pop();
+        config.check_shape().unwrap();
     }
 
     #[test]

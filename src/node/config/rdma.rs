@@ -41,6 +41,12 @@ impl Rdma {
         Ok(())
     }
 
+    /// What is locked for each peer of each lane.
+    pub fn bytes_per_peer(&self) -> u64 {
+        let (slots, slot_bytes) = (u64::from(self.slots), u64::from(self.slot_bytes));
+        slots * slot_bytes + (slots * slot_bytes / 4).max(4 * slot_bytes)
+    }
+
     /// The section that says this.
     pub(super) fn to_toml(&self) -> String {
         let mut text = "\n[rdma]\n".to_owned();

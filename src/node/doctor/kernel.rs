@@ -4,6 +4,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Report;
 use super::machine::{Machine, parse_choice};
+use super::network::built_with;
 use crate::io::disk::{BACKEND_VARIABLE, Backend};
 use crate::io::reactor::probe::{Features, probe};
 use crate::node::config::{Config, LinkKind, Memory};
@@ -17,16 +18,22 @@ pub(super) fn examine(machine: &Machine, config: Option<&Config>, report: &mut R
         report.unmet.push(why);
     }
     let limit = getrlimit(Resource::Memlock).current;
-    memlock(limit, wanted_bytes(config), report);
+    memlock(limit, wanted_bytes(config, built_with(LinkKind::Rdma)), report);
     huge_pages(machine, config.is_some_and(|config| config.links.contains(&LinkKind::Dpdk)), report);
 }
 
-/// What the lanes of a node reserve.
-fn wanted_bytes(config: Option<&Config>) -> u64 {
-    match config {
-        Some(config) => config.memory.bytes() as u64 * u64::from(config.lanes),
-        None => Memory::default().bytes() as u64,
-    }
+/// What the lanes of a node lock: their pools for the disk, and for RDMA their pools once more, which the kernel counts
+/// for each that registers them, and what the peers send into.
+pub(super) fn wanted_bytes(config: Option<&Config>, has_rdma: bool) -> u64 {
+    let Some(config) = config else { return Memory::default().bytes() as u64 };
+    let pool_bytes = config.memory.bytes() as u64;
+    let peers = config.members.len().saturating_sub(1) as u64;
+    let rdma_bytes = if has_rdma && config.links.contains(&LinkKind::Rdma) && peers > 0 {
+        pool_bytes + peers * config.rdma.bytes_per_peer()
+    } else {
+        0
+    };
+    u64::from(config.lanes) * (pool_bytes + rdma_bytes)
 }
 
 pub(super) fn io_uring(machine: &Machine, features: &Features, report: &mut Report) {
@@ -89,7 +96,8 @@ pub(super) fn memlock(limit: Option<u64>, wanted: u64, report: &mut Report) {
         Some(limit) => report.better(
             topic,
             format!(
-                "{} MiB may be locked, a node registers {} MiB: each write pins its own pages instead",
+                "{} MiB may be locked, a node registers {} MiB: each write pins its own pages instead, and a link over \
+                 RDMA is not to be had",
                 limit / MIB,
                 wanted / MIB
             ),

@@ -2,10 +2,13 @@
 
 use super::Report;
 use super::machine::Machine;
-use crate::node::config::{Config, LinkKind};
+use crate::node::config::{Config, LinkKind, Rdma};
 
 /// What a lane would like a socket's buffers to be.
 const SOCKET_BYTES: u64 = 4 << 20;
+
+/// Where the kernel tells of RDMA devices.
+const INFINIBAND: &str = "sys/class/infiniband";
 
 /// The drivers that hand a port to DPDK.
 const USER_DRIVERS: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
@@ -16,12 +19,14 @@ pub(super) fn examine(machine: &Machine, config: Option<&Config>, report: &mut R
     let has_rdma = rdma(machine, built_with(LinkKind::Rdma), report);
     let has_dpdk = dpdk(machine, built_with(LinkKind::Dpdk), report);
     if let Some(config) = config {
+        let is_wanted = config.links.contains(&LinkKind::Rdma);
+        let has_rdma = is_wanted && rdma_chosen(machine, &config.rdma, report) && has_rdma;
         needs(&config.links, has_rdma, has_dpdk, report);
     }
 }
 
 /// Whether this build has the link.
-const fn built_with(link: LinkKind) -> bool {
+pub(super) const fn built_with(link: LinkKind) -> bool {
     match link {
         LinkKind::Rdma => cfg!(feature = "rdma"),
         LinkKind::Dpdk => cfg!(feature = "dpdk"),
@@ -98,7 +103,7 @@ pub(super) fn busy_poll(machine: &Machine, report: &mut Report) {
 /// Says what RDMA there is; whether a link over it can be had.
 pub(super) fn rdma(machine: &Machine, is_built: bool, report: &mut Report) -> bool {
     let topic = "RDMA";
-    let base = "sys/class/infiniband";
+    let base = INFINIBAND;
     let mut active = 0;
     for device in machine.list(base) {
         for port in machine.list(format!("{base}/{device}/ports")) {
@@ -107,7 +112,7 @@ pub(super) fn rdma(machine: &Machine, is_built: bool, report: &mut Report) -> bo
             let state = machine.read(format!("{at}/state")).unwrap_or_default();
             let layer =
                 machine.read(format!("{at}/link_layer")).unwrap_or_else(|| "unknown layer".to_owned());
-            let found = format!("{device} port {port}: {layer}, {state}; GIDs {}", gids(machine, &at));
+            let found = format!("{device} port {port}: {layer}, {state}; GIDs {}", gids_told(machine, &at));
             if state.ends_with("ACTIVE") {
                 active += 1;
                 report.ok(topic, found);
@@ -146,20 +151,77 @@ pub(super) fn rdma(machine: &Machine, is_built: bool, report: &mut Report) -> bo
     active > 0 && library.is_some() && is_built
 }
 
-/// The GIDs of a port that are set, with their index and kind.
-fn gids(machine: &Machine, port: &str) -> String {
-    let mut told = Vec::new();
+/// Whether the device, the port and the GID that a configuration names are there, and the port is up.
+pub(super) fn rdma_chosen(machine: &Machine, wanted: &Rdma, report: &mut Report) -> bool {
+    let topic = "RDMA choice";
+    let devices = machine.list(INFINIBAND);
+    let considered = match &wanted.device {
+        Some(name) if !devices.contains(name) => {
+            let there = if devices.is_empty() { "none".to_owned() } else { devices.join(", ") };
+            let advice = "set rdma.device to one that ibv_devices tells, or leave it out";
+            report.missing(topic, format!("rdma.device = {name:?}: there is {there}"), advice);
+            return false;
+        }
+        Some(name) => vec![name.clone()],
+        None => devices,
+    };
+    let refusals: Vec<String> =
+        considered.iter().filter_map(|device| unfit(machine, device, wanted)).collect();
+    let advice =
+        "set rdma.device, rdma.port and rdma.gid_index to what the lines above tell, or leave them out";
+    if refusals.len() == considered.len() {
+        if !considered.is_empty() {
+            report.missing(topic, refusals.join("; "), advice);
+        }
+        return false;
+    }
+    if refusals.is_empty() {
+        report.ok(topic, considered.join(", "));
+    } else {
+        // Which is the first is for the library to say.
+        let found = format!("a node takes the first device, and not each is fit: {}", refusals.join("; "));
+        report.better(topic, found, "set rdma.device");
+    }
+    true
+}
+
+/// Why a device does not serve a configuration that may choose it.
+fn unfit(machine: &Machine, device: &str, wanted: &Rdma) -> Option<String> {
+    let Rdma { port, gid_index, .. } = wanted;
+    let at = format!("{INFINIBAND}/{device}/ports/{port}");
+    let Some(state) = machine.read(format!("{at}/state")) else {
+        return Some(format!("{device} has no port {port}"));
+    };
+    if !state.ends_with("ACTIVE") {
+        return Some(format!("{device} port {port} is not up: {state}"));
+    }
+    let gids = gids(machine, &at);
+    match gid_index {
+        None if gids.is_empty() => Some(format!("{device} port {port} has no GID")),
+        Some(index) if gids.iter().all(|(found, _)| found != &u32::from(*index)) => {
+            Some(format!("{device} port {port} has no GID {index}"))
+        }
+        _ => None,
+    }
+}
+
+/// The GIDs of a port that are set, by ascending index.
+fn gids(machine: &Machine, port: &str) -> Vec<(u32, String)> {
     let mut indices: Vec<u32> =
         machine.list(format!("{port}/gids")).iter().filter_map(|index| index.parse().ok()).collect();
     indices.sort_unstable();
-    for index in indices {
-        let Some(gid) = machine.read(format!("{port}/gids/{index}")) else { continue };
-        if gid.chars().all(|character| matches!(character, '0' | ':')) {
-            continue;
-        }
-        let kind = machine.read(format!("{port}/gid_attrs/types/{index}")).unwrap_or_else(|| "IB".to_owned());
-        told.push(format!("{index} ({kind}) {gid}"));
-    }
+    let gid = |index: u32| Some((index, machine.read(format!("{port}/gids/{index}"))?));
+    let is_set = |(_, gid): &(u32, String)| gid.chars().any(|character| !matches!(character, '0' | ':'));
+    indices.into_iter().filter_map(gid).filter(is_set).collect()
+}
+
+/// The same in words, each with its kind.
+fn gids_told(machine: &Machine, port: &str) -> String {
+    let kind = |index| machine.read(format!("{port}/gid_attrs/types/{index}"));
+    let told = |(index, gid): (u32, String)| {
+        format!("{index} ({}) {gid}", kind(index).unwrap_or_else(|| "IB".to_owned()))
+    };
+    let told: Vec<String> = gids(machine, port).into_iter().map(told).collect();
     if told.is_empty() { "none".to_owned() } else { told.join(", ") }
 }
 

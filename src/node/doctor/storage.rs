@@ -74,10 +74,27 @@ fn judge(config: &Config, report: &mut Report) {
     }
 }
 
-fn directory(machine: &Machine, path: &Path, topic: &'static str, is_measured: bool, report: &mut Report) {
-    let existing =
-        path.ancestors().find(|path| path.is_dir()).map_or_else(|| PathBuf::from("/"), Path::to_owned);
+/// A directory, or where it would be made.
+pub(super) fn directory(
+    machine: &Machine,
+    path: &Path,
+    topic: &'static str,
+    is_measured: bool,
+    report: &mut Report,
+) {
+    // From here, as the node would take it: its ancestors would else end before this directory.
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // Without following it: a link to nowhere is in the way, too.
+    let is_there = |path: &&Path| path.symlink_metadata().is_ok();
+    let existing = whole.ancestors().find(is_there).map_or_else(|| PathBuf::from("/"), Path::to_owned);
     let shown = existing.display().to_string();
+    if !existing.is_dir() {
+        report.missing(topic, format!("{shown} is no directory"), "name another, or move it out of the way");
+        if topic == "data_dir" {
+            report.unmet.push(format!("data_dir {}: {shown} is no directory", path.display()));
+        }
+        return;
+    }
     if rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK).is_err() {
         report.missing(
             topic,

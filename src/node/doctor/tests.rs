@@ -8,7 +8,8 @@ use super::machine::{parse_choice, parse_list};
 use super::*;
 use crate::io::disk::timing::Timing;
 use crate::io::reactor::probe::{Features, probe};
-use crate::node::config::LinkKind;
+use crate::node::config::{LinkKind, Member, Rdma};
+use crate::types::NodeId;
 
 /// A machine of files, gone with the test.
 struct Fake(PathBuf);
@@ -111,6 +112,86 @@ fn rdma_devices_are_told_with_their_ports_and_gids() {
     assert!(!network::rdma(&Fake::with(&[]).machine(), true, &mut report));
     expect(one(&report, "RDMA"), Standing::Missing, "no device", "rdma link add");
     expect(one(&report, "RDMA library"), Standing::Missing, "no libibverbs", "apt-get install libibverbs1");
+}
+
+/// Any port that was up counted, whichever the configuration named.
+#[test]
+fn the_rdma_device_port_and_gid_of_a_configuration_must_be_there() {
+    let (up, down) = ("sys/class/infiniband/mlx5_0/ports/2", "sys/class/infiniband/mlx5_1/ports/1");
+    let fake = Fake::with(&[
+        (&format!("{up}/state"), "4: ACTIVE"),
+        (&format!("{up}/gids/0"), "0000:0000:0000:0000:0000:0000:0000:0000"),
+        (&format!("{up}/gids/3"), "fe80:0000:0000:0000:0e42:a1ff:fe00:0001"),
+        (&format!("{down}/state"), "1: DOWN"),
+    ]);
+    let told = |device: Option<&str>, port, gid_index| {
+        let wanted = Rdma { device: device.map(str::to_owned), port, gid_index, ..Rdma::default() };
+        let mut report = Report::default();
+        let is_met = network::rdma_chosen(&fake.machine(), &wanted, &mut report);
+        (is_met, one(&report, "RDMA choice").clone())
+    };
+    for (device, port, gid_index, why) in [
+        (Some("mlx5_7"), 2, None, "rdma.device = \"mlx5_7\": there is mlx5_0, mlx5_1"),
+        (Some("mlx5_0"), 1, None, "mlx5_0 has no port 1"),
+        (Some("mlx5_1"), 1, None, "mlx5_1 port 1 is not up: 1: DOWN"),
+        (Some("mlx5_0"), 2, Some(0), "mlx5_0 port 2 has no GID 0"),
+        (Some("mlx5_0"), 2, Some(4), "mlx5_0 port 2 has no GID 4"),
+        (None, 3, None, "mlx5_0 has no port 3; mlx5_1 has no port 3"),
+    ] {
+        let (is_met, finding) = told(device, port, gid_index);
+        assert!(!is_met, "{finding:?}");
+        expect(&finding, Standing::Missing, why, "rdma.device");
+    }
+    for gid_index in [None, Some(3)] {
+        let (is_met, finding) = told(Some("mlx5_0"), 2, gid_index);
+        assert!(is_met);
+        expect(&finding, Standing::Ok, "mlx5_0", "");
+    }
+    let (is_met, finding) = told(None, 2, None);
+    assert!(is_met);
+    expect(&finding, Standing::Better, "not each is fit: mlx5_1 has no port 2", "set rdma.device");
+}
+
+#[test]
+fn memory_that_rdma_locks_counts() {
+    let member = |id: u32| {
+        let address = |port: u32| format!("127.0.0.1:{}", port + id).parse().unwrap();
+        Member { id, peer: address(7000), client: address(7100) }
+    };
+    let mut config = Config::new("books", NodeId(1), "d", (1..=3).map(member).collect());
+    (config.lanes, config.shards) = (2, 2);
+    let pools = 2 * config.memory.bytes() as u64;
+    assert_eq!(kernel::wanted_bytes(Some(&config), true), pools);
+    config.links = vec![LinkKind::Rdma, LinkKind::Tcp];
+    assert_eq!(kernel::wanted_bytes(Some(&config), false), pools, "this build has no such link");
+    // In each of two lanes for each of two peers, 128 slots of 32 KiB and a fourth of that.
+    let slots = 2 * 2 * (128 * (32 << 10) * 5 / 4);
+    assert_eq!(kernel::wanted_bytes(Some(&config), true), 2 * pools + slots);
+}
+
+/// The ancestors of a relative path ended at nothing, and the disk of the root was measured instead.
+#[test]
+fn a_data_dir_that_is_not_there_is_looked_for_from_here() {
+    let here = std::env::current_dir().unwrap();
+    let mut report = Report::default();
+    storage::directory(&Machine::this(), "no-such/data".as_ref(), "data_dir", false, &mut report);
+    let found = &one(&report, "data_dir").found;
+    assert!(found.starts_with(&format!("{} is ", here.display())), "{found}");
+    assert!(report.unmet.is_empty(), "{:?}", report.unmet);
+}
+
+#[test]
+fn a_data_dir_that_is_a_file_is_not_met() {
+    let fake = Fake::with(&[("data", "")]);
+    std::os::unix::fs::symlink("nowhere", fake.0.join("link")).unwrap();
+    for (data_dir, in_the_way) in [("data", "data"), ("data/within", "data"), ("link", "link")] {
+        let (path, in_the_way) = (fake.0.join(data_dir), fake.0.join(in_the_way));
+        let mut report = Report::default();
+        storage::directory(&fake.machine(), &path, "data_dir", true, &mut report);
+        let told = format!("{} is no directory", in_the_way.display());
+        expect(one(&report, "data_dir"), Standing::Missing, &told, "name another");
+        assert_eq!(report.unmet, [format!("data_dir {}: {told}", path.display())]);
+    }
 }
 
 #[test]
