@@ -289,3 +289,44 @@ fn a_path_may_be_narrow_one_way() {
     world.pass(10 * MS);
     assert_eq!((world.frames(0), world.frames(1)), (vec![&sent], vec![&sent]));
 }
+
+/// A link that was reconfigured carries less from one moment to the next, and what is too long for it is lost. Commits wait
+/// until that is found: no longer than an election would take.
+#[test]
+fn a_path_that_becomes_narrow_under_a_session_is_found_out_within_a_second() {
+    let mut world = World::<false>::with(2, 11, CALM, 256, 8972);
+    world.meet();
+    world.pass(5_000 * MS);
+    world.net.borrow_mut().adversary.path_bytes = 1300;
+    let begun = world.now();
+    let came = |world: &mut World<false>| {
+        // And a short one, as heartbeats are.
+        world.send(0, 1, &frame(1, 5_000));
+        world.send(0, 1, &frame(2, 100));
+        world.pass(20 * MS);
+        world.frames(1).iter().any(|came| came.len() == 5_000)
+    };
+    assert!(world.until(60_000 * MS, came), "never");
+    let took = world.now() - begun;
+    assert!(took < Duration::from_secs(1), "a frame of 5000 bytes found its way after {took:?}");
+}
+
+/// A peer that has not heard this end for a while gives the session up, and says so when it hears of it again. It has not
+/// restarted, and its process lives: an election need not be called for it.
+#[test]
+fn a_peer_that_gave_a_session_up_is_not_told_of_as_one_that_ended() {
+    let mut world = World::<false>::new(2, 12, CALM);
+    world.meet();
+    // As with an election timeout of 150 ms and another link to go over.
+    for node in 0..2 {
+        let state = &mut world.link(node).state;
+        (state.unheard, state.keepalive) = (Duration::from_millis(75), Duration::from_millis(18));
+    }
+    world.pass(100 * MS);
+    // Node 0 stands still for a moment.
+    world.pass_but(90 * MS, |node| node == 1);
+    assert!(!world.is_up(1, 0));
+    world.pass(200 * MS);
+    let downs: Vec<&Told> = world.told[0].iter().filter(|told| matches!(told, Told::Down(..))).collect();
+    assert!(!downs.contains(&&Told::Down(id(1), true)), "{downs:?}: node 1 never ended");
+}
