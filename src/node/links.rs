@@ -269,6 +269,10 @@ impl SharedTcp {
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         self.link.borrow_mut().learned()
     }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        self.link.borrow_mut().know(peer, store);
+    }
 }
 
 #[cfg(feature = "rdma")]
@@ -296,6 +300,10 @@ impl RdmaLink {
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         self.link.learned()
     }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        self.link.know(peer, store);
+    }
 }
 
 impl Candidate for Way {
@@ -316,6 +324,10 @@ impl Candidate for Way {
 
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         each!(self, link => link.learned())
+    }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        each!(self, link => link.know(peer, store));
     }
 
     fn tell(&mut self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) {

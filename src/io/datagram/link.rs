@@ -275,6 +275,14 @@ impl<C: Carrier> DatagramLink<C> {
         core::mem::take(&mut self.state.learned)
     }
 
+    /// This peer was met with this data directory elsewhere: with another one it is refused from now on. What is known
+    /// already stays, and none of it is told by [`DatagramLink::learned`].
+    pub fn know(&mut self, peer: NodeId, store: StoreId) {
+        if let Some(known) = self.state.peers.iter_mut().find(|known| known.id == peer) {
+            known.store.get_or_insert(store);
+        }
+    }
+
     /// What it has seen.
     pub fn counters(&self) -> &Counters {
         &self.state.counters
