@@ -196,7 +196,8 @@ impl Seat<'_> {
     }
 
     fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
-        let seed = super::identity::draw();
+        let [low, high] = [(); 2].map(|()| u128::from(super::identity::draw()));
+        let seed = high << 64 | low;
         datagram::Options {
             // A link that has gone silent is left before followers miss their leader.
             unheard: self.config.raft.election_timeout() / 2,

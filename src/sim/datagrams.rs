@@ -130,7 +130,7 @@ impl<const RELIABLE: bool> Watched<RELIABLE> {
             kept_bytes: 2 * FRAME_BYTES_MAX,
             unheard: plan.unheard,
             redial_max: plan.redial_max,
-            ..Options::new(identity, peers, Vec::new(), drawn)
+            ..Options::new(identity, peers, Vec::new(), drawn.into())
         };
         let carrier = SimCarrier { fabric: fabric.clone(), node, plan };
         Watched { link: DatagramLink::new(options, carrier), fabric, node, told: Counters::default() }

@@ -37,6 +37,7 @@
 
 mod assembly;
 mod counters;
+mod drawn;
 mod greeting;
 mod kept;
 mod link;
