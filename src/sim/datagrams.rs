@@ -41,7 +41,8 @@ impl<const RELIABLE: bool> Carrier for SimCarrier<RELIABLE> {
         for event in inbox.drain(..taken) {
             match event {
                 NetEvent::Datagram { from, bytes } => sink(Arrival::Datagram { from, bytes: &bytes }),
-                NetEvent::Down { peer, .. } => sink(Arrival::Unreachable(peer)),
+                NetEvent::Down { peer, by_peer: true } => sink(Arrival::Unreachable(peer)),
+                NetEvent::Down { peer, by_peer: false } => sink(Arrival::Broken(peer)),
                 NetEvent::Frame { .. } => unreachable!("this network moves datagrams"),
             }
         }

@@ -333,7 +333,7 @@ impl<A: Copy + Eq> State<A> {
         peer.seen.waste(peer.assembly.take_wasted());
         peer.seen.forgive(now);
         let Some(why) = session.is_over(now, unheard) else { return 0 };
-        self.counters.unheard += u64::from(!why.by_peer());
+        self.counters.unheard += u64::from(matches!(why, Why::Unheard(_) | Why::Unanswered));
         self.end(place, why, sink)
     }
 
