@@ -276,8 +276,9 @@ impl Base {
                 self.retry_at = self.now.after(RETRY_PAUSE);
                 Refused::Later
             }
-            // A device or a path on which the kernel does not cut: it says so in several ways.
-            libc::EINVAL | libc::EIO | libc::EOPNOTSUPP if datagrams > 1 => Refused::Apart,
+            // A device or a path on which the kernel does not cut: it says so in several ways. Or the path has become
+            // narrow, and short ones among them pass.
+            libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::EMSGSIZE if datagrams > 1 => Refused::Apart,
             libc::EMSGSIZE => {
                 self.too_long(to, datagrams);
                 Refused::Lost
