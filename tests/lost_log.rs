@@ -87,8 +87,8 @@ fn greet_by_datagram(address: SocketAddr, hello: Greeting) -> Greeting {
     }
 }
 
-/// One that lost its log has forgotten what it promised, and over no link may it come back under its old name: also over one
-/// on which it was never met before.
+/// One that lost its log has forgotten what it promised, and over no link may it come back under its old name: also
+/// over one on which it was never met before.
 #[test]
 fn a_peer_that_lost_its_log_is_refused_over_every_link_whichever_it_was_met_on() {
     assert_eq!(GREETING_BYTES, FRAME_HEADER_BYTES + ROW_BYTES);

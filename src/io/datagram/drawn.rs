@@ -1,8 +1,9 @@
 //! [`Drawn`]: numbers that nobody can tell who does not know the seed.
 
-/// A stream of numbers under a key: SipHash-2-4 (Aumasson, Bernstein, 2012) of a counter. Whoever has seen some of them,
-/// as every peer and everybody on the way does, knows nothing of the key and of the others: with a generator whose steps
-/// can be undone one welcome would tell all ids that are drawn after it, and whoever names the id of a session can end it.
+/// A stream of numbers under a key: SipHash-2-4 (Aumasson, Bernstein, 2012) of a counter. Whoever has seen some of
+/// them, as every peer and everybody on the way does, knows nothing of the key and of the others: with a generator
+/// whose steps can be undone one welcome would tell all ids that are drawn after it, and whoever names the id of a
+/// session can end it.
 #[derive(Debug)]
 pub(super) struct Drawn {
     key: [u64; 2],

@@ -115,11 +115,11 @@ impl Why {
     ///
     /// Of one that has forgotten the session that is not so: it says the same if it has only not heard this end for a
     /// while, as after a moment in which this end stood still, and an election would be called against a leader that
-    /// lives. Nothing that it says tells the two apart, and little is lost by that. Who is killed is noticed by the port
-    /// that is closed, with the next datagram to it, which is a keepalive away at the most (18 ms with an election timeout
-    /// of 150 ms). Forgotten is said first only by a process that was back before any datagram came, or where nothing
-    /// tells of closed ports; its followers then wait for the rest of their election timeout, as they do for a leader
-    /// that is merely not heard.
+    /// lives. Nothing that it says tells the two apart, and little is lost by that. Who is killed is noticed by the
+    /// port that is closed, with the next datagram to it, which is a keepalive away at the most (18 ms with an election
+    /// timeout of 150 ms). Forgotten is said first only by a process that was back before any datagram came, or where
+    /// nothing tells of closed ports; its followers then wait for the rest of their election timeout, as they do for a
+    /// leader that is merely not heard.
     pub fn by_peer(&self) -> bool {
         matches!(self, Why::Bye | Why::Unreachable)
     }

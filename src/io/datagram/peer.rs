@@ -48,11 +48,12 @@ const PATH_PROBE_MIN: Duration = Duration::from_millis(20);
 /// And this seldom at last, if it is narrow.
 const PATH_PROBE_MAX: Duration = Duration::from_secs(2);
 
-/// So many long probes without an answer, and a path that carried long datagrams is taken for narrow. From the second one
-/// on they count only if a short probe that was sent beside the long one was answered: where nothing arrives at all, for a
-/// moment, or a part of everything is lost, length is not to blame. Of 100 probes on a path that loses 30 of 100 datagrams
-/// 49 are answered, and of 15 only the short one is: that the first is missed, and the latter happens eleven times before
-/// the former, has a chance of one in 20 million, once in three months. With four misses it would be once in a minute.
+/// So many long probes without an answer, and a path that carried long datagrams is taken for narrow. From the second
+/// one on they count only if a short probe that was sent beside the long one was answered: where nothing arrives at
+/// all, for a moment, or a part of everything is lost, length is not to blame. Of 100 probes on a path that loses 30 of
+/// 100 datagrams 49 are answered, and of 15 only the short one is: that the first is missed, and the latter happens
+/// eleven times before the former, has a chance of one in 20 million, once in three months. With four misses it would
+/// be once in a minute.
 const PATH_MISSES: u32 = 12;
 
 /// After so many probes without an answer the pauses between them double, each time, up to [`PATH_CHECK`].

@@ -290,8 +290,8 @@ fn a_path_may_be_narrow_one_way() {
     assert_eq!((world.frames(0), world.frames(1)), (vec![&sent], vec![&sent]));
 }
 
-/// A link that was reconfigured carries less from one moment to the next, and what is too long for it is lost. Commits wait
-/// until that is found: no longer than an election would take.
+/// A link that was reconfigured carries less from one moment to the next, and what is too long for it is lost. Commits
+/// wait until that is found: no longer than an election would take.
 #[test]
 fn a_path_that_becomes_narrow_under_a_session_is_found_out_within_a_second() {
     let mut world = World::<false>::with(2, 11, CALM, 256, 8972);
@@ -385,8 +385,8 @@ fn a_way_that_broke_says_nothing_of_who_is_at_its_other_end() {
     }
 }
 
-/// A peer that has not heard this end for a while gives the session up, and says so when it hears of it again. It has not
-/// restarted, and its process lives: an election need not be called for it.
+/// A peer that has not heard this end for a while gives the session up, and says so when it hears of it again. It has
+/// not restarted, and its process lives: an election need not be called for it.
 #[test]
 fn a_peer_that_gave_a_session_up_is_not_told_of_as_one_that_ended() {
     let mut world = World::<false>::new(2, 12, CALM);

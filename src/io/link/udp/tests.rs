@@ -489,8 +489,8 @@ fn what_is_refused_joined_goes_apart() {
     });
 }
 
-/// A path becomes narrow: of datagrams that were joined the long ones are refused alone as well, and the last one, which
-/// is short, passes. That says nothing against joining, and the link is told that the path carries less.
+/// A path becomes narrow: of datagrams that were joined the long ones are refused alone as well, and the last one,
+/// which is short, passes. That says nothing against joining, and the link is told that the path carries less.
 #[test]
 fn a_path_that_became_narrow_is_told_and_joining_goes_on() {
     if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
