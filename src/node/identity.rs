@@ -125,11 +125,19 @@ impl DataDir {
             .map_err(|error| StartError::data_dir(&self.path, "cannot complete it", error))
     }
 
-    /// Remembers the stores of peers that were met for the first time. What cannot be written is written with the next.
-    pub(super) fn remember(&mut self, met: &[(NodeId, StoreId)]) -> io::Result<()> {
+    /// Remembers the stores of peers that were met for the first time. The first one stays: of a peer that was met with
+    /// a second one, by another lane, the other is handed to `contrary`, what is known before what was found. What
+    /// cannot be written is written with the next.
+    pub(super) fn remember(
+        &mut self,
+        met: &[(NodeId, StoreId)],
+        mut contrary: impl FnMut(NodeId, StoreId, StoreId),
+    ) -> io::Result<()> {
         for &(node, store) in met {
-            if self.peers.iter().all(|&(known, _)| known != node) {
-                self.peers.push((node, store));
+            match self.peers.iter().find(|&&(known, _)| known == node) {
+                None => self.peers.push((node, store)),
+                Some(&(_, known)) if known != store => contrary(node, known, store),
+                Some(_) => {}
             }
         }
         if self.peers.len() == self.peers_written {
@@ -303,4 +311,29 @@ fn hex(number: u64) -> String {
 /// A random number other than 0, from the system's source that seeds the standard library's hash maps.
 pub(super) fn draw() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish().max(1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Lanes meet peers each for itself: one of them may have met a peer before it lost its log, and another one after.
+    #[test]
+    fn a_peer_met_with_two_stores_keeps_the_first_and_is_told_of() {
+        let path = std::env::temp_dir().join(format!("plimsoll-remember-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        let held = lock(&path).unwrap();
+        let mut dir = DataDir { path: path.clone(), store: StoreId(1), peers: Vec::new(), _lock: held };
+        let mut told = Vec::new();
+        let first = [(NodeId(2), StoreId(111)), (NodeId(3), StoreId(5))];
+        dir.remember(&first, |node, known, found| told.push((node, known, found))).unwrap();
+        assert_eq!((&told[..], read_peers(&path).unwrap()), (&[][..], first.to_vec()));
+        let again = [(NodeId(3), StoreId(5)), (NodeId(2), StoreId(222))];
+        dir.remember(&again, |node, known, found| told.push((node, known, found))).unwrap();
+        assert_eq!(told, [(NodeId(2), StoreId(111), StoreId(222))]);
+        assert_eq!(read_peers(&path).unwrap(), first);
+        let _ = fs::remove_dir_all(&path);
+    }
 }

@@ -196,7 +196,8 @@ impl Seat<'_> {
     }
 
     fn datagrams<A>(&self, peers: Vec<(NodeId, A)>) -> datagram::Options<A> {
-        let seed = super::identity::draw();
+        let [low, high] = [(); 2].map(|()| u128::from(super::identity::draw()));
+        let seed = high << 64 | low;
         datagram::Options {
             // A link that has gone silent is left before followers miss their leader.
             unheard: self.config.raft.election_timeout() / 2,
@@ -269,6 +270,10 @@ impl SharedTcp {
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         self.link.borrow_mut().learned()
     }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        self.link.borrow_mut().know(peer, store);
+    }
 }
 
 #[cfg(feature = "rdma")]
@@ -296,6 +301,10 @@ impl RdmaLink {
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         self.link.learned()
     }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        self.link.know(peer, store);
+    }
 }
 
 impl Candidate for Way {
@@ -316,6 +325,10 @@ impl Candidate for Way {
 
     fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
         each!(self, link => link.learned())
+    }
+
+    fn know(&mut self, peer: NodeId, store: StoreId) {
+        each!(self, link => link.know(peer, store));
     }
 
     fn tell(&mut self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) {

@@ -130,7 +130,15 @@ impl Supervisor {
     }
 
     fn remember(&mut self, peers: &[(NodeId, StoreId)]) {
-        if let Err(error) = self.data_dir.remember(peers) {
+        let contrary = |node: NodeId, known: StoreId, found: StoreId| {
+            line(format_args!(
+                "NODE {node} HAS LOST ITS LOG: one lane has met it with data directory {:#018x}, and another one with \
+                 {:#018x}. What it had promised may be forgotten, and what was acknowledged lost: stop node {node} now, and \
+                 find out which of the two it has. This node refuses the second one after its next start",
+                known.0, found.0
+            ));
+        };
+        if let Err(error) = self.data_dir.remember(peers, contrary) {
             line(format_args!("cannot remember the peers' stores: {error}; going on without"));
         }
     }

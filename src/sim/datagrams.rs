@@ -41,7 +41,8 @@ impl<const RELIABLE: bool> Carrier for SimCarrier<RELIABLE> {
         for event in inbox.drain(..taken) {
             match event {
                 NetEvent::Datagram { from, bytes } => sink(Arrival::Datagram { from, bytes: &bytes }),
-                NetEvent::Down { peer, .. } => sink(Arrival::Unreachable(peer)),
+                NetEvent::Down { peer, by_peer: true } => sink(Arrival::Unreachable(peer)),
+                NetEvent::Down { peer, by_peer: false } => sink(Arrival::Broken(peer)),
                 NetEvent::Frame { .. } => unreachable!("this network moves datagrams"),
             }
         }
@@ -130,7 +131,7 @@ impl<const RELIABLE: bool> Watched<RELIABLE> {
             kept_bytes: 2 * FRAME_BYTES_MAX,
             unheard: plan.unheard,
             redial_max: plan.redial_max,
-            ..Options::new(identity, peers, Vec::new(), drawn)
+            ..Options::new(identity, peers, Vec::new(), drawn.into())
         };
         let carrier = SimCarrier { fabric: fabric.clone(), node, plan };
         Watched { link: DatagramLink::new(options, carrier), fabric, node, told: Counters::default() }

@@ -128,7 +128,8 @@ fn echo(order: &Order, lane: u16, stop: &AtomicBool) {
         let events = carrier.poll(clock.now(), &mut |arrival| match arrival {
             Arrival::Datagram { from, bytes } => back.push((from, bytes.to_vec())),
             Arrival::Reachable(to) => tell(format_args!("reachable {to}")),
-            Arrival::Unreachable(to) => tell(format_args!("unreachable {to}")),
+            Arrival::Unreachable(to) | Arrival::Broken(to) => tell(format_args!("unreachable {to}")),
+            Arrival::TooLong(to) => panic!("nothing tells of what the way to {to} carries"),
         });
         for (to, bytes) in back.drain(..) {
             // A full ring drops it, and whoever asked asks again.
@@ -247,7 +248,8 @@ impl Asker {
                 }
             }
             Arrival::Reachable(to) => tell(format_args!("reachable {to}")),
-            Arrival::Unreachable(to) => tell(format_args!("unreachable {to}")),
+            Arrival::Unreachable(to) | Arrival::Broken(to) => tell(format_args!("unreachable {to}")),
+            Arrival::TooLong(to) => panic!("nothing tells of what the way to {to} carries"),
         });
         self.answered += good;
         good as usize

@@ -33,7 +33,7 @@ pub(crate) fn run(order: &Order, stop: &AtomicBool) {
         shards: 1,
     };
     let at = SocketAddrV4::new(order.get("peer").parse().unwrap(), 7100);
-    let seed = u64::from(std::process::id());
+    let seed = std::process::id().into();
     let options = datagram::Options::new(identity, vec![(peer, at)], Vec::new(), seed);
     let link = DatagramLink::new(options, carrier);
     let clock = LaneClock::choose().0;

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::assembly::Assembly;
+use super::drawn::Drawn;
 use super::kept::Kept;
 use super::notice::{Notices, Why};
 use super::numbers::{Seen, window_of};
@@ -42,8 +43,9 @@ pub struct Options<A> {
     pub peers: Vec<(NodeId, A)>,
     /// The data directories of peers that are known from earlier lives of this node.
     pub stores: Vec<(NodeId, StoreId)>,
-    /// Session ids are drawn from it: another one in every life, and none that a stranger can guess.
-    pub seed: u64,
+    /// Session ids are drawn under it: another one in every life, and all of it such that a stranger cannot guess it.
+    /// Who has seen some ids can tell no others.
+    pub seed: u128,
     /// The memory per peer for frames longer than a datagram that wait for credits or may have to be repaired, at least
     /// two of the longest frames. Beyond, sends are refused as `Full`; long frames that wait take half of it at most.
     pub kept_bytes: usize,
@@ -60,7 +62,7 @@ impl<A> Options<A> {
         identity: Identity,
         peers: Vec<(NodeId, A)>,
         stores: Vec<(NodeId, StoreId)>,
-        seed: u64,
+        seed: u128,
     ) -> Self {
         Options {
             identity,
@@ -103,7 +105,7 @@ pub(super) struct State<A> {
     pub(super) learned: Vec<(NodeId, StoreId)>,
     pub(super) notices: Notices<A>,
     pub(super) counters: Counters,
-    random: u64,
+    drawn: Drawn,
     /// The carrier's own words.
     pub(super) reliable: bool,
     /// The longest datagram of the carrier.
@@ -232,7 +234,7 @@ impl<C: Carrier> DatagramLink<C> {
             learned: Vec::new(),
             notices: Notices::new(),
             counters: Counters::default(),
-            random: seed,
+            drawn: Drawn::new(seed),
             reliable: C::RELIABLE,
             takes_bytes,
             window,
@@ -275,6 +277,14 @@ impl<C: Carrier> DatagramLink<C> {
         core::mem::take(&mut self.state.learned)
     }
 
+    /// This peer was met with this data directory elsewhere: with another one it is refused from now on. What is known
+    /// already stays, and none of it is told by [`DatagramLink::learned`].
+    pub fn know(&mut self, peer: NodeId, store: StoreId) {
+        if let Some(known) = self.state.peers.iter_mut().find(|known| known.id == peer) {
+            known.store.get_or_insert(store);
+        }
+    }
+
     /// What it has seen.
     pub fn counters(&self) -> &Counters {
         &self.state.counters
@@ -303,13 +313,9 @@ impl<C: Carrier> Drop for DatagramLink<C> {
 }
 
 impl<A: Copy + Eq> State<A> {
-    /// SplitMix64 (Steele, Lea, Flood, 2014).
+    /// A number that nobody can tell who does not know the seed.
     pub(super) fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = self.random;
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.drawn.next()
     }
 
     /// The id of a session: never 0.
@@ -327,7 +333,7 @@ impl<A: Copy + Eq> State<A> {
         peer.seen.waste(peer.assembly.take_wasted());
         peer.seen.forgive(now);
         let Some(why) = session.is_over(now, unheard) else { return 0 };
-        self.counters.unheard += u64::from(!why.by_peer());
+        self.counters.unheard += u64::from(matches!(why, Why::Unheard(_) | Why::Unanswered));
         self.end(place, why, sink)
     }
 

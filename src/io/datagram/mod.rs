@@ -11,9 +11,9 @@
 //! configured to be, and so are probes from time to time: a path that does not carry it is found at once, told, and the
 //! link goes on with what is carried.
 //!
-//! **Gone.** A peer that says `Bye`, or does not know its session, or whose address is said to be unreachable and that
-//! does not answer for some milliseconds after that, is gone: its process has ended. Who is only not heard may be
-//! anywhere.
+//! **Gone.** A peer that says `Bye`, or of whose address it is said that nobody listens there and that does not answer
+//! for some milliseconds after that, is gone: its process has ended. Who is only not heard, or behind a way that has
+//! broken, may be anywhere; and who does not know its session may have ended, or have given it up.
 //!
 //! **Frames.** A frame that fits one datagram is one datagram, handed on where it lies. A longer one is cut; its
 //! fragments are put together in a bounded number of bounded slots per peer, and short frames pass between them.
@@ -37,6 +37,7 @@
 
 mod assembly;
 mod counters;
+mod drawn;
 mod greeting;
 mod kept;
 mod link;
@@ -103,9 +104,14 @@ pub enum Arrival<'a, A> {
         /// All of it.
         bytes: &'a [u8],
     },
-    /// What was sent to this address cannot arrive: nobody listens there, or the path has broken. A hint: it may be
-    /// forged.
+    /// Nobody listens at this address: the process that did has most likely ended. A hint: it may be forged.
     Unreachable(A),
+    /// What is sent to this address does not arrive, for a reason that says nothing of who listens there: a route, a
+    /// cable, a device at either end. A hint.
+    Broken(A),
+    /// Something that was sent to this address is longer than what the way there carries. A hint: it is asked whether
+    /// that is so.
+    TooLong(A),
     /// A path to this address has come to be, for a carrier that makes paths: a greeting may go at once.
     Reachable(A),
 }

@@ -96,10 +96,12 @@ pub enum Notice<A> {
 pub enum Why {
     /// The peer said so.
     Bye,
-    /// The peer does not know the session any more: it has restarted.
+    /// The peer does not know the session any more: it has restarted, or given it up.
     Forgotten,
-    /// The way to it was said to lead nowhere, and it has not answered since.
+    /// It was said that nobody listens there, and it has not answered since.
     Unreachable,
+    /// The way to it was said to have broken, and it has not answered since.
+    Broken,
     /// It was not heard for so long.
     Unheard(Duration),
     /// It gave no more credits, asked as often as may be: nothing could be said in the session any more.
@@ -110,8 +112,16 @@ pub enum Why {
 
 impl Why {
     /// Whether the peer's process has most likely ended.
+    ///
+    /// Of one that has forgotten the session that is not so: it says the same if it has only not heard this end for a
+    /// while, as after a moment in which this end stood still, and an election would be called against a leader that
+    /// lives. Nothing that it says tells the two apart, and little is lost by that. Who is killed is noticed by the
+    /// port that is closed, with the next datagram to it, which is a keepalive away at the most (18 ms with an election
+    /// timeout of 150 ms). Forgotten is said first only by a process that was back before any datagram came, or where
+    /// nothing tells of closed ports; its followers then wait for the rest of their election timeout, as they do for a
+    /// leader that is merely not heard.
     pub fn by_peer(&self) -> bool {
-        matches!(self, Why::Bye | Why::Forgotten | Why::Unreachable)
+        matches!(self, Why::Bye | Why::Unreachable)
     }
 }
 
@@ -121,6 +131,7 @@ impl fmt::Display for Why {
             Why::Bye => write!(f, "the peer ended it"),
             Why::Forgotten => write!(f, "the peer does not know it any more"),
             Why::Unreachable => write!(f, "nobody listens there any more"),
+            Why::Broken => write!(f, "the way to it has broken"),
             Why::Unheard(time) => write!(f, "nothing was heard for {time:?}"),
             Why::Unanswered => write!(f, "it gave no more credits, as often as it was asked"),
             Why::Replaced => write!(f, "the peer has greeted anew"),

@@ -7,7 +7,7 @@ use super::numbers::Unfit;
 use super::peer::Session;
 use super::{Arrival, Counters};
 use crate::io::LinkEvent;
-use crate::types::NodeId;
+use crate::types::{NodeId, Time};
 use crate::wire::datagram::{self, Body, Credit, Cut, Place};
 use crate::wire::frame::{self, Kind};
 
@@ -17,18 +17,25 @@ impl<A: Copy + Eq> State<A> {
         match arrival {
             Arrival::Datagram { from, bytes } => self.datagram(from, bytes, sink),
             Arrival::Unreachable(address) => {
-                let now = self.now;
-                let sessions = self.peers.iter_mut().filter_map(|peer| peer.session.as_mut());
-                sessions
-                    .filter(|session| session.address == address)
-                    .for_each(|session| session.suspect(now));
-                0
+                self.hinted(address, |session, now| session.suspect(now, Why::Unreachable))
             }
+            Arrival::Broken(address) => {
+                self.hinted(address, |session, now| session.suspect(now, Why::Broken))
+            }
+            Arrival::TooLong(address) => self.hinted(address, Session::doubt_path),
             Arrival::Reachable(address) => {
                 self.on_path(address);
                 0
             }
         }
+    }
+
+    /// Something was said of an address: no event by itself.
+    fn hinted(&mut self, address: A, what: impl Fn(&mut Session<A>, Time)) -> usize {
+        let now = self.now;
+        let sessions = self.peers.iter_mut().filter_map(|peer| peer.session.as_mut());
+        sessions.filter(|session| session.address == address).for_each(|session| what(session, now));
+        0
     }
 
     fn datagram(&mut self, from: A, bytes: &[u8], sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {

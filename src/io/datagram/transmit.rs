@@ -139,10 +139,13 @@ impl<C: Carrier> DatagramLink<C> {
             let len_bytes = session.wanted_bytes;
             if let Some(probe) = out.probe(session, &mut peer.seen, Class::Control, len_bytes) {
                 session.path.waits_for = Some(probe);
+                if session.path.asks_beside() {
+                    session.path.beside = out.probe(session, &mut peer.seen, Class::Control, 0);
+                }
             }
         }
         let starves = session.starved.as_mut().is_some_and(|asking| asking.is_due_slower(now));
-        if starves || session.suspect.as_mut().is_some_and(|asking| asking.is_due(now)) {
+        if starves || session.suspect.as_mut().is_some_and(|suspicion| suspicion.asking.is_due(now)) {
             out.counters.starved += u64::from(starves);
             out.probe(session, &mut peer.seen, Class::Probe, 0);
         }

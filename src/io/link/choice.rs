@@ -32,8 +32,13 @@ pub trait Candidate: Link {
         true
     }
 
-    /// The data directories of peers that were met for the first time since the last call.
+    /// The data directories of peers that were met for the first time since the last call. A peer is met in coming up:
+    /// this is asked after a poll that told [`LinkEvent::Up`], and only then.
     fn learned(&mut self) -> Vec<(NodeId, StoreId)>;
+
+    /// Another link has met this peer with this data directory: from now on it is refused here with any other one. What
+    /// this link knows already stays.
+    fn know(&mut self, peer: NodeId, store: StoreId);
 
     /// Gives what it has to say to the operator to `tell`, a line each.
     fn tell(&mut self, tell: &mut dyn FnMut(fmt::Arguments<'_>)) {
@@ -49,6 +54,8 @@ pub struct Choice<C> {
     /// For what the candidates say; what becomes of it is told in any case.
     notices: Reporter,
     changes: Reporter,
+    /// What candidates have learned, for the node to keep.
+    learned: Vec<(NodeId, StoreId)>,
     /// When a link that is up again may be taken.
     next_look: Time,
 }
@@ -89,18 +96,15 @@ impl<C: Candidate> Choice<C> {
             peers,
             notices: Reporter::default(),
             changes: Reporter::default(),
+            learned: Vec::new(),
             next_look: Time::NEVER,
         }
     }
 
     /// The data directories of peers that were met for the first time since the last call. What one link has learned
-    /// the others find out by themselves: every one of them refuses what it knows to be another.
+    /// all others know: a peer that comes with another one is refused over each.
     pub fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
-        let mut learned: Vec<(NodeId, StoreId)> =
-            self.candidates.iter_mut().flat_map(Candidate::learned).collect();
-        learned.sort_unstable();
-        learned.dedup();
-        learned
+        std::mem::take(&mut self.learned)
     }
 
     /// Over which link a peer is sent to.
@@ -122,15 +126,18 @@ impl<C: Candidate> Choice<C> {
 
 impl<C: Candidate> Link for Choice<C> {
     fn poll(&mut self, now: Time, sink: &mut impl FnMut(LinkEvent<'_>)) -> usize {
-        let Choice { candidates, peers, notices, next_look, .. } = self;
         let mut events = 0;
-        let mut changed = now >= *next_look;
-        for (at, candidate) in candidates.iter_mut().enumerate() {
+        let mut changed = now >= self.next_look;
+        for at in 0..self.candidates.len() {
+            let Choice { candidates, peers, notices, .. } = self;
+            let candidate = &mut candidates[at];
             let carries = candidate.carries();
+            let mut met = false;
             events += candidate.poll(now, &mut |event| match event {
                 LinkEvent::Frame { .. } => sink(event),
-                LinkEvent::Up(_) if !carries => {}
+                LinkEvent::Up(_) if !carries => met = true,
                 LinkEvent::Up(id) => {
+                    met = true;
                     let Some(peer) = peers.iter_mut().find(|peer| peer.id == id) else { return };
                     let news = !peer.is_up();
                     peer.ways[at].came(now);
@@ -153,6 +160,9 @@ impl<C: Candidate> Link for Choice<C> {
                 }
             });
             candidate.tell(&mut |line| notices.line(now, line));
+            if met {
+                self.share(at);
+            }
         }
         if changed {
             self.choose(now);
@@ -176,6 +186,18 @@ impl<C: Candidate> Link for Choice<C> {
 }
 
 impl<C: Candidate> Choice<C> {
+    /// Gives what one candidate has learned to all others, before any of them is polled again: each refuses by itself
+    /// who comes with another data directory, and a peer that lost its log would else be taken over a link on which it
+    /// was never met.
+    fn share(&mut self, from: usize) {
+        let before = self.learned.len();
+        self.learned.extend(self.candidates[from].learned());
+        for &(peer, store) in &self.learned[before..] {
+            let others = self.candidates.iter_mut().enumerate().filter(|&(at, _)| at != from);
+            others.for_each(|(_, other)| other.know(peer, store));
+        }
+    }
+
     fn choose(&mut self, now: Time) {
         let Choice { candidates, peers, changes, next_look, .. } = self;
         *next_look = Time::NEVER;
@@ -267,6 +289,9 @@ mod tests {
         events: Vec<(bool, bool)>,
         sent: usize,
         aside: bool,
+        /// The data directory with which the peer comes to it next.
+        meets: Option<StoreId>,
+        knows: Vec<(NodeId, StoreId)>,
     }
 
     const PEER: NodeId = NodeId(2);
@@ -300,7 +325,11 @@ mod tests {
         }
 
         fn learned(&mut self) -> Vec<(NodeId, StoreId)> {
-            vec![(PEER, StoreId(7))]
+            self.meets.take().map(|store| (PEER, store)).into_iter().collect()
+        }
+
+        fn know(&mut self, peer: NodeId, store: StoreId) {
+            self.knows.push((peer, store));
         }
     }
 
@@ -340,7 +369,30 @@ mod tests {
             choice.changes.lines,
             ["node 2: over tcp; udp did not reach it yet", "node 2: over udp now, not tcp"]
         );
-        assert_eq!(choice.learned(), [(PEER, StoreId(7))]);
+    }
+
+    /// A link that has never met a peer would take one that lost its log.
+    #[test]
+    fn what_one_link_has_learned_all_others_know_before_they_are_polled_again() {
+        let fakes = ["udp", "tcp", "rdma"].map(|name| Fake { name, ..Fake::default() });
+        let mut choice = Choice::new(fakes.into(), [PEER]);
+        poll(&mut choice, 0, None);
+        assert_eq!(choice.learned(), []);
+        choice.candidates[1].meets = Some(StoreId(7));
+        poll(&mut choice, 1, Some((1, true, false)));
+        let knows =
+            |choice: &Choice<Fake>| choice.candidates.iter().map(|fake| fake.knows.len()).collect::<Vec<_>>();
+        assert_eq!(knows(&choice), [1, 0, 1]);
+        assert_eq!(choice.candidates[0].knows, [(PEER, StoreId(7))]);
+        // One that sets another up and carries nothing has met it as well.
+        choice.candidates[2].aside = true;
+        choice.candidates[2].meets = Some(StoreId(7));
+        poll(&mut choice, 2, Some((2, true, false)));
+        assert_eq!(knows(&choice), [2, 1, 1]);
+        assert_eq!(choice.learned(), [(PEER, StoreId(7)); 2]);
+        assert_eq!(choice.learned(), []);
+        poll(&mut choice, 3, Some((0, true, false)));
+        assert_eq!(knows(&choice), [2, 1, 1], "nothing was learned");
     }
 
     #[test]

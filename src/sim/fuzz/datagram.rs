@@ -201,10 +201,11 @@ pub(super) fn try_link(input: &[u8]) -> bool {
             }
             3 => {
                 let to = (op >> 4) % 4;
-                air.borrow_mut().hints.push(if op >> 6 & 1 == 0 {
-                    Arrival::Unreachable(to)
-                } else {
-                    Arrival::Reachable(to)
+                air.borrow_mut().hints.push(match op >> 6 {
+                    0 => Arrival::Unreachable(to),
+                    1 => Arrival::Reachable(to),
+                    2 => Arrival::Broken(to),
+                    _ => Arrival::TooLong(to),
                 });
             }
             4 => air.borrow_mut().full ^= true,

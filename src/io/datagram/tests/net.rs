@@ -239,7 +239,7 @@ impl<const RELIABLE: bool> World<RELIABLE> {
         let others = (0..self.links.len()).filter(|&other| other != node);
         let peers = others.map(|other| (id(other), address(other))).collect();
         self.lives += 1;
-        let options = Options::new(identity, peers, self.stores.clone(), self.lives);
+        let options = Options::new(identity, peers, self.stores.clone(), self.lives.into());
         let net = self.net.clone();
         net.borrow_mut().dead.retain(|&dead| dead != address(node));
         let carrier = Wire { net, address: address(node), bytes_max: self.bytes_max, hints: Vec::new() };

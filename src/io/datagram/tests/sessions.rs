@@ -289,3 +289,118 @@ fn a_path_may_be_narrow_one_way() {
     world.pass(10 * MS);
     assert_eq!((world.frames(0), world.frames(1)), (vec![&sent], vec![&sent]));
 }
+
+/// A link that was reconfigured carries less from one moment to the next, and what is too long for it is lost. Commits
+/// wait until that is found: no longer than an election would take.
+#[test]
+fn a_path_that_becomes_narrow_under_a_session_is_found_out_within_a_second() {
+    let mut world = World::<false>::with(2, 11, CALM, 256, 8972);
+    world.meet();
+    world.pass(5_000 * MS);
+    world.net.borrow_mut().adversary.path_bytes = 1300;
+    let begun = world.now();
+    let came = |world: &mut World<false>| {
+        // And a short one, as heartbeats are.
+        world.send(0, 1, &frame(1, 5_000));
+        world.send(0, 1, &frame(2, 100));
+        world.pass(20 * MS);
+        world.frames(1).iter().any(|came| came.len() == 5_000)
+    };
+    assert!(world.until(60_000 * MS, came), "never");
+    let took = world.now() - begun;
+    assert!(took < Duration::from_secs(1), "a frame of 5000 bytes found its way after {took:?}");
+}
+
+/// The carrier is told by who refuses to carry it, or by the system. Then nobody waits for the next check.
+#[test]
+fn a_path_that_is_said_to_be_narrow_is_asked_at_once() {
+    let mut world = World::<false>::with(2, 13, CALM, 256, 8972);
+    world.meet();
+    world.pass(5_000 * MS);
+    // One that is not narrow stays what it is, however often it is said.
+    for _ in 0..50 {
+        world.link(0).carrier_mut().hints.push(Arrival::TooLong(address(1)));
+        world.pass(MS);
+    }
+    let sent = world.counters(0).datagrams_out;
+    for _ in 0..1_000 {
+        world.link(0).carrier_mut().hints.push(Arrival::TooLong(address(1)));
+    }
+    world.pass(MS);
+    assert!(world.counters(0).datagrams_out <= sent + 4, "a hint is worth a probe or two");
+    world.net.borrow_mut().adversary.path_bytes = 1300;
+    world.link(0).carrier_mut().hints.push(Arrival::TooLong(address(1)));
+    world.pass(300 * MS);
+    let narrow = |notice: &Notice<u16>| matches!(notice, Notice::Narrow { .. });
+    assert_eq!(world.notices(0).into_iter().filter(narrow).count(), 1);
+    assert!(world.send(0, 1, &frame(1, 5_000)));
+    world.pass(10 * MS);
+    assert_eq!(world.frames(1).len(), 1);
+}
+
+/// Long and short datagrams are lost alike: it is not their length.
+#[test]
+fn a_path_that_loses_much_is_not_taken_for_narrow() {
+    for seed in 0..3 {
+        let lossy = Adversary { loss: 300_000, delay_ns: (100 * US, 900 * US), ..CALM };
+        let mut world = World::<false>::with(2, seed, lossy, 256, 8972);
+        world.meet();
+        world.pass(3_000 * MS);
+        let wide = |world: &mut World<false>| {
+            (0..2).all(|node| {
+                let peer = &world.link(node).state.peers[0];
+                peer.session.as_ref().is_some_and(|session| session.path_bytes == 8972)
+            })
+        };
+        assert!(wide(&mut world), "{seed}");
+        (0..2).for_each(|node| drop(world.notices(node)));
+        world.pass(20_000 * MS);
+        let narrow = |notice: &Notice<u16>| matches!(notice, Notice::Narrow { .. });
+        assert!((0..2).all(|node| !world.notices(node).iter().any(narrow)), "{seed}");
+        // Nor if for a moment nothing at all arrives.
+        world.net.borrow_mut().adversary.loss = 1_000_000;
+        world.pass(1_200 * MS);
+        world.net.borrow_mut().adversary.loss = 300_000;
+        world.pass(2_000 * MS);
+        assert!((0..2).all(|node| !world.notices(node).iter().any(narrow)), "{seed}");
+    }
+}
+
+/// A cable, a device at either end: whoever listens there still does. That nobody does is told of as an end.
+#[test]
+fn a_way_that_broke_says_nothing_of_who_is_at_its_other_end() {
+    for (also_gone, by_peer) in [(false, false), (true, true)] {
+        let mut world = World::<false>::new(2, 14, CALM);
+        world.meet();
+        world.net.borrow_mut().adversary.loss = 1_000_000;
+        world.link(0).carrier_mut().hints.push(Arrival::Broken(address(1)));
+        world.pass(MS / 2);
+        if also_gone {
+            world.link(0).carrier_mut().hints.push(Arrival::Unreachable(address(1)));
+        }
+        assert!(world.until(10 * MS, |world| !world.is_up(0, 1)));
+        assert_eq!(world.told[0].last(), Some(&Told::Down(id(1), by_peer)));
+        let why = if by_peer { Why::Unreachable } else { Why::Broken };
+        assert!(world.notices(0).contains(&Notice::Ended { peer: id(1), address: address(1), why }));
+    }
+}
+
+/// A peer that has not heard this end for a while gives the session up, and says so when it hears of it again. It has
+/// not restarted, and its process lives: an election need not be called for it.
+#[test]
+fn a_peer_that_gave_a_session_up_is_not_told_of_as_one_that_ended() {
+    let mut world = World::<false>::new(2, 12, CALM);
+    world.meet();
+    // As with an election timeout of 150 ms and another link to go over.
+    for node in 0..2 {
+        let state = &mut world.link(node).state;
+        (state.unheard, state.keepalive) = (Duration::from_millis(75), Duration::from_millis(18));
+    }
+    world.pass(100 * MS);
+    // Node 0 stands still for a moment.
+    world.pass_but(90 * MS, |node| node == 1);
+    assert!(!world.is_up(1, 0));
+    world.pass(200 * MS);
+    let downs: Vec<&Told> = world.told[0].iter().filter(|told| matches!(told, Told::Down(..))).collect();
+    assert!(!downs.contains(&&Told::Down(id(1), true)), "{downs:?}: node 1 never ended");
+}

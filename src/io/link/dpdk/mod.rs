@@ -208,7 +208,7 @@ impl DpdkCarrier {
                 destinations.into_iter().for_each(|to| self.ask(to));
             } else {
                 self.stack.behind(at).for_each(|to| {
-                    sink(Arrival::Unreachable(to));
+                    sink(Arrival::Broken(to));
                     events += 1;
                 });
             }
@@ -248,7 +248,7 @@ impl DpdkCarrier {
                 match due {
                     Ok(question) => self.stage_bytes(port, &question),
                     Err(host) => self.stack.at_host(host).for_each(|to| {
-                        sink(Arrival::Unreachable(to));
+                        sink(Arrival::Broken(to));
                         events += 1;
                     }),
                 }

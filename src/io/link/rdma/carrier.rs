@@ -45,12 +45,24 @@ pub struct RdmaCarrier {
     busy_at: Time,
     /// Something is left to do although no readiness will tell of it.
     unfinished: bool,
-    /// Paths that came to be (`true`) or broke, to be told by the next poll.
-    pub(super) changes: VecDeque<(NodeId, bool)>,
+    /// What became of paths, to be told by the next poll.
+    pub(super) changes: VecDeque<(NodeId, Change)>,
     pub(super) random: u64,
     pub(super) counters: Counters,
     notices: VecDeque<Notice>,
     left_out: u64,
+}
+
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It came to be.
+    Made,
+    /// It broke, for whatever reason: a queue pair, a cable, a device at either end. Whose process has ended is told by
+    /// the side channel alone, whose sockets the system closes.
+    Broke,
+    /// Its side channel was closed.
+    Left,
 }
 
 /// What there is while the device is.
@@ -94,8 +106,12 @@ impl Carrier for RdmaCarrier {
         }
         self.post_receives(now);
         self.tend(now);
-        while let Some((peer, reachable)) = self.changes.pop_front() {
-            sink(if reachable { Arrival::Reachable(peer) } else { Arrival::Unreachable(peer) });
+        while let Some((peer, change)) = self.changes.pop_front() {
+            sink(match change {
+                Change::Made => Arrival::Reachable(peer),
+                Change::Broke => Arrival::Broken(peer),
+                Change::Left => Arrival::Unreachable(peer),
+            });
             arrivals += 1;
         }
         arrivals
@@ -331,7 +347,7 @@ impl RdmaCarrier {
                 let up = event == Event::PortUp;
                 self.tell(Notice::Port { up });
                 let connected = self.paths.iter().filter(|path| !up && path.setup.is_connected());
-                self.changes.extend(connected.map(|path| (path.peer, false)));
+                self.changes.extend(connected.map(|path| (path.peer, Change::Broke)));
             }
             Event::Other(_) => {}
         }

@@ -1,6 +1,7 @@
 //! How a carrier's paths come to be and end: what [`super::setup`] says, carried out.
 
 use super::RdmaCarrier;
+use super::carrier::Change;
 use super::notice::{Notice, Unavailable};
 use super::setup::{Act, Ended};
 use super::verbs::{Buffers, Port, Queues, Tag, VerbError};
@@ -17,7 +18,7 @@ impl RdmaCarrier {
             let lost = connection.is_none() && self.paths[at].setup.has_side_channel();
             if lost && self.paths[at].setup.is_connected() {
                 // The peer's process may have ended, which its queue pair would tell late.
-                self.changes.push_back((self.paths[at].peer, false));
+                self.changes.push_back((self.paths[at].peer, Change::Left));
             }
             let act = self.paths[at].setup.side_channel(connection);
             self.act(now, at, act);
@@ -113,7 +114,7 @@ impl RdmaCarrier {
         path.heard = true;
         path.refused = None;
         let peer = path.peer;
-        self.changes.push_back((peer, true));
+        self.changes.push_back((peer, Change::Made));
         self.counters.connected += 1;
         self.tell(Notice::Connected { peer });
         Ok(())
@@ -168,7 +169,7 @@ impl RdmaCarrier {
         }
         let peer = path.peer;
         self.counters.ended += 1;
-        self.changes.push_back((peer, false));
+        self.changes.push_back((peer, Change::Broke));
         self.tell(Notice::Ended { peer, why: why.to_owned() });
     }
 
@@ -178,7 +179,7 @@ impl RdmaCarrier {
         path.drop_queues();
         let peer = path.peer;
         self.counters.ended += 1;
-        self.changes.push_back((peer, false));
+        self.changes.push_back((peer, Change::Broke));
         match why {
             Ended::Unanswered => {}
             Ended::Refused(reason) => {

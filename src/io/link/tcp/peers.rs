@@ -195,6 +195,14 @@ impl TcpLink {
         std::mem::take(&mut self.learned)
     }
 
+    /// This peer was met with this data directory elsewhere: with another one it is refused from now on. What is known
+    /// already stays, and none of it is told by [`TcpLink::learned`].
+    pub fn know(&mut self, peer: NodeId, store: StoreId) {
+        if let Some(known) = self.peers.iter_mut().find(|known| known.id == peer) {
+            known.store.get_or_insert(store);
+        }
+    }
+
     fn accept(&mut self, now: Time) {
         let TcpLink { acceptor, reporter, reactor, slots, counters, .. } = self;
         acceptor.poll(now, reporter, |socket, address| {

@@ -63,8 +63,8 @@ pub(super) struct Base {
     pub(super) retry_at: Time,
     /// An error queue may hold something.
     pub(super) has_troubles: bool,
-    /// Addresses to be told as unreachable with the next poll; never more than its room.
-    unreachable: Vec<SocketAddr>,
+    /// What is to be told with the next poll; never more than its room.
+    tidings: Vec<Tiding>,
     is_v6: bool,
     joins_received: bool,
     reporter: Reporter,
@@ -77,6 +77,26 @@ pub(super) struct Base {
 impl fmt::Debug for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Base").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// What is to be said of an address. See [`Arrival`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tiding {
+    Unreachable(SocketAddr),
+    Broken(SocketAddr),
+    TooLong(SocketAddr),
+}
+
+impl Tiding {
+    /// What an error of the system says. Only a closed port says something of who was to listen there: all else is told
+    /// by this machine or by what lies between.
+    fn of(error: i32, to: SocketAddr) -> Tiding {
+        match error {
+            libc::ECONNREFUSED => Tiding::Unreachable(to),
+            libc::EMSGSIZE => Tiding::TooLong(to),
+            _ => Tiding::Broken(to),
+        }
     }
 }
 
@@ -148,7 +168,7 @@ impl Base {
             now: Time(0),
             retry_at: Time(0),
             has_troubles: false,
-            unreachable: Vec::with_capacity(TROUBLES_PER_POLL),
+            tidings: Vec::with_capacity(TROUBLES_PER_POLL),
             is_v6,
             joins_received,
             reporter: Reporter::default(),
@@ -197,7 +217,7 @@ impl Base {
         let has_family = self.is_v6 || to.is_ipv4();
         if !has_family {
             self.counters.unsent += 1;
-            self.tell_unreachable(to);
+            self.tell_later(Tiding::Broken(to));
         }
         has_family
     }
@@ -256,11 +276,11 @@ impl Base {
                 self.retry_at = self.now.after(RETRY_PAUSE);
                 Refused::Later
             }
-            // A device or a path on which the kernel does not cut: it says so in several ways.
-            libc::EINVAL | libc::EIO | libc::EOPNOTSUPP if datagrams > 1 => Refused::Apart,
+            // A device or a path on which the kernel does not cut: it says so in several ways. Or the path has become
+            // narrow, and short ones among them pass.
+            libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::EMSGSIZE if datagrams > 1 => Refused::Apart,
             libc::EMSGSIZE => {
-                self.has_troubles = true;
-                self.counters.too_long += datagrams as u64;
+                self.too_long(to, datagrams);
                 Refused::Lost
             }
             // The socket tells once of what happened to an earlier datagram, and sends nothing by that.
@@ -270,7 +290,7 @@ impl Base {
             }
             _ => {
                 self.counters.unsent += datagrams as u64;
-                self.tell_unreachable(to);
+                self.tell_later(Tiding::of(error, to));
                 if self.told_unsent.replace(error) != Some(error) {
                     let error = io::Error::from_raw_os_error(error);
                     self.reporter
@@ -294,9 +314,16 @@ impl Base {
         }
     }
 
-    fn tell_unreachable(&mut self, address: SocketAddr) {
-        if self.unreachable.len() < self.unreachable.capacity() && !self.unreachable.contains(&address) {
-            self.unreachable.push(address);
+    /// So many datagrams were longer than what the path to this address carries, as the system knows already.
+    pub(super) fn too_long(&mut self, to: SocketAddr, datagrams: usize) {
+        self.has_troubles = true;
+        self.counters.too_long += datagrams as u64;
+        self.tell_later(Tiding::TooLong(to));
+    }
+
+    fn tell_later(&mut self, tiding: Tiding) {
+        if self.tidings.len() < self.tidings.capacity() && !self.tidings.contains(&tiding) {
+            self.tidings.push(tiding);
         }
     }
 
@@ -305,11 +332,15 @@ impl Base {
         if self.has_troubles {
             self.take_troubles();
         }
-        let count = self.unreachable.len();
-        for address in self.unreachable.drain(..) {
-            sink(Arrival::Unreachable(address));
+        let count = self.tidings.len();
+        for tiding in self.tidings.drain(..) {
+            self.counters.unreachable += u64::from(!matches!(tiding, Tiding::TooLong(_)));
+            sink(match tiding {
+                Tiding::Unreachable(address) => Arrival::Unreachable(address),
+                Tiding::Broken(address) => Arrival::Broken(address),
+                Tiding::TooLong(address) => Arrival::TooLong(address),
+            });
         }
-        self.counters.unreachable += count as u64;
         count
     }
 
@@ -328,9 +359,8 @@ impl Base {
     }
 
     fn take_trouble(&mut self, trouble: &Trouble) {
-        if trouble.errno != libc::EMSGSIZE {
-            self.tell_unreachable(trouble.to);
-        } else if !std::mem::replace(&mut self.told_mtu, true) {
+        self.tell_later(Tiding::of(trouble.errno, trouble.to));
+        if trouble.errno == libc::EMSGSIZE && !std::mem::replace(&mut self.told_mtu, true) {
             self.reporter.line(
                 self.now,
                 format_args!(

@@ -26,7 +26,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(way: (ReactorKind, Backend), id: u32, socket: UdpSocket, peer_at: SocketAddr, seed: u64) -> Node {
+    fn new(way: (ReactorKind, Backend), id: u32, socket: UdpSocket, peer_at: SocketAddr, seed: u128) -> Node {
         let reactor = Reactor::new(way.0).unwrap();
         let options = Options { backend: way.1, known: vec![peer_at], ..Options::new(socket, 1, 1500) };
         let carrier = UdpCarrier::new(options, &reactor).unwrap();
@@ -168,7 +168,7 @@ fn an_end_that_starts_anew_is_met_again() {
             });
             assert!(one.frames[life as usize] == sent && other.frames == [sent], "life {life}");
             drop(other);
-            other = Node::new(way, 2, UdpSocket::bind(other_at).unwrap(), one_at, 100 + life);
+            other = Node::new(way, 2, UdpSocket::bind(other_at).unwrap(), one_at, 100 + u128::from(life));
             let ups = one.ups;
             turn_until("up again", &mut one, &mut other, |one, other| one.ups > ups && other.ups > 0);
             assert_eq!(one.downs as u64, life + 1);

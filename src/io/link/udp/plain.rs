@@ -199,19 +199,28 @@ impl Plain {
 }
 
 /// Sends each datagram of a message alone. What is refused even so is lost.
+///
+/// Only if all of them pass it is the joining that was refused. A path that has become narrow is told in the same way
+/// where the kernel would have cut, and of such a message the last datagram, which may be shorter, passes.
 pub(super) fn send_apart(base: &mut Base, number: usize) {
     let message = *base.queue.message(number);
     let socket = base.socket_at(base.connected_to(message.to));
-    let (mut sent, mut sent_bytes) = (0, 0);
+    let (mut sent, mut sent_bytes, mut too_long) = (0, 0, 0);
     for datagram in base.queue.bytes(number).chunks(message.segment_bytes) {
         let alone = Outgoing { name: Some(&message.name), bytes: datagram, segment_bytes: None };
-        if socket::send(socket, std::iter::once(alone)).is_ok() {
-            (sent, sent_bytes) = (sent + 1, sent_bytes + datagram.len());
+        match socket::send(socket, std::iter::once(alone)) {
+            Ok(_) => (sent, sent_bytes) = (sent + 1, sent_bytes + datagram.len()),
+            Err(error) => too_long += usize::from(error.raw_os_error() == Some(libc::EMSGSIZE)),
         }
     }
-    base.counters.unsent += (message.datagrams() - sent) as u64;
+    base.counters.unsent += (message.datagrams() - sent - too_long) as u64;
+    if too_long > 0 {
+        base.too_long(message.to, too_long);
+    }
     if sent > 0 {
         base.sent(sent, sent_bytes);
+    }
+    if sent == message.datagrams() {
         base.stop_joining();
     }
 }

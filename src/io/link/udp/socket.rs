@@ -226,6 +226,12 @@ pub(super) fn cut_off(socket: &UdpSocket, begins_with: [u8; 4], longest_bytes: u
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// As if the path of this socket, which is one of IPv6, carried packets of so many bytes and no longer ones.
+#[cfg(test)]
+pub(super) fn narrow(socket: &UdpSocket, mtu_bytes: c_int) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU, mtu_bytes)
+}
+
 /// How many packets the kernel takes from the device's queue at once.
 const BUSY_POLL_BUDGET: c_int = 64;
 

@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Told {
     Datagram(SocketAddr, Vec<u8>),
     Unreachable(SocketAddr),
+    Broken(SocketAddr),
+    TooLong(SocketAddr),
 }
 
 /// A carrier with its reactor, as a lane has them.
@@ -52,6 +54,8 @@ impl End {
             told.push(match arrival {
                 Arrival::Datagram { from, bytes } => Told::Datagram(from, bytes.to_vec()),
                 Arrival::Unreachable(address) => Told::Unreachable(address),
+                Arrival::Broken(address) => Told::Broken(address),
+                Arrival::TooLong(address) => Told::TooLong(address),
                 Arrival::Reachable(address) => panic!("nothing makes a path to {address}"),
             });
         });
@@ -77,7 +81,7 @@ impl End {
     fn datagrams(&self) -> Vec<Vec<u8>> {
         let bytes = |told: &Told| match told {
             Told::Datagram(_, bytes) => Some(bytes.clone()),
-            Told::Unreachable(_) => None,
+            Told::Unreachable(_) | Told::Broken(_) | Told::TooLong(_) => None,
         };
         self.told.iter().filter_map(bytes).collect()
     }
@@ -255,7 +259,7 @@ fn a_socket_of_ipv6_speaks_with_ipv4_and_names_it_so() {
         let six = SocketAddr::from((Ipv6Addr::LOCALHOST, 9));
         four.carrier.send(six, &[b"nowhere"]).unwrap();
         four.wait("a word", |told| !told.is_empty());
-        assert_eq!((&four.told[..], four.carrier.counters().unsent), (&[Told::Unreachable(six)][..], 1));
+        assert_eq!((&four.told[..], four.carrier.counters().unsent), (&[Told::Broken(six)][..], 1));
     });
 }
 
@@ -482,6 +486,42 @@ fn what_is_refused_joined_goes_apart() {
         assert!(other.datagrams().iter().enumerate().all(|(n, bytes)| *bytes == content(n, 700)));
         assert_eq!(one.carrier.counters().datagrams_out, 20);
         assert_eq!(one.carrier.counters().messages_out, 11, "one for the refused message, then one each");
+    });
+}
+
+/// A path becomes narrow: of datagrams that were joined the long ones are refused alone as well, and the last one,
+/// which is short, passes. That says nothing against joining, and the link is told that the path carries less.
+#[test]
+fn a_path_that_became_narrow_is_told_and_joining_goes_on() {
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return eprintln!("not tested: this system has no IPv6");
+    }
+    on_every_backend(|end| {
+        let (mut one, mut other) = (end("::1", 1500), end("::1", 1500));
+        if !one.carrier.base.queue.joins() {
+            return eprintln!("not tested: this kernel does not join datagrams");
+        }
+        socket::narrow(&one.carrier.base.socket, 1280).unwrap();
+        let short = content(3, 100);
+        for number in 0..3 {
+            one.carrier.send(other.address(), &[&content(number, 1400)]).unwrap();
+        }
+        one.carrier.send(other.address(), &[&short]).unwrap();
+        one.wait_until_sent();
+        one.wait("a word", |told| told.contains(&Told::TooLong(other.address())));
+        assert!(one.told.iter().all(|told| *told == Told::TooLong(other.address())), "{:?}", one.told);
+        assert_eq!((one.carrier.counters().too_long, one.carrier.counters().unsent), (3, 0));
+        assert!(one.carrier.base.queue.joins());
+        other.wait("the short one", |told| told.len() == 1);
+        assert_eq!(other.datagrams(), [short]);
+        // What the path carries goes joined.
+        let before = one.carrier.counters().messages_out;
+        for number in 4..8 {
+            one.carrier.send(other.address(), &[&content(number, 700)]).unwrap();
+        }
+        one.wait_until_sent();
+        other.wait("all", |told| told.len() == 5);
+        assert_eq!(one.carrier.counters().messages_out, before + 1);
     });
 }
 

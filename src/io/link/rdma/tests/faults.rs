@@ -47,6 +47,7 @@ fn a_queue_pair_in_error_is_replaced_whosever_it_is() {
         assert_eq!(node.told(|notice| matches!(notice, Notice::Ended { .. })), 4);
         assert_eq!(node.carrier.counters().ended, 4);
         assert_eq!(node.changes, [true, false, true, false, true, false, true, false, true]);
+        assert_eq!(node.left, 0, "a queue pair in error says nothing of who is at its other end");
         assert_eq!(node.pool.available(), 4);
     }
 }
@@ -106,7 +107,7 @@ fn a_device_that_disappears_is_found_again() {
     for node in &mut nodes {
         assert_eq!(node.told(|notice| matches!(notice, Notice::Lost { .. })), 1);
         assert_eq!(node.told(|notice| matches!(notice, Notice::NotFound(_))), 1);
-        assert_eq!(node.changes.last(), Some(&false));
+        assert_eq!((node.changes.last(), node.left), (Some(&false), 0), "the other end's process is there");
         assert!(!node.carrier.has_device());
     }
     rdma("link add rxe0 type rxe netdev eth0");
@@ -130,7 +131,7 @@ fn a_port_that_goes_down_is_told_and_comes_back() {
     exchange_some(&mut nodes, 0);
     ip("link set eth0 down");
     pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: false }) == 1));
-    assert!(nodes.iter().all(|node| node.changes == [true, false]));
+    assert!(nodes.iter().all(|node| node.changes == [true, false] && node.left == 0));
     ip("link set eth0 up");
     pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: true }) == 1));
     pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));

@@ -29,7 +29,7 @@ impl Whole {
             identity,
             vec![(peer, peer)],
             Vec::new(),
-            u64::from(std::process::id()) + 3,
+            u128::from(std::process::id()) + 3,
         );
         let link = DatagramLink::new(options, carrier);
         Whole { link, side, reactor, pool, start, frames: Vec::new(), ups: 0, downs: 0 }

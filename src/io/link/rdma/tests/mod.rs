@@ -51,6 +51,8 @@ struct Node {
     got: Vec<Vec<u8>>,
     /// Reachable or not, in the order in which it was told.
     changes: Vec<bool>,
+    /// How often it was told that the other end's process may have ended.
+    left: usize,
     notices: Vec<Notice>,
 }
 
@@ -70,7 +72,7 @@ impl Node {
         let carrier = RdmaCarrier::new(options, &pool, reactor.clone()).unwrap();
         let start = Instant::now();
         let (got, changes, notices) = Default::default();
-        Node { carrier, side, reactor, pool, start, got, changes, notices }
+        Node { carrier, side, reactor, pool, start, got, changes, left: 0, notices }
     }
 
     fn now(&self) -> Time {
@@ -87,11 +89,16 @@ impl Node {
         self.reactor.poll();
         let mut work = self.side.poll(now, &mut |_| {});
         self.carrier.exchange(now, &mut self.side);
-        let Node { carrier, got, changes, notices, .. } = self;
+        let Node { carrier, got, changes, left, notices, .. } = self;
         work += carrier.poll(now, &mut |arrival| match arrival {
             Arrival::Datagram { bytes, .. } => got.push(bytes.to_vec()),
             Arrival::Reachable(_) => changes.push(true),
-            Arrival::Unreachable(_) => changes.push(false),
+            Arrival::Broken(_) => changes.push(false),
+            Arrival::Unreachable(_) => {
+                *left += 1;
+                changes.push(false);
+            }
+            Arrival::TooLong(peer) => panic!("queue pairs carry what they take: {peer}"),
         });
         carrier.flush();
         while let Some(notice) = carrier.notice() {
