@@ -21,6 +21,9 @@ namespace {
 /// The node is stopped when so many have been committed.
 constexpr uint64_t enough = 500;
 
+/// So many are under way, which is within the bounds beyond which a node refuses some.
+constexpr uint64_t window = 256;
+
 /// What was told of each submit.
 class Told {
   public:
@@ -28,11 +31,19 @@ class Told {
         const std::lock_guard<std::mutex> lock(mutex_);
         ++times_[number];
         status_[number] = status;
-        if (status == PLIMSOLL_COMMITTED) committed_.fetch_add(1);
+        if (status == PLIMSOLL_COMMITTED) ++committed_;
+        news_.notify_all();
     }
 
-    void await_some() const {
-        while (committed_.load() < enough) std::this_thread::yield();
+    void await_some() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        news_.wait(lock, [this] { return committed_ >= enough; });
+    }
+
+    /// Until no more than the window have no outcome.
+    void await_room(uint64_t submitted) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        news_.wait(lock, [&] { return times_.size() + window >= submitted; });
     }
 
     /// 0: each of them has its own outcome, and once one is refused so are all after it.
@@ -47,7 +58,7 @@ class Told {
         }
         std::printf("%" PRIu64 " submitted, %" PRIu64 " committed, first refused %" PRIu64 ", %" PRIu64
                     " told as committed after it, %" PRIu64 " not told, %" PRIu64 " told twice or of no submit\n",
-                    submitted, committed_.load(), refused, inverted, untold, strange);
+                    submitted, committed_, refused, inverted, untold, strange);
         return inverted + untold + strange == 0 ? 0 : 1;
     }
 
@@ -55,7 +66,8 @@ class Told {
     std::mutex mutex_;
     std::map<uint64_t, int> times_;
     std::map<uint64_t, plimsoll_status> status_;
-    std::atomic<uint64_t> committed_{0};
+    std::condition_variable news_;
+    uint64_t committed_ = 0;
 };
 
 int close_under_a_partition(const char *file, Told &told) {
@@ -82,7 +94,7 @@ int close_under_a_partition(const char *file, Told &told) {
         });
         while (partition.add("a log", 5, false)) {
             ++submitted;
-            if (partition.outstanding() > 256) std::this_thread::yield();
+            told.await_room(submitted);
         }
         closer.join();
         if (!partition.wait(std::chrono::steady_clock::now() + std::chrono::seconds(5))) return 3;
@@ -110,7 +122,10 @@ int shut_down(const char *file, Told &told) {
     while (role.load() != 1) std::this_thread::yield();
     uint64_t submitted = 0;
     std::thread submitter([&] {
-        while (replication().add("a log", 5, 1, false, nullptr)) ++submitted;
+        while (replication().add("a log", 5, 1, false, nullptr)) {
+            ++submitted;
+            told.await_room(submitted);
+        }
     });
     told.await_some();
     const int stopped = shutdown_paxos();
