@@ -95,9 +95,13 @@ fn a_node_that_has_no_descriptor_left_rests_until_it_has_and_lets_engines_in() {
     let pid = cluster.pid(NODE).unwrap();
     let of_node = Pid::from_raw(pid as i32);
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let numbers = open.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
+    let number =
+        |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().to_str()?.parse::<u64>().ok();
+    let numbers: Vec<_> = open.filter_map(number).collect();
+    let lowest_free = (0..).find(|at| !numbers.contains(at)).unwrap();
     let before = getrlimit(Resource::Nofile);
-    let scarce = Rlimit { current: Some(numbers.max().unwrap() + 4), ..before };
+    // Three more may be opened: those beyond the limit stay open.
+    let scarce = Rlimit { current: Some(lowest_free + 3), ..before };
     prlimit(of_node, Resource::Nofile, scarce).unwrap();
     let engines: Vec<OwnedFd> = (0..40).map(|_| silent(&cluster)).collect();
     let said = |cluster: &Cluster| cluster.log(NODE).matches("waits until it can be let in").count();
