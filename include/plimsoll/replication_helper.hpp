@@ -107,7 +107,8 @@ inline void register_for_follower_par_id_return(plimsoll::mako::WatermarkCallbac
     plimsoll::mako::replication().listen(par_id, false, plimsoll::mako::Callback::watermark(std::move(callback)));
 }
 
-/// 1: this process has come to lead all partitions; 0: it no longer does. Called from a worker's thread.
+/// 1: this process has come to lead all partitions; 0: it no longer does. Called from a worker's thread, never from two
+/// at once, and told each change in the order in which they came. It may call any function here but `shutdown_paxos`.
 inline void register_leader_election_callback(std::function<void(int)> callback) {
     plimsoll::mako::replication().listen_to_elections(std::move(callback));
 }
@@ -135,7 +136,9 @@ inline void upgrade_p1_to_leader() { set_preferred_leader(1); }
 /// Waits until everything that was submitted here has its outcome, ten seconds at most.
 inline void pre_shutdown_step() { plimsoll::mako::replication().drain(); }
 
-/// Stops the workers, then the node, which hands its leaderships over. 0.
+/// Stops the node, which ends what it has taken and hands its leaderships over, then the workers. Every submit has had
+/// its outcome when it returns; one that the node does not answer within ten seconds is told as unknown. 0; -1 if the
+/// node had failed, which is told on stderr, or from a callback, which may not call it: nothing is stopped then.
 inline int shutdown_paxos() { return plimsoll::mako::replication().stop(); }
 
 /// Prints a partition's counters to stdout.

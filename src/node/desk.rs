@@ -74,6 +74,12 @@ impl Desk {
         }
     }
 
+    /// At one lane, which has one shard.
+    #[cfg(test)]
+    pub(crate) fn at(door: Door, cluster: ClusterId) -> Desk {
+        Desk { doors: Arc::new(vec![door]), cluster, shards: 1, claimed: Claimed::default() }
+    }
+
     /// The cluster of its node.
     pub fn cluster(&self) -> ClusterId {
         self.cluster

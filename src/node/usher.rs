@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, Timespec};
+use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
@@ -25,6 +26,9 @@ use crate::wire::attach::{HELLO_BYTES, Hello, Refusal, encode_answer};
 
 /// How long who has connected may take to say what it wants.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long nobody is let in when the system gives no descriptor: who waits to come in would keep the thread busy.
+const DEAFNESS: Duration = Duration::from_millis(100);
 
 /// How many connections may have said nothing yet, beside those that all lanes may have attached.
 const CONNECTIONS_UNHEARD_MAX: usize = 64;
@@ -80,7 +84,7 @@ impl Listener {
         let Listener { socket, path } = self;
         let thread = std::thread::Builder::new()
             .name("usher".to_owned())
-            .spawn(move || Room { desk, listener: socket, stop: stopped, connections: Vec::new() }.run())?;
+            .spawn(move || Room::new(desk, socket, stopped).run())?;
         Ok(Usher { stop, thread: Some(thread), path })
     }
 }
@@ -106,9 +110,17 @@ struct Room {
     listener: OwnedFd,
     stop: OwnedFd,
     connections: Vec<Connection>,
+    /// Until then the listener is not looked at.
+    deaf_until: Option<Instant>,
+    /// Somebody could not be let in, since when there was always somebody who waits; and the operator knows.
+    is_starved: bool,
 }
 
 impl Room {
+    fn new(desk: Desk, listener: OwnedFd, stop: OwnedFd) -> Room {
+        Room { desk, listener, stop, connections: Vec::new(), deaf_until: None, is_starved: false }
+    }
+
     fn run(mut self) {
         loop {
             let ready = match self.wait() {
@@ -133,18 +145,28 @@ impl Room {
     }
 
     /// Which descriptor has something: the one that says stop, the listener, then the connections.
-    fn wait(&self) -> io::Result<Vec<bool>> {
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.stop.as_fd(), self.listener.as_fd()];
-        descriptors.extend(self.connections.iter().map(|connection| connection.socket.as_fd()));
-        let mut polled: Vec<PollFd<'_>> = descriptors
-            .into_iter()
-            .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
-            .collect();
+    fn wait(&mut self) -> io::Result<Vec<bool>> {
+        let now = Instant::now();
+        self.deaf_until = self.deaf_until.filter(|&until| until > now);
+        let for_listener = if self.deaf_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        let mut polled = vec![
+            PollFd::new(&self.stop, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.listener.as_fd(), for_listener),
+        ];
+        polled
+            .extend(self.connections.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
         let is_awaited = self.connections.iter().any(|connection| connection.presence.is_none());
-        let timeout = Timespec { tv_sec: HELLO_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
-        match poll(&mut polled, is_awaited.then_some(&timeout)) {
+        let timeout = match self.deaf_until {
+            Some(until) => Some(until - now),
+            None => is_awaited.then_some(HELLO_TIMEOUT),
+        };
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        });
+        match poll(&mut polled, timeout.as_ref()) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(vec![false; polled.len()]),
+            Err(Errno::INTR) => return Ok(vec![false; polled.len()]),
             Err(error) => return Err(error.into()),
         }
         Ok(polled.iter().map(|descriptor| !descriptor.revents().is_empty()).collect())
@@ -153,12 +175,29 @@ impl Room {
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let connections_max = self.desk.lanes() * ATTACHMENTS_MAX + CONNECTIONS_UNHEARD_MAX;
-        while self.connections.len() < connections_max {
-            let Ok(socket) = net::accept_with(&self.listener, flags) else { return };
-            self.connections.push(Connection { socket, since: Instant::now(), presence: None });
+        loop {
+            match net::accept_with(&self.listener, flags) {
+                Ok(socket) if self.connections.len() < connections_max => {
+                    self.connections.push(Connection { socket, since: Instant::now(), presence: None });
+                }
+                // Nobody is waited for while it is full: who comes then is turned away.
+                Ok(_) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => return,
+                // All who waited are in.
+                Err(Errno::AGAIN) => return self.is_starved = false,
+                Err(error) => return self.starve(error),
+            }
         }
-        // Nobody is waited for while it is full: who comes then is turned away.
-        let _ = net::accept_with(&self.listener, flags);
+    }
+
+    /// No descriptor is left, or no memory: whoever waits to come in goes on waiting.
+    fn starve(&mut self, error: Errno) {
+        self.deaf_until = Some(Instant::now() + DEAFNESS);
+        if !std::mem::replace(&mut self.is_starved, true) {
+            line(format_args!(
+                "an engine that wants to attach waits until it can be let in: {error}; raise the limit of open files"
+            ));
+        }
     }
 
     /// Something came, or the other end hung up. False: the connection has ended.
@@ -167,7 +206,7 @@ impl Room {
         let mut packet = [0; HELLO_BYTES + 1];
         let len_bytes = match net::recv(&connection.socket, &mut packet, RecvFlags::DONTWAIT) {
             Ok((len_bytes, _)) => len_bytes,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+            Err(Errno::AGAIN | Errno::INTR) => return true,
             Err(_) => return false,
         };
         // Once it is attached all is said, and an end of the stream is an end.

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::aside::Aside;
 use super::client::{
-    Outcome, Reply, Request, ShardStatus, StreamRequest, StreamStatus, Submit, replies, requests,
+    Outcome, Reply, Request, ShardStatus, StreamRequest, StreamStatus, Submit, replies, replies_as_they_are,
+    requests,
 };
 use super::frame::{Builder, Kind, announced_bytes, open};
 use super::hello::{Greeting, Hello, Refusal, Welcome};
@@ -222,6 +223,9 @@ fn decode_all(bytes: &[u8]) -> Result<usize, Malformed> {
         replies(bytes).map(Iterator::count),
     ];
     assert!(results.iter().filter(|r| r.is_ok()).count() <= 1, "one frame has one meaning");
+    let mut shown = 0;
+    let as_they_are = replies_as_they_are(bytes, |_| shown += 1);
+    assert_eq!(as_they_are.map(|()| shown), results[3], "two ways to read replies");
     results.into_iter().reduce(Result::or).unwrap()
 }
 
@@ -252,6 +256,25 @@ fn every_request_reply_and_greeting_comes_back_as_it_went() {
     for greeting in greetings() {
         assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
     }
+}
+
+/// Of a frame that its writer may still change nothing is read twice, and so no row was checked before it is shown.
+#[test]
+fn replies_as_they_are_come_until_one_makes_no_sense() {
+    let mut shown = Vec::new();
+    let frame = reply_frame();
+    assert_eq!(replies_as_they_are(&frame, |reply| shown.push(reply)), Ok(()));
+    assert_eq!(shown, sample_replies());
+    let rows: Vec<_> = (0..3).map(|request| Reply::Outcome { request, outcome: Outcome::Busy }).collect();
+    let mut frame =
+        frame_of(Kind::Reply, &rows.iter().map(|row| (row.encode(0), Vec::new())).collect::<Vec<_>>());
+    // The code of the last one.
+    frame[32 + 2 * 64 + 1] = 99;
+    reseal(&mut frame);
+    assert!(replies(&frame).is_err());
+    let mut shown = Vec::new();
+    let wrong = replies_as_they_are(&frame, |reply| shown.push(reply));
+    assert_eq!((wrong, &shown[..]), (Err(Malformed::Field("outcome")), &rows[..2]));
 }
 
 #[test]

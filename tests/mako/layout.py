@@ -1,9 +1,11 @@
-"""Writes Mako's YAML for three processes with three partitions, at ports of which the control ports are free, too."""
+"""Writes Mako's YAML for three processes with three partitions, at ports of which the control ports are free, too; with
+an argument, for so many processes."""
 import random
 import socket
+import sys
 
 CONTROL_PORT_OFFSET = 10_000
-SITES = [("s1", "localhost"), ("s2", "p1"), ("s3", "p2")]
+SITES = [("s1", "localhost"), ("s2", "p1"), ("s3", "p2")][: int(sys.argv[1]) if len(sys.argv) > 1 else 3]
 PARTITIONS = 3
 
 

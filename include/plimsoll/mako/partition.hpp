@@ -1,6 +1,7 @@
 // One partition: what is submitted to it from here, and its worker, which applies what is committed.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -31,13 +32,16 @@ constexpr size_t deferred_bytes_max = size_t{256} << 20;
 /// How long who has come to lead keeps that at least.
 constexpr auto settling = std::chrono::milliseconds(250);
 
+/// How long a worker whose node is gone looks for the outcomes that are left. They are there already.
+constexpr auto leaving = std::chrono::seconds(5);
+
 /// What has become of a partition's submits.
 struct Outcomes {
     uint64_t submitted = 0;
     uint64_t committed = 0;
     /// Not taken, and not in the log: this process did not lead, some bound was met, or the node was stopping.
     uint64_t rejected = 0;
-    /// Leadership was lost before the commit: it may be in the log or not.
+    /// Leadership was lost before the commit, or the node did not say: it may be in the log or not.
     uint64_t unknown = 0;
     uint64_t applied = 0;
     uint64_t deferred_bytes = 0;
@@ -45,7 +49,8 @@ struct Outcomes {
     uint64_t wrapped = 0;
 };
 
-/// Told of every submit's end: partition, the number of the submit in it (from 1), and how.
+/// Told of every submit's end: partition, the number of the submit in it (from 1, as they were submitted), and how. They
+/// end in another order: what is refused is answered at once, while what was taken before waits for its commit.
 using OutcomeCallback = std::function<void(uint32_t, uint64_t, plimsoll_status)>;
 
 /// What all partitions share.
@@ -67,10 +72,9 @@ class Partition {
         if (is_attached()) worker_ = std::thread([this] { run(); });
     }
 
-    /// The node must be there still.
+    /// What has no outcome yet is told as unknown: see `finish`.
     ~Partition() {
-        stop_.store(true);
-        if (worker_.joinable()) worker_.join();
+        finish(std::chrono::steady_clock::now());
         plimsoll_stream_close(submits_);
         plimsoll_stream_close(applies_);
         for (; !unreplayed_.empty(); unreplayed_.pop()) std::free(const_cast<char *>(std::get<4>(unreplayed_.front())));
@@ -80,6 +84,27 @@ class Partition {
     Partition &operator=(const Partition &) = delete;
 
     bool is_attached() const { return submits_ != nullptr && applies_ != nullptr; }
+
+    /// Whether this is called by one of its callbacks that its worker runs.
+    bool is_worker() const { return worker_.get_id() == std::this_thread::get_id(); }
+
+    /// The node is about to be closed: its end is none to complain of.
+    void expect_end() { is_ending_.store(true, std::memory_order_release); }
+
+    /// Ends the worker and waits for all outcomes, which come at once when the node has been closed; what has none by
+    /// then is told as unknown. Not from the worker. Waits besides for the callback that the worker is in.
+    void finish(std::chrono::steady_clock::time_point until) {
+        expect_end();
+        stop_.store(true, std::memory_order_release);
+        if (worker_.joinable()) worker_.join();
+        if (wait(until)) return;
+        Ended ended;
+        {
+            const std::lock_guard<std::mutex> lock(submit_mutex_);
+            give_up(ended);
+        }
+        tell(ended);
+    }
 
     bool leads() const { return leads_.load(std::memory_order_acquire); }
 
@@ -151,6 +176,13 @@ class Partition {
   private:
     using Ended = std::vector<std::pair<uint64_t, plimsoll_status>>;
 
+    /// A submit: what the ring calls it, and its number here.
+    struct Open {
+        uint64_t request;
+        uint64_t number;
+        bool has_ended;
+    };
+
     plimsoll_stream *attach(plimsoll_node *node, uint64_t which) {
         plimsoll_stream_options options;
         plimsoll_stream_options_init(&options, sizeof options);
@@ -184,7 +216,7 @@ class Partition {
             whole.push_back(static_cast<uint8_t>(kind));
             status = plimsoll_submit(submits_, whole.data(), whole.size(), 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
         }
-        if (status == PLIMSOLL_OK) ++outcomes_.submitted;
+        if (status == PLIMSOLL_OK) open_.push_back({request, ++outcomes_.submitted, false});
         return status;
     }
 
@@ -193,19 +225,41 @@ class Partition {
         Ended ended;
         plimsoll_completion completions[64];
         size_t count = 0;
+        plimsoll_status status = PLIMSOLL_OK;
         do {
-            plimsoll_completions(submits_, completions, std::size(completions), &count);
-            for (size_t at = 0; at < count; ++at) {
-                const plimsoll_completion &completion = completions[at];
-                switch (completion.status) {
-                    case PLIMSOLL_COMMITTED: ++outcomes_.committed; break;
-                    case PLIMSOLL_UNKNOWN: ++outcomes_.unknown; break;
-                    default: ++outcomes_.rejected;
-                }
-                ended.emplace_back(++ended_, completion.status);
-            }
+            status = plimsoll_completions(submits_, completions, std::size(completions), &count);
+            for (size_t at = 0; at < count; ++at) end(completions[at].request, completions[at].status, ended);
         } while (count == std::size(completions));
+        // Nobody is there any more who could answer. After the first of the two everything has been told already.
+        if (status == PLIMSOLL_ENDED || status == PLIMSOLL_PANICKED) give_up(ended);
         return ended;
+    }
+
+    /// One has ended, in whatever order they do. With the mutex.
+    void end(uint64_t request, plimsoll_status status, Ended &ended) {
+        const auto is_before = [](const Open &open, uint64_t wanted) { return open.request < wanted; };
+        const auto found = std::lower_bound(open_.begin(), open_.end(), request, is_before);
+        if (found == open_.end() || found->request != request || found->has_ended) return;
+        found->has_ended = true;
+        count_end(found->number, status, ended);
+        while (!open_.empty() && open_.front().has_ended) open_.pop_front();
+    }
+
+    /// All that is open ends without a word of the node's. With the mutex.
+    void give_up(Ended &ended) {
+        for (const Open &open : open_) {
+            if (!open.has_ended) count_end(open.number, PLIMSOLL_UNKNOWN, ended);
+        }
+        open_.clear();
+    }
+
+    void count_end(uint64_t number, plimsoll_status status, Ended &ended) {
+        switch (status) {
+            case PLIMSOLL_COMMITTED: ++outcomes_.committed; break;
+            case PLIMSOLL_UNKNOWN: ++outcomes_.unknown; break;
+            default: ++outcomes_.rejected;
+        }
+        ended.emplace_back(number, status);
     }
 
     void tell_ended() {
@@ -231,7 +285,7 @@ class Partition {
         while (!stop_.load(std::memory_order_acquire)) {
             size_t events = 0;
             if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK) {
-                complain("its worker stops, and nothing is applied any more");
+                if (!is_ending_.load(std::memory_order_acquire)) complain("its worker stops, and nothing is applied any more");
                 break;
             }
             const bool applied = apply_some();
@@ -241,6 +295,8 @@ class Partition {
             if (events == 0 && !applied) plimsoll_wait(applies_, 200);
         }
         set_role(false, 0);
+        // The node is gone, and nobody else may ask for the outcomes that it has left.
+        if (!stop_.load(std::memory_order_acquire)) wait(std::chrono::steady_clock::now() + leaving);
     }
 
     static void on_role(void *context, const plimsoll_role *role) {
@@ -314,11 +370,12 @@ class Partition {
             deferred_bytes_.fetch_sub(lengths_.front());
             lengths_.pop_front();
         }
-        const Answer answer = decode(returned, trailer_timestamp(log, len));
+        const Answer answer = decode(returned, trailer_timestamp(log, len), last_timestamp_);
+        if (answer.is_of_trailer) last_timestamp_ = answer.timestamp;
         if (answer.wrapped && wrapped_.fetch_add(1) == 0) {
             std::fprintf(stderr,
                          "plimsoll: partition %u: timestamp %u times ten no longer fits the callback's int; statuses are decoded "
-                         "by the log's own timestamp from here on\n",
+                         "by the log's own timestamp, or the last one before it, from here on\n",
                          number_, answer.timestamp);
         }
         if (answer.status != static_cast<uint8_t>(Status::safety_fail) || len == 0) return true;
@@ -350,19 +407,23 @@ class Partition {
     const uint32_t number_;
     Shared &shared_;
     std::atomic<bool> stop_{false};
+    std::atomic<bool> is_ending_{false};
     std::atomic<bool> leads_{false};
     std::atomic<uint32_t> leader_{0};
 
     std::mutex submit_mutex_;
     plimsoll_stream *submits_ = nullptr;
     Outcomes outcomes_;
-    uint64_t ended_ = 0;
+    /// What has no outcome yet, and some that do, from the oldest on; requests only grow.
+    std::deque<Open> open_;
 
     // The worker's.
     plimsoll_stream *applies_ = nullptr;
     /// A log that is to be offered again, and the byte after it.
     std::vector<char> held_;
     uint64_t slot_ = 0;
+    /// Of the last log whose answer went with its trailer.
+    uint32_t last_timestamp_ = 0;
     Unreplayed unreplayed_;
     std::deque<size_t> lengths_;
     std::chrono::steady_clock::time_point next_move_{};

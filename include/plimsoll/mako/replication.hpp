@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "plimsoll.h"
+#include "plimsoll/mako/elections.hpp"
 #include "plimsoll/mako/partition.hpp"
 
 namespace plimsoll::mako {
@@ -111,10 +112,10 @@ class Replication {
             const std::lock_guard<std::mutex> lock(listeners_mutex_);
             return on_outcome_;
         };
-        shared_.on_leadership = [this](uint32_t number, bool leads) { on_leadership(number, leads); };
+        shared_.on_leadership = [this](uint32_t number, bool leads) { elections_.set(number, leads); };
         uint32_t count = 0;
         plimsoll_mako_partitions(files_->get(), &count);
-        led_.assign(count, false);
+        elections_.begin(count);
         std::vector<std::shared_ptr<Partition>> partitions;
         for (uint32_t number = 0; number < count; ++number) {
             partitions.push_back(std::make_shared<Partition>(node_, number, shared_));
@@ -162,10 +163,7 @@ class Replication {
         (leader ? callbacks.leader : callbacks.follower) = std::move(shared);
     }
 
-    void listen_to_elections(std::function<void(int)> callback) {
-        const std::lock_guard<std::mutex> lock(listeners_mutex_);
-        on_election_ = std::move(callback);
-    }
+    void listen_to_elections(std::function<void(int)> callback) { elections_.listen(std::move(callback)); }
 
     void listen_to_outcomes(OutcomeCallback callback) {
         const std::lock_guard<std::mutex> lock(listeners_mutex_);
@@ -196,17 +194,26 @@ class Replication {
         return all_ended;
     }
 
+    /// Closes the node, which ends what it has taken, and detaches only then: every submit gets its outcome.
     int stop() {
-        std::vector<std::shared_ptr<Partition>> ending;
-        {
-            const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
-            ending.swap(partitions_);
+        auto ending = all();
+        for (const auto &partition : ending) {
+            if (partition->is_worker()) {
+                std::fprintf(stderr, "plimsoll: shutdown_paxos: it waits for the callbacks' threads; call it from none of them\n");
+                return -1;
+            }
         }
-        // Without the lock: a worker that ends may stand in a callback that submits.
-        ending.clear();
+        for (const auto &partition : ending) partition->expect_end();
+        // The workers go on: what is committed meanwhile is told and applied, and so is the loss of leadership.
         const plimsoll_status status = node_ == nullptr ? PLIMSOLL_OK : plimsoll_node_close(node_);
         if (status != PLIMSOLL_OK) complain("shutdown_paxos");
         node_ = nullptr;
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        for (const auto &partition : ending) partition->finish(until);
+        {
+            const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
+            partitions_.clear();
+        }
         files_.reset();
         return status == PLIMSOLL_OK ? 0 : -1;
     }
@@ -276,33 +283,18 @@ class Replication {
         return found == callbacks_.end() ? Callbacks{} : found->second;
     }
 
-    /// The engine is told of all partitions as one: it cannot run with half of them.
-    void on_leadership(uint32_t number, bool leads) {
-        std::function<void(int)> callback;
-        int told = -1;
-        {
-            const std::lock_guard<std::mutex> lock(listeners_mutex_);
-            const auto led_all = [this] { return std::all_of(led_.begin(), led_.end(), [](bool led) { return led; }); };
-            const bool before = led_all();
-            led_[number] = leads;
-            if (led_all() != before) told = before ? 0 : 1;
-            callback = on_election_;
-        }
-        if (told >= 0 && callback) callback(told);
-    }
-
     std::unique_ptr<Files> files_;
     std::string process_;
     uint64_t bench_window_ = 64, bench_total_ = 100'000;
     plimsoll_node *node_ = nullptr;
     Shared shared_;
-    std::shared_mutex partitions_mutex_;
-    std::vector<std::shared_ptr<Partition>> partitions_;
     std::mutex listeners_mutex_;
     std::map<uint32_t, Callbacks> callbacks_;
-    std::vector<bool> led_;
-    std::function<void(int)> on_election_;
+    Elections elections_;
     OutcomeCallback on_outcome_;
+    // The last, and so the first to end: their workers use the others.
+    std::shared_mutex partitions_mutex_;
+    std::vector<std::shared_ptr<Partition>> partitions_;
 };
 
 inline Replication &replication() {

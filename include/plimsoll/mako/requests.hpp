@@ -4,6 +4,9 @@
 // A request is little-endian: u8 kind (0 new order, 1 payment, 2 delivery, 3 order status, 4 stock level, 5 read, 6
 // read-modify-write), u8 count, u16 0, then so many i32. Anything else ends the connection. What Mako's own clients
 // send is a framing of its RPC library and is not understood here: they write requests as above, by `nc_send_request`.
+//
+// What waits for the engine is bounded, and so is how many are connected: what comes beyond is dropped, counted
+// (`dropped_requests`) and, the first time, told on stderr.
 #pragma once
 
 #include <arpa/inet.h>
@@ -12,8 +15,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -30,6 +36,21 @@ enum class RequestKind : uint8_t { new_order, payment, delivery, order_status, s
 
 using Requests = std::vector<std::vector<int>>;
 
+/// So many requests of a kind wait for a partition's engine, and as many again may stand where it looks.
+constexpr size_t requests_max = 1 << 16;
+
+/// So many may be connected to a partition.
+constexpr size_t connections_max = 256;
+
+/// How long nobody is let in when the process has no descriptor left.
+constexpr auto deafness = std::chrono::milliseconds(100);
+
+/// What a partition's listener has not taken.
+struct Dropped {
+    uint64_t requests = 0;
+    uint64_t connections = 0;
+};
+
 /// One partition's listener. Requests are given to the engine's thread as it asks for them.
 class RequestServer {
   public:
@@ -41,7 +62,7 @@ class RequestServer {
             std::fprintf(stderr, "plimsoll: nc_setup_server: %s is no IPv4 address; give one\n", host.c_str());
             return;
         }
-        listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         const int yes = 1;
         setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
         if (bind(listener_, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0 || listen(listener_, 16) != 0) {
@@ -65,9 +86,19 @@ class RequestServer {
     Requests *take(RequestKind kind) {
         const size_t at = static_cast<size_t>(kind);
         const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto &request : arrived_[at]) taken_[at].push_back(std::move(request));
-        arrived_[at].clear();
-        return &taken_[at];
+        Requests &arrived = arrived_[at], &taken = taken_[at];
+        // What the engine leaves there is no reason to put more and more beside it.
+        const size_t room = requests_max - std::min(requests_max, taken.size());
+        const auto end = arrived.begin() + static_cast<std::ptrdiff_t>(std::min(room, arrived.size()));
+        for (auto request = arrived.begin(); request != end; ++request) taken.push_back(std::move(*request));
+        arrived.erase(arrived.begin(), end);
+        return &taken;
+    }
+
+    /// What was not taken so far.
+    Dropped dropped() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return dropped_;
     }
 
     bool is_listening() const { return thread_.joinable(); }
@@ -81,7 +112,9 @@ class RequestServer {
     void run() {
         std::vector<Connection> connections;
         while (!stop_.load()) {
-            std::vector<pollfd> watched{{listener_, POLLIN, 0}};
+            // What is below zero is not looked at.
+            const bool is_deaf = std::chrono::steady_clock::now() < deaf_until_;
+            std::vector<pollfd> watched{{is_deaf ? -1 : listener_, POLLIN, 0}};
             for (const auto &connection : connections) watched.push_back({connection.socket, POLLIN, 0});
             // It looks up now and then whether it is to stop.
             if (poll(watched.data(), watched.size(), 100) <= 0) continue;
@@ -91,12 +124,36 @@ class RequestServer {
                     connections.erase(connections.begin() + static_cast<std::ptrdiff_t>(at));
                 }
             }
-            if (watched[0].revents != 0) {
-                const int accepted = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
-                if (accepted >= 0) connections.push_back({accepted, {}});
-            }
+            if (watched[0].revents != 0) admit(connections);
         }
         for (const auto &connection : connections) close(connection.socket);
+    }
+
+    void admit(std::vector<Connection> &connections) {
+        const int accepted = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+        if (accepted < 0) {
+            // Who waits to come in keeps the listener ready, and would keep this thread busy for nothing.
+            const bool is_short = errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+            if (is_short) deaf_until_ = std::chrono::steady_clock::now() + deafness;
+        } else if (connections.size() < connections_max) {
+            connections.push_back({accepted, {}});
+        } else {
+            close(accepted);
+            const std::lock_guard<std::mutex> lock(mutex_);
+            if (dropped_.connections++ == 0) {
+                std::fprintf(stderr, "plimsoll: %zu are connected to feed requests: more are turned away, and counted\n", connections_max);
+            }
+        }
+    }
+
+    /// With the mutex.
+    void take_in(size_t kind, std::vector<int> request) {
+        if (arrived_[kind].size() < requests_max) {
+            arrived_[kind].push_back(std::move(request));
+        } else if (dropped_.requests++ == 0) {
+            std::fprintf(stderr, "plimsoll: %zu requests of kind %zu wait for the engine: more are dropped, and counted\n", requests_max,
+                         kind);
+        }
     }
 
     /// False: the connection has ended, or made no sense.
@@ -117,7 +174,7 @@ class RequestServer {
                 request[word] = static_cast<int>(from[0] | from[1] << 8 | from[2] << 16 | static_cast<uint32_t>(from[3]) << 24);
             }
             const std::lock_guard<std::mutex> lock(mutex_);
-            arrived_[bytes[at]].push_back(std::move(request));
+            take_in(bytes[at], std::move(request));
             at += 4 + 4 * count;
         }
         bytes.erase(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(at));
@@ -128,6 +185,9 @@ class RequestServer {
     std::atomic<bool> stop_{false};
     std::mutex mutex_;
     std::array<Requests, static_cast<size_t>(RequestKind::count)> arrived_, taken_;
+    Dropped dropped_;
+    // The thread's.
+    std::chrono::steady_clock::time_point deaf_until_{};
     std::thread thread_;
 };
 
@@ -140,6 +200,13 @@ inline Requests *requests_of(int par_id, RequestKind kind) {
     auto &servers = request_servers();
     if (par_id < 0 || static_cast<size_t>(par_id) >= servers.size()) return nullptr;
     return servers[static_cast<size_t>(par_id)]->take(kind);
+}
+
+/// What a partition's listener has not taken; nothing for a partition that does not listen.
+inline Dropped dropped_requests(int par_id) {
+    auto &servers = request_servers();
+    if (par_id < 0 || static_cast<size_t>(par_id) >= servers.size()) return {};
+    return servers[static_cast<size_t>(par_id)]->dropped();
 }
 
 }  // namespace plimsoll::mako

@@ -99,7 +99,6 @@ fn ask(path: &Path, options: &Options) -> io::Result<Answer> {
 
 impl Hold {
     /// Wakes the lane.
-    #[cold]
     pub(super) fn wake(&self) {
         match self {
             Hold::Embedded { waker, .. } => waker.wake(),

@@ -37,6 +37,8 @@ mod outstanding;
 mod replica;
 mod stream;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use core::cell::Cell;
@@ -59,7 +61,14 @@ use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, PART_PATIENCE, RECORD_BYTES_MAX};
 use crate::log::record::payload_crc;
 use crate::node::desk::{AttachError, Desk};
 use crate::types::{Acks, ClusterId, Epoch, Index, NodeId, ShardId, Timestamp};
+use crate::wire::attach::Refusal;
 use crate::wire::client::{self as wire, Outcome, Reply, Request, StreamRequest};
+
+/// How long a node that lives may take to let a place go that was given back. It does so within a turn of its lane.
+const SEAT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The pause between two looks whether it has.
+const SEAT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Who attaches, and to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +121,8 @@ pub enum RingError {
 #[derive(Debug)]
 pub struct Attachment {
     end: EngineEnd,
-    hold: Hold,
+    /// None: it has ended, and its seat was given back.
+    hold: Option<Hold>,
     source: Source,
     options: Options,
     next_serial: u64,
@@ -154,7 +164,7 @@ impl Attachment {
         let (end, hold) = source.join(&options)?;
         Ok(Attachment {
             end,
-            hold,
+            hold: Some(hold),
             source,
             next_serial: options.first_serial,
             options,
@@ -166,15 +176,30 @@ impl Attachment {
 
     /// Attaches again, after the attachment has ended: because the node was started again, or because something made no
     /// sense. What was outstanding stays so until [`Attachment::poll`] has told its end. Does nothing while it lives.
+    /// Gives the session's place back first, and waits up to a second for a node that lives to have taken it.
     pub fn reattach(&mut self) -> Result<(), AttachError> {
         self.look();
         if self.ended.is_none() {
             return Ok(());
         }
         self.outstanding.lose(Outcome::Unknown);
-        (self.end, self.hold) = self.source.join(&self.options)?;
-        self.ended = None;
+        self.hold = None;
+        let (end, hold) = self.join_again()?;
+        (self.end, self.hold, self.ended) = (end, Some(hold), None);
         Ok(())
+    }
+
+    /// The lane lets a place go in a turn of its own: until then it is held, by nobody.
+    fn join_again(&self) -> Result<(EngineEnd, Hold), AttachError> {
+        let until = Instant::now() + SEAT_PATIENCE;
+        loop {
+            match self.source.join(&self.options) {
+                Err(AttachError::Refused(Refusal::Held)) if Instant::now() < until => {
+                    std::thread::sleep(SEAT_PAUSE);
+                }
+                joined => return joined,
+            }
+        }
     }
 
     /// The longest record that one reservation takes.
@@ -302,7 +327,14 @@ impl Attachment {
     #[inline]
     fn wake_lane(&self) {
         if self.end.must_wake() {
-            self.hold.wake();
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(hold) = &self.hold {
+            hold.wake();
         }
     }
 
@@ -370,37 +402,29 @@ impl Attachment {
                     break;
                 }
             };
-            match crate::wire::client::replies(frame) {
-                Ok(replies) => {
-                    for reply in replies {
-                        match request_of(&reply) {
-                            None => farewell = true,
-                            // A subscription is answered again and again.
-                            Some(request)
-                                if matches!(reply, Reply::Stream { .. } | Reply::EpochClosed { .. }) =>
-                            {
-                                count += usize::from(self.outstanding.end(request));
-                                each(reply);
-                            }
-                            Some(request) if self.outstanding.end(request) => {
-                                count += 1;
-                                each(reply);
-                            }
-                            // A part of what was given up.
-                            Some(_) => {}
-                        }
-                    }
+            let shown = wire::replies_as_they_are(frame, |reply| match request_of(&reply) {
+                None => farewell = true,
+                // A subscription is answered again and again.
+                Some(request) if matches!(reply, Reply::Stream { .. } | Reply::EpochClosed { .. }) => {
+                    count += usize::from(self.outstanding.end(request));
+                    each(reply);
                 }
-                Err(malformed) => {
-                    wrong = Some(malformed.to_string());
-                    break;
+                Some(request) if self.outstanding.end(request) => {
+                    count += 1;
+                    each(reply);
                 }
+                // A part of what was given up.
+                Some(_) => {}
+            });
+            if let Err(malformed) = shown {
+                wrong = Some(malformed.to_string());
+                break;
             }
             self.end.completions.advance();
             taken = true;
         }
         if taken && self.end.must_wake_for_room() {
-            self.hold.wake();
+            self.wake();
         }
         if farewell {
             self.outstanding.lose(Outcome::Stopping);
@@ -447,7 +471,7 @@ impl Attachment {
         if self.ended.is_none() && !self.end.completions.has_something() {
             if self.end.is_left() {
                 self.finish("its lane has left, or has ended the attachment: see its log".to_owned());
-            } else if self.hold.is_hung_up() {
+            } else if self.hold.as_ref().is_some_and(Hold::is_hung_up) {
                 self.finish("its process has ended".to_owned());
             }
         }
