@@ -325,7 +325,13 @@ mod tests {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         let held = lock(&path).unwrap();
-        let mut dir = DataDir { path: path.clone(), store: StoreId(1), peers: Vec::new(), _lock: held };
+        let mut dir = DataDir {
+            path: path.clone(),
+            store: StoreId(1),
+            peers: Vec::new(),
+            peers_written: 0,
+            _lock: held,
+        };
         let mut told = Vec::new();
         let first = [(NodeId(2), StoreId(111)), (NodeId(3), StoreId(5))];
         dir.remember(&first, |node, known, found| told.push((node, known, found))).unwrap();
