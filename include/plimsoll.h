@@ -570,8 +570,8 @@ plimsoll_status plimsoll_read_index(struct plimsoll_stream *stream,
 
 // Follows all shards of a node of this process from the beginning of their logs. `session` is as of
 // plimsoll_stream_options, and at no shard the same as a stream's. `bytes_max` bounds what waits to be replayed, in
-// each stream, 64 bytes of each record's keeping included; one that has more is read on when the watermark has moved. On PLIMSOLL_OK `*replica` is a handle that
-// plimsoll_replica_close ends. From any thread.
+// each stream, 64 bytes of each record's keeping included; one that has more is read on when the watermark has moved.
+// On PLIMSOLL_OK `*replica` is a handle that plimsoll_replica_close ends. From any thread.
 plimsoll_status plimsoll_replica_open(const struct plimsoll_node *node,
                                       size_t bytes_max,
                                       uint64_t session,

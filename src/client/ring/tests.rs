@@ -1,4 +1,5 @@
 //! An attachment to a lane that does what the test says.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
