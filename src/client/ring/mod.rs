@@ -70,6 +70,9 @@ const SEAT_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause between two looks whether it has.
 const SEAT_PAUSE: Duration = Duration::from_millis(1);
 
+/// How long a part of a record waits for room behind the one before it. Nobody has to sit through that in a test.
+const ROOM_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { PART_PATIENCE };
+
 /// Who attaches, and to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -276,14 +279,14 @@ impl Attachment {
     }
 
     fn wait_for_room(&mut self, len_bytes: usize) -> Result<(), RingError> {
-        let until = Instant::now() + PART_PATIENCE;
+        let until = Instant::now() + ROOM_PATIENCE;
         loop {
             std::thread::yield_now();
             match self.make_room(len_bytes) {
                 Err(RingError::Busy) if Instant::now() < until => self.look(),
                 // The parts that are in the ring cannot be taken back, and another record must not follow them.
                 Err(RingError::Busy) => {
-                    self.finish(format!("it took no further part of a record for {PART_PATIENCE:?}"));
+                    self.finish(format!("it took no further part of a record for {ROOM_PATIENCE:?}"));
                     return Err(self.has_ended());
                 }
                 ended => return ended,

@@ -7,6 +7,7 @@ use super::*;
 use crate::io::reactor::{Kind, Reactor};
 use crate::io::ring::port::RingPort;
 use crate::io::{ClientId, Flow, Port, PortEvent};
+use crate::limits::RING_BYTES_MIN;
 use crate::types::Time;
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -77,4 +78,25 @@ fn a_place_that_is_not_let_go_is_not_waited_for_for_ever() {
     turn(&mut port);
     attachment.reattach().unwrap();
     assert!(attachment.is_attached());
+}
+
+/// The parts that are in the ring cannot be taken back. What came after them had their number once, and was taken for more
+/// of the same record.
+#[test]
+fn a_record_that_finds_no_room_for_a_later_part_ends_the_attachment() {
+    let (mut port, desk, _reactor) = lane();
+    let sizes = Sizes { submit_bytes: RING_BYTES_MIN, completion_bytes: RING_BYTES_MIN };
+    let options = Options { sizes, ..Options::new(CLUSTER, ShardId(0), 1) };
+    let mut attachment = Attachment::embedded(&desk, options).unwrap();
+    turn(&mut port);
+    let asked = attachment.status().unwrap();
+    // The lane takes nothing.
+    let record = vec![7; 2 * RING_BYTES_MIN];
+    let given_up = attachment.submit(&record, Timestamp(0), Epoch(0), Acks::Quorum);
+    assert!(matches!(given_up, Err(RingError::Ended(_))), "{given_up:?}");
+    assert!(!attachment.is_attached());
+    let mut told = Vec::new();
+    attachment.poll(|reply| told.push(format!("{reply:?}")));
+    assert_eq!(told, [format!("{:?}", Reply::Outcome { request: asked.0, outcome: Outcome::Unknown })]);
+    assert_eq!(attachment.outstanding(), 0);
 }
