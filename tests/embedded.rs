@@ -1,5 +1,5 @@
-//! A node that lives in its program, which holds it and does something else meanwhile: what a node of a process of its own
-//! keeps must hold there too.
+//! A node that lives in its program, which holds it and does something else meanwhile: what a node of a process of its
+//! own keeps must hold there too.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
@@ -51,8 +51,9 @@ fn config(directory: &Directory, members: &[Member], id: u32, links: &[LinkKind]
     config
 }
 
-/// Peers remember whose data directory they met, so that one that lost its log is refused after this node's next start. The
-/// program holds the node and waits for nothing: it is killed some day, and what was not written by then is forgotten.
+/// Peers remember whose data directory they met, so that one that lost its log is refused after this node's next start.
+/// The program holds the node and waits for nothing: it is killed some day, and what was not written by then is
+/// forgotten.
 #[test]
 fn an_embedded_node_keeps_the_stores_of_its_peers_while_it_runs() {
     let directory = Directory::fresh("stores");
@@ -111,8 +112,8 @@ fn greet_by_datagram(address: SocketAddr, hello: Greeting) -> Greeting {
     }
 }
 
-/// One that lost its log has forgotten what it promised, and over no link may it come back under its old name: also over one
-/// on which it was never met before.
+/// One that lost its log has forgotten what it promised, and over no link may it come back under its old name: also
+/// over one on which it was never met before.
 #[test]
 fn a_peer_that_lost_its_log_is_refused_over_every_link_whichever_it_was_met_on() {
     assert_eq!(GREETING_BYTES, FRAME_HEADER_BYTES + ROW_BYTES);

@@ -1,5 +1,6 @@
 //! The thread that hears what lanes report for as long as they live, whether or not somebody waits for the node: a
-//! program that embeds one waits only when it closes it. It blocks until there is a report, and is not pinned to a core.
+//! program that embeds one waits only when it closes it. It blocks until there is a report, and is not pinned to a
+//! core.
 //!
 //! It remembers the stores of peers as they are met, and stops the whole node when one lane cannot go on. Others would
 //! serve on, but a node that is there by half is taken for a whole one by its peers and its engine.
@@ -33,8 +34,9 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts a lane's thread for each of these ports; each tells its own `figures`, if there are any. The reporter is taken, for the end of the lanes is known by the end
-    /// of all its clones: it must be gone before this value is dropped.
+    /// Starts a lane's thread for each of these ports; each tells its own `figures`, if there are any. The reporter is
+    /// taken, for the end of the lanes is known by the end of all its clones: it must be gone before this value is
+    /// dropped.
     pub(super) fn start_lanes(
         &mut self,
         reporter: Sender<Report>,

@@ -353,7 +353,8 @@ address = "10.9.1.2"
         assert!(!without.to_toml().contains("dpdk"));
     }
 
-    /// No build and no machine could have had it, and with another link to fall back to it was never told but on a line.
+    /// No build and no machine could have had it, and with another link to fall back to it was never told but on a
+    /// line.
     #[test]
     fn a_link_over_dpdk_without_a_port_is_refused_unless_the_node_is_alone() {
         let mut config = Config::from_toml(GOOD).unwrap();
