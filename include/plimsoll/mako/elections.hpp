@@ -12,10 +12,10 @@
 
 namespace plimsoll::mako {
 
-/// The engine is told of all partitions as one: it cannot run with half of them. Workers say how their own stand, at any
-/// time and from any thread, and the engine is told each change once, in the order in which they came, by one thread at
-/// a time. No lock is held while it is told, so it may call whatever it likes; a worker that comes upon another one
-/// telling leaves its news to that, and does not wait.
+/// The engine is told of all partitions as one: it cannot run with half of them. Workers say how their own stand, at
+/// any time and from any thread, and the engine is told each change once, in the order in which they came, by one
+/// thread at a time. No lock is held while it is told, so it may call whatever it likes; a worker that comes upon
+/// another one telling leaves its news to that, and does not wait.
 class Elections {
   public:
     /// So many partitions, of which none is led.

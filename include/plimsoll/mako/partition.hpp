@@ -49,8 +49,8 @@ struct Outcomes {
     uint64_t wrapped = 0;
 };
 
-/// Told of every submit's end: partition, the number of the submit in it (from 1, as they were submitted), and how. They
-/// end in another order: what is refused is answered at once, while what was taken before waits for its commit.
+/// Told of every submit's end: partition, the number of the submit in it (from 1, as they were submitted), and how.
+/// They end in another order: what is refused is answered at once, while what was taken before waits for its commit.
 using OutcomeCallback = std::function<void(uint32_t, uint64_t, plimsoll_status)>;
 
 /// What all partitions share.
