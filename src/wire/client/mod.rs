@@ -534,9 +534,9 @@ pub fn replies(frame: &[u8]) -> Result<impl Iterator<Item = Reply<'_>>, Malforme
     rows(Kind::Reply, frame, read_reply)
 }
 
-/// Shows the replies of a frame that whoever wrote it may still write to: each row is read once, and checked before it is
-/// shown. What comes before one that makes no sense was shown. The bytes of records may change as long as they are
-/// looked at.
+/// Shows the replies of a frame that whoever wrote it may still write to: each row is read once, and checked before
+/// it is shown. What comes before one that makes no sense was shown. The bytes of records may change as long as they
+/// are looked at.
 pub fn replies_as_they_are<'a>(frame: &'a [u8], mut each: impl FnMut(Reply<'a>)) -> Result<(), Malformed> {
     let (table, mut body) = frame::open_as(Kind::Reply, frame)?;
     for row in table {
