@@ -380,8 +380,8 @@ plimsoll_status plimsoll_stream_connect(const char *socket_path,
 
 // Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll
 // has told its end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does
-// nothing while the stream is attached. Blocks for a second at most if the node has not let the session's place go yet.
-// Not from a callback.
+// nothing while the stream is attached. Blocks for a second at most if the node has not let the session's place go
+// yet. Not from a callback.
 plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
 // Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and

@@ -67,9 +67,6 @@ use crate::wire::client::{self as wire, Outcome, Reply, Request, StreamRequest};
 /// How long a node that lives may take to let a place go that was given back. It does so within a turn of its lane.
 const SEAT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The pause between two looks whether it has.
-const SEAT_PAUSE: Duration = Duration::from_millis(1);
-
 /// How long a part of a record waits for room behind the one before it. Nobody has to sit through that in a test.
 const ROOM_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { PART_PATIENCE };
 
@@ -198,7 +195,7 @@ impl Attachment {
         loop {
             match self.source.join(&self.options) {
                 Err(AttachError::Refused(Refusal::Held)) if Instant::now() < until => {
-                    std::thread::sleep(SEAT_PAUSE);
+                    std::thread::yield_now();
                 }
                 joined => return joined,
             }
