@@ -80,8 +80,8 @@ fn a_place_that_is_not_let_go_is_not_waited_for_for_ever() {
     assert!(attachment.is_attached());
 }
 
-/// The parts that are in the ring cannot be taken back. What came after them had their number once, and was taken for more
-/// of the same record.
+/// The parts that are in the ring cannot be taken back. What came after them had their number once, and was taken
+/// for more of the same record.
 #[test]
 fn a_record_that_finds_no_room_for_a_later_part_ends_the_attachment() {
     let (mut port, desk, _reactor) = lane();
