@@ -27,6 +27,27 @@
 //! - To read logs by other means: [`log::record`] and [`log::assemble`] have the format, [`log::verify`] checks a whole
 //!   log.
 //!
+//! # Where things live
+//! ```text
+//! types, limits      newtypes for every number, and the bounds that modules share
+//! wire/              bytes of other processes into types: the only code that does that
+//! raft/              the protocol, pure: one file for each role, and for what it stands on
+//! log/               the format of records and segments, and one log for each lane
+//! io/                traits for disk, link, port and clock; below it what they are over:
+//!   disk/            io_uring or threads, files or a raw device
+//!   link/            tcp, udp, rdma, dpdk, and the choice between them
+//!   datagram/        sessions, fragments, credits: what udp, rdma and dpdk share
+//!   ring/            rings in memory that an engine's thread and a lane share
+//!   reactor/ clock/  where a lane blocks; the time stamp counter
+//! shard/             a lane's turn: read turn.rs first
+//! engine/            watermarks, epochs, deferred replay: folds over committed marks
+//! node/              configuration, start and stop, the threads of lanes, doctor
+//! client/ ffi/       the Rust client over TCP and rings; the C ABI
+//! admin/             metrics and health for an operator's tools
+//! local/ sim/        whole clusters of processes on this machine; whole clusters in one thread, under one seed
+//! bin/               the command `plimsoll`, and `plimsoll-sim`
+//! ```
+//!
 //! # What it is made of
 //! Dependencies point down only, and a test keeps that:
 //! ```text

@@ -3,52 +3,31 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use plimsoll::limits::FRAME_HEADER_BYTES;
-use plimsoll::node::config::{LinkKind, Member};
+use plimsoll::local::{Cluster, Shape};
+use plimsoll::node::config::LinkKind;
 use plimsoll::node::{Config, Node};
 use plimsoll::types::{LaneId, NodeId, StoreId};
 use plimsoll::wire::datagram::{self, Body, Offer, Place};
 use plimsoll::wire::frame::ROW_BYTES;
 use plimsoll::wire::hello::{GREETING_BYTES, Greeting, Hello, Refusal};
 
-/// Gone with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn fresh(name: &str) -> Directory {
-        let path = std::env::temp_dir().join(format!("plimsoll-embedded-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Members at ports that were free a moment ago.
-fn members(count: u32) -> Vec<Member> {
-    let held: Vec<TcpListener> = (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |at: u32| held[at as usize].local_addr().unwrap();
-    (0..count).map(|at| Member { id: at + 1, peer: address(2 * at), client: address(2 * at + 1) }).collect()
-}
-
-fn config(directory: &Directory, members: &[Member], id: u32, links: &[LinkKind]) -> Config {
-    let data_dir = directory.0.join(id.to_string());
-    let mut config = Config::new("embedded", NodeId(id), data_dir, members.to_vec());
-    config.links = links.to_vec();
-    config.log.segment_mib = 8;
-    config.log.capacity_mib = Some(64);
-    config.memory.chunks = 4;
-    config.cpu.shared = true;
-    config
+/// A cluster of which no process is started: its configurations, directories and ports are held as long as it lives.
+fn cluster(name: &str, nodes: u32, links: &[LinkKind]) -> Cluster {
+    let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
+    let shape = Shape {
+        nodes,
+        segment_mib: 8,
+        capacity_mib: 64,
+        chunks: 4,
+        links: links.to_vec(),
+        ..Shape::default()
+    };
+    Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, &shape).unwrap()
 }
 
 /// Peers remember whose data directory they met, so that one that lost its log is refused after this node's next start.
@@ -56,9 +35,8 @@ fn config(directory: &Directory, members: &[Member], id: u32, links: &[LinkKind]
 /// forgotten.
 #[test]
 fn an_embedded_node_keeps_the_stores_of_its_peers_while_it_runs() {
-    let directory = Directory::fresh("stores");
-    let members = members(2);
-    let configs = [1, 2].map(|id| config(&directory, &members, id, &[LinkKind::Tcp]));
+    let cluster = cluster("embedded-stores", 2, &[LinkKind::Tcp]);
+    let configs = [1, 2].map(|id| cluster.config(NodeId(id)).clone());
     let [one, two] = configs.clone().map(|config| std::thread::spawn(move || Node::start(config).unwrap()));
     let nodes = [one.join().unwrap(), two.join().unwrap()];
     let until = Instant::now() + Duration::from_secs(10);
@@ -117,20 +95,19 @@ fn greet_by_datagram(address: SocketAddr, hello: Greeting) -> Greeting {
 #[test]
 fn a_peer_that_lost_its_log_is_refused_over_every_link_whichever_it_was_met_on() {
     assert_eq!(GREETING_BYTES, FRAME_HEADER_BYTES + ROW_BYTES);
-    let directory = Directory::fresh("links");
-    let members = members(3);
-    let config = config(&directory, &members, 2, &[LinkKind::Udp, LinkKind::Tcp]);
-    let address = members[1].peer;
+    let cluster = cluster("embedded-links", 3, &[LinkKind::Udp, LinkKind::Tcp]);
+    let config = cluster.config(NodeId(2));
+    let address = config.me().unwrap().peer;
     let node = Node::start(config.clone()).unwrap();
     // The path carries no datagrams: by TCP alone they meet.
-    let (first, answer) = greet_over_tcp(address, &hello_of_one(111, &config));
+    let (first, answer) = greet_over_tcp(address, &hello_of_one(111, config));
     assert!(matches!(answer, Greeting::Welcome(_)), "{answer:?}");
     drop(first);
     // The machine was replaced, its data directory is a fresh one, and now datagrams pass.
-    let (_second, answer) = greet_over_tcp(address, &hello_of_one(222, &config));
+    let (_second, answer) = greet_over_tcp(address, &hello_of_one(222, config));
     let refused = Greeting::Refusal(Refusal::Store { expected: StoreId(111), found: StoreId(222) });
     assert_eq!(answer, refused, "over TCP");
-    assert_eq!(greet_by_datagram(address, hello_of_one(222, &config)), refused, "over UDP");
+    assert_eq!(greet_by_datagram(address, hello_of_one(222, config)), refused, "over UDP");
     node.stopper().stop();
     node.wait().unwrap();
 }
