@@ -175,7 +175,8 @@ impl World {
         })
     }
 
-    /// Whether a leader has records that are not committed yet and may be long: of what is on the disk alone nobody knows.
+    /// Whether a leader has records that are not committed yet and may be long: of what is on the disk alone nobody
+    /// knows.
     fn has_long_records_under_way(&self) -> bool {
         let is_long = |lane: &Lane<SimWorld>, shard, index| {
             lane.peek(shard, Index(index)).is_none_or(|header| header.len_bytes >= LONG_RECORD_BYTES)
