@@ -6,10 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
+#include <unistd.h>
 
+#include <rte_alarm.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_flow.h>
+#include <rte_interrupts.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -127,6 +130,35 @@ int plimsoll_dpdk_queue_setup(uint16_t port, uint16_t queue, uint16_t *rx_ring, 
     if (ret == 0)
         ret = rte_eth_tx_queue_setup(port, queue, *tx_ring, socket, NULL);
     return ret;
+}
+
+struct stop {
+    uint16_t port;
+    int ret;
+    int done;
+};
+
+static void stop_now(void *of)
+{
+    struct stop *stop = of;
+    stop->ret = rte_eth_dev_stop(stop->port);
+    __atomic_store_n(&stop->done, 1, __ATOMIC_RELEASE);
+}
+
+/* Stops a port on libdpdk's interrupt thread. The driver of shared memory (memif) takes a connection down there when the
+ * other end goes, with nothing that keeps a stop on another thread out, and both of them free it. Where that thread is
+ * not to be had within five seconds it is stopped on this one. */
+int plimsoll_dpdk_port_stop_in_turn(uint16_t port)
+{
+    struct stop stop = { .port = port, .ret = 0, .done = 0 };
+    if (rte_thread_is_intr() || rte_eal_alarm_set(1, stop_now, &stop) != 0)
+        return rte_eth_dev_stop(port);
+    for (int waits = 0; !__atomic_load_n(&stop.done, __ATOMIC_ACQUIRE); waits++) {
+        if (waits == 100000 && rte_eal_alarm_cancel(stop_now, &stop) > 0)
+            return rte_eth_dev_stop(port);
+        usleep(50);
+    }
+    return stop.ret;
 }
 
 /* 1: the link is up; 0: down; negative: what was wrong. */

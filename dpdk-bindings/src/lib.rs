@@ -123,6 +123,8 @@ unsafe extern "C" {
         tx_ring: *mut u16,
         pool: *mut Mempool,
     ) -> c_int;
+    /// Stops a port on the interrupt thread of libdpdk, and waits for that.
+    pub fn plimsoll_dpdk_port_stop_in_turn(port: u16) -> c_int;
     /// 1: its link is up, 0: down.
     pub fn plimsoll_dpdk_link_up(port: u16) -> c_int;
     /// What it has lost.

@@ -63,7 +63,8 @@ impl Figures {
                 assert_eq!(figures.insert(name.to_owned(), value), None, "{name} is there twice");
             }
         }
-        assert!(families.len() > 40, "{body}");
+        // Beside those of links there are some thirty: a node alone may have no link at all.
+        assert!(families.len() > 30, "{body}");
         Figures(figures)
     }
 

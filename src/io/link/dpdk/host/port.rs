@@ -126,7 +126,13 @@ impl Port {
     pub(super) fn stop(&self) {
         // SAFETY: its gate is shut and no lane is inside. One that is not started is left alone; one that does not stop
         // is started again, or never used.
-        unsafe { sys::rte_eth_dev_stop(self.id) };
+        unsafe {
+            if self.is_shared_memory() {
+                sys::plimsoll_dpdk_port_stop_in_turn(self.id)
+            } else {
+                sys::rte_eth_dev_stop(self.id)
+            }
+        };
     }
 
     pub(super) fn look(&self) -> u8 {
