@@ -13,4 +13,4 @@ for told in '"lost":0' '"duplicated":0' '"reordered":0' '"replicas_identical":tr
 done
 # Left out is what is marked to be ignored: power_cut wants a device of its own, and is run by power-cut.sh.
 /tests/cluster --test-threads 1 --skip elections:: --skip hostile:: --skip records:: 2>&1 | tee told
-grep -q '^test result: ok. 19 passed; 0 failed; 1 ignored' told
+grep -q '^test result: ok. 23 passed; 0 failed; 1 ignored' told
