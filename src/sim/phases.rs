@@ -6,18 +6,13 @@ use super::history;
 use super::plan::{Fault, SECOND};
 use super::random::Random;
 use super::trace::Note;
-use super::world::{SimWorld, World};
+use super::world::World;
 use crate::raft::Role;
 use crate::shard::Lane;
-use crate::types::{Index, ShardId};
-use crate::wire::client::ShardStatus;
+use crate::types::ShardId;
 
 /// How many election timeouts a fully connected majority has to serve every shard.
 const LIVENESS_TIMEOUTS: u64 = 10;
-
-/// A record that takes its time on a narrow path, and how often as many timeouts more are granted for such ones.
-const LONG_RECORD_BYTES: u32 = 64 << 10;
-const LONG_RECORDS_MAX: u32 = 20;
 
 /// How many election timeouts everything has to come to rest, once nothing is wrong any more.
 const PEACE_TIMEOUTS: u64 = 100;
@@ -144,19 +139,10 @@ impl World {
         let every = (1_u64 << self.plan.shards) - 1;
         self.clients.mode = Mode::Probe { members, since_ns, served: 0 };
         self.fabric.borrow_mut().schedule(since_ns, Event::Client { client: 0 });
-        let mut until_ns = since_ns + LIVENESS_TIMEOUTS * self.plan.election_ns;
+        let until_ns = since_ns + LIVENESS_TIMEOUTS * self.plan.election_ns;
         let served =
             |world: &mut World| matches!(world.clients.mode, Mode::Probe { served, .. } if served == every);
-        let mut done = self.run_until(until_ns, served);
-        // What was accepted before comes first, and a narrow path with a small window takes seconds for a megabyte: as
-        // long as such records are under way it is not a leader that is wanting.
-        for _ in 0..LONG_RECORDS_MAX {
-            if done || !self.has_long_records_under_way() {
-                break;
-            }
-            until_ns += LIVENESS_TIMEOUTS * self.plan.election_ns;
-            done = self.run_until(until_ns, served);
-        }
+        let done = self.run_until(until_ns, served);
         let fabric = &mut *self.fabric.borrow_mut();
         if let (false, Mode::Probe { members, served, .. }) = (done, &self.clients.mode) {
             let members: Vec<usize> = members.iter().map(|node| node + 1).collect();
@@ -165,25 +151,6 @@ impl World {
                  served: {served:b}"
             ));
         }
-    }
-
-    /// How each node and shard stands that runs.
-    fn standing(&self) -> impl Iterator<Item = (&Lane<SimWorld>, ShardStatus)> + '_ {
-        let shards = self.plan.shards;
-        self.lanes.iter().flatten().flat_map(move |lane| {
-            (0..shards).map(ShardId).filter_map(move |shard| Some((lane, lane.status(shard)?)))
-        })
-    }
-
-    /// Whether a leader has records that are not committed yet and may be long: of what is on the disk alone nobody
-    /// knows.
-    fn has_long_records_under_way(&self) -> bool {
-        let is_long = |lane: &Lane<SimWorld>, shard, index| {
-            lane.peek(shard, Index(index)).is_none_or(|header| header.len_bytes >= LONG_RECORD_BYTES)
-        };
-        self.standing().filter(|(_, status)| status.role == Role::Leader).any(|(lane, status)| {
-            (status.commit.0 + 1..=status.last.index.0).any(|index| is_long(lane, status.shard, index))
-        })
     }
 
     /// Who drains among a whole majority finds somebody to lead in its place: others have two election timeouts to come
