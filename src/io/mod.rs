@@ -178,6 +178,13 @@ pub trait Link {
 
     /// When it wants to be polled although nothing came: a reconnect that is due.
     fn next_wake(&self) -> Time;
+
+    /// Whether a frame to this peer that was given between the poll at `given_at` and the next one is still on its way,
+    /// as far as this end knows, and what was given later may have come before it. Never so where frames arrive in the
+    /// order in which they were given.
+    fn is_carrying(&self, _to: NodeId, _given_at: Time) -> bool {
+        false
+    }
 }
 
 /// One connection of a client, unique while the node runs.

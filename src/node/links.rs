@@ -250,6 +250,10 @@ impl Link for Way {
     fn next_wake(&self) -> Time {
         each!(self, link => link.next_wake())
     }
+
+    fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        each!(self, link => link.is_carrying(to, given_at))
+    }
 }
 
 impl Link for SharedTcp {
@@ -293,6 +297,10 @@ impl Link for RdmaLink {
 
     fn next_wake(&self) -> Time {
         self.link.next_wake()
+    }
+
+    fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        self.link.is_carrying(to, given_at)
     }
 }
 

@@ -18,6 +18,15 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
+    /// As [`Input::Peer`], of a [`Message::Rejected`], while the oldest append that is under way to the sender is still
+    /// being carried ([`super::Raft::oldest_sent_at`]): what was refused has overtaken it. The follower lives; what it
+    /// misses is on its way, and is not sent again.
+    Overtaken {
+        /// Who sent it.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
     /// The connection to a peer has closed from its side: its process has most likely ended. A hint, never a proof.
     PeerDown(NodeId),
     /// The disk has this shard's log up to and including this entry.

@@ -208,7 +208,7 @@ impl Raft {
         match &mut self.state {
             State::Leader(leader) => {
                 if let Some(follower) = leader.followers.iter_mut().find(|follower| follower.id == peer) {
-                    follower.disconnected();
+                    follower.disconnected(now);
                 }
             }
             State::Follower(_) if self.leader == Some(peer) => {

@@ -184,7 +184,8 @@ impl Raft {
     pub fn step(&mut self, now: Time, input: Input, effects: &mut Effects) {
         match input {
             Input::Tick => self.on_tick(now, effects),
-            Input::Peer { from, message } => self.on_peer(now, from, message, effects),
+            Input::Peer { from, message } => self.on_peer(now, from, (message, false), effects),
+            Input::Overtaken { from, message } => self.on_peer(now, from, (message, true), effects),
             Input::PeerDown(peer) => self.on_peer_down(now, peer),
             Input::DurableLog(entry) => self.on_log_durable(now, entry, effects),
             Input::DurableVote(vote) => self.on_vote_durable(now, vote, effects),
@@ -215,8 +216,15 @@ impl Raft {
 
     /// Leader: adds the appends for which followers have room, once per turn, after all proposals, and opens the round
     /// that the turn's reads share. Nothing elsewhere.
-    pub fn replicate(&mut self, entries: &mut impl Entries, effects: &mut Effects) {
-        self.send_appends(entries, effects);
+    pub fn replicate(&mut self, now: Time, entries: &mut impl Entries, effects: &mut Effects) {
+        self.send_appends(now, entries, effects);
+    }
+
+    /// As leader: when the oldest append that is under way to this follower was handed out by [`Raft::replicate`]. None
+    /// when all are answered, or where the follower's log parts from ours is not known.
+    pub fn oldest_sent_at(&self, to: NodeId) -> Option<Time> {
+        let State::Leader(leader) = &self.state else { return None };
+        leader.followers.iter().find(|follower| follower.id == to)?.oldest_sent_at()
     }
 
     /// When [`Input::Tick`] is due.
@@ -295,7 +303,13 @@ impl Raft {
         }
     }
 
-    fn on_peer(&mut self, now: Time, from: NodeId, message: Message, effects: &mut Effects) {
+    fn on_peer(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (message, overtaken): (Message, bool),
+        effects: &mut Effects,
+    ) {
         if from == self.id || !self.voters.contains(&from) || !message.is_sane() {
             return;
         }
@@ -327,7 +341,7 @@ impl Raft {
             Message::VoteRefused { .. } => self.on_vote_reply(now, from, false, effects),
             Message::Appended(ack) => self.on_appended(now, from, ack, effects),
             Message::Rejected { refused, hint, round, .. } => {
-                self.on_rejected(now, from, (refused, hint, round), effects);
+                self.on_rejected(now, from, (refused, hint, round), overtaken, effects);
             }
             Message::TimeoutNow { .. } => self.on_timeout_now(now, from, effects),
             Message::PreVote { .. } | Message::PreVoteReply { .. } | Message::RequestVote { .. } => {}

@@ -1,13 +1,16 @@
 //! What a leader knows of one follower, and how much it may send it.
 //!
-//! *Probe*: where the logs part is not known. One append with entries goes out; until it is answered only heartbeats
-//! follow, which carry no entries. *Replicate*: appends follow each other without waiting, within a window of bytes
-//! and appends. The window in appends begins small after every probe and doubles with each acknowledgement that
-//! brings news: a follower that has no room and drops what it gets is not sent the whole window again and again.
+//! *Probe*: where the logs part is not known. One append with entries goes out; until it or a heartbeat is answered
+//! only heartbeats follow, which carry no entries. *Replicate*: appends follow each other without waiting, within a
+//! window of bytes and appends. The window in appends begins small after every probe and doubles with each
+//! acknowledgement that brings news: a follower that has no room and drops what it gets is not sent the whole window
+//! again and again.
 //!
 //! Every heartbeat names the entry before `next` as its previous one, the last that was sent. A follower that lost an
 //! append refuses it, and so a loss is known after one heartbeat that arrives, while a follower whose disk is merely
-//! slow accepts it and is sent nothing twice. No timer on unanswered appends is needed.
+//! slow accepts it and is sent nothing twice. No timer on unanswered appends is needed. Where a heartbeat can overtake
+//! the appends before it, its refusal says nothing while the oldest of these is still being carried: the caller knows
+//! that by the time at which it was sent, and hands the refusal in as [`super::Input::Overtaken`].
 
 use alloc::collections::VecDeque;
 
@@ -17,21 +20,33 @@ use crate::types::{Index, NodeId, Time};
 /// How many appends may be under way at first after a probe.
 const WINDOW_FIRST: usize = 2;
 
+/// What a probe may carry a second time.
+const SHORT_BYTES_MAX: u64 = 16 << 10;
+
 /// How a follower is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Probe {
-        /// An append went out and was not answered yet.
-        sent: bool,
+        /// What went out and was not answered yet: an append, perhaps an empty one.
+        asked: Option<Sent>,
     },
     Replicate,
 }
 
 /// One append under way.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
     last: Index,
     bytes: u64,
+    at: Time,
+}
+
+impl Sent {
+    /// Whether it is not sent again before it must have been lost. A short one goes again when the heartbeat behind it
+    /// is answered first, which spares a wait for the next one if it was lost.
+    fn is_long(&self) -> bool {
+        self.bytes > SHORT_BYTES_MAX
+    }
 }
 
 /// What a leader knows of one follower.
@@ -60,7 +75,7 @@ impl Progress {
     pub(super) fn new(id: NodeId, last: Index, now: Time) -> Progress {
         Progress {
             id,
-            mode: Mode::Probe { sent: false },
+            mode: Mode::Probe { asked: None },
             matched: Index::ZERO,
             next: last.next(),
             inflight: VecDeque::new(),
@@ -76,7 +91,7 @@ impl Progress {
     /// The bytes that the next append with entries may have; none if nothing may be sent now.
     pub(super) fn budget(&self) -> Option<usize> {
         match self.mode {
-            Mode::Probe { sent } => (!sent).then_some(APPEND_BYTES_MAX),
+            Mode::Probe { asked } => asked.is_none().then_some(APPEND_BYTES_MAX),
             Mode::Replicate => {
                 let room = usize::try_from(INFLIGHT_BYTES_MAX - self.inflight_bytes).unwrap_or(usize::MAX);
                 let open = self.inflight.len() < self.window_appends && room >= ENTRY_BYTES_MAX;
@@ -86,39 +101,53 @@ impl Progress {
     }
 
     /// An append with so many entries from `next` on is on its way.
-    pub(super) fn sent(&mut self, count: u32, bytes: usize) {
+    pub(super) fn sent(&mut self, now: Time, count: u32, bytes: usize) {
         assert!(self.budget().is_some_and(|budget| bytes <= budget), "{bytes} bytes are within the window");
+        let last = Index(self.next.0 + u64::from(count) - 1);
+        let sent = Sent { last, bytes: bytes as u64, at: now };
         match &mut self.mode {
             // `next` stays: the answer to heartbeats that follow must speak of the same place.
-            Mode::Probe { sent } => *sent = true,
-            Mode::Replicate => {
-                let last = Index(self.next.0 + u64::from(count) - 1);
-                self.inflight.push_back(Sent { last, bytes: bytes as u64 });
-                self.inflight_bytes += bytes as u64;
-                self.next = last.next();
-            }
+            Mode::Probe { asked } => *asked = Some(sent),
+            Mode::Replicate => self.under_way(sent),
         }
+    }
+
+    fn under_way(&mut self, sent: Sent) {
+        self.inflight.push_back(sent);
+        self.inflight_bytes += sent.bytes;
+        self.next = sent.last.next();
+    }
+
+    /// When the oldest append under way was sent, where refusals of what was sent after it are to be expected if it is
+    /// slower: a follower that is probed is not sent anything that it may refuse for want of that.
+    pub(super) fn oldest_sent_at(&self) -> Option<Time> {
+        let oldest = self.inflight.front().filter(|_| self.mode == Mode::Replicate)?;
+        Some(oldest.at)
     }
 
     /// The follower holds our log up to `matched`, durably. Whether that is news.
     pub(super) fn acknowledged(&mut self, matched: Index) -> bool {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
-        while self.inflight.front().is_some_and(|sent| sent.last <= self.matched) {
-            let freed = self.inflight.pop_front().expect("there is a first one");
-            self.inflight_bytes -= freed.bytes;
-        }
         let probed = matched.next() >= self.next;
         self.next = self.next.max(self.matched.next());
         match self.mode {
-            Mode::Probe { .. } if probed => {
+            Mode::Probe { asked } if probed => {
                 self.mode = Mode::Replicate;
                 self.window_appends = WINDOW_FIRST;
+                // Perhaps a heartbeat was answered, and what the probe carries is on its way.
+                if let Some(sent) = asked.filter(|sent| sent.is_long() && sent.last >= self.next) {
+                    self.under_way(sent);
+                }
             }
             Mode::Replicate if news => {
                 self.window_appends = (self.window_appends * 2).min(INFLIGHT_APPENDS_MAX);
             }
             _ => {}
+        }
+        while self.inflight.front().is_some_and(|sent| sent.last <= self.matched) {
+            let freed = self.inflight.pop_front().expect("there is a first one");
+            self.inflight_bytes -= freed.bytes;
         }
         news
     }
@@ -134,16 +163,16 @@ impl Progress {
     /// The append after `refused` was refused; the logs may agree up to `agreed`.
     pub(super) fn refused(&mut self, refused: Index, agreed: Index) {
         assert!(self.is_refusal_new(refused), "asked before");
-        self.probe_after(agreed.min(refused.previous()).max(self.matched), false);
+        self.probe_after(agreed.min(refused.previous()).max(self.matched), None);
     }
 
     /// Its connection has closed, and what was on its way is most likely lost. The next heartbeat asks.
-    pub(super) fn disconnected(&mut self) {
-        self.probe_after(self.matched, true);
+    pub(super) fn disconnected(&mut self, now: Time) {
+        self.probe_after(self.matched, Some(Sent { last: self.matched, bytes: 0, at: now }));
     }
 
-    fn probe_after(&mut self, agreed: Index, sent: bool) {
-        self.mode = Mode::Probe { sent };
+    fn probe_after(&mut self, agreed: Index, asked: Option<Sent>) {
+        self.mode = Mode::Probe { asked };
         self.next = agreed.next();
         self.inflight.clear();
         self.inflight_bytes = 0;
@@ -174,7 +203,8 @@ mod tests {
     #[derive(Debug)]
     struct Model {
         replicate: bool,
-        probe_sent: bool,
+        /// Last index and bytes of what a probe asked with.
+        probe_sent: Option<(u64, u64)>,
         matched: u64,
         next: u64,
         /// Last index and bytes of each append since the last probe.
@@ -197,11 +227,11 @@ mod tests {
             if self.replicate {
                 (appends < window && room >= ENTRY_BYTES_MAX).then_some(room.min(APPEND_BYTES_MAX))
             } else {
-                (!self.probe_sent).then_some(APPEND_BYTES_MAX)
+                self.probe_sent.is_none().then_some(APPEND_BYTES_MAX)
             }
         }
 
-        fn back_to_probe(&mut self, next: u64, sent: bool) {
+        fn back_to_probe(&mut self, next: u64, sent: Option<(u64, u64)>) {
             (self.replicate, self.probe_sent, self.next, self.doublings) = (false, sent, next, 0);
             self.sent.clear();
         }
@@ -213,12 +243,13 @@ mod tests {
                 let Some(budget) = progress.budget() else { return };
                 let count = 1 + random.next() % 50;
                 let bytes = 1 + random.next() % budget as u64;
-                progress.sent(count as u32, bytes as usize);
+                progress.sent(Time(0), count as u32, bytes as usize);
+                let sent = (model.next + count - 1, bytes);
                 if model.replicate {
-                    model.sent.push((model.next + count - 1, bytes));
+                    model.sent.push(sent);
                     model.next += count;
                 } else {
-                    model.probe_sent = true;
+                    model.probe_sent = Some(sent);
                 }
             }
             4 | 5 => {
@@ -226,13 +257,19 @@ mod tests {
                 let matched = random.next() % (model.next + 40);
                 let news = progress.acknowledged(Index(matched));
                 assert_eq!(news, matched > model.matched);
-                if !model.replicate && matched + 1 >= model.next {
-                    (model.replicate, model.doublings) = (true, 0);
-                } else if model.replicate && news {
+                let probed = !model.replicate && matched + 1 >= model.next;
+                if model.replicate && news {
                     model.doublings += 1;
                 }
                 model.matched = model.matched.max(matched);
                 model.next = model.next.max(model.matched + 1);
+                if probed {
+                    (model.replicate, model.doublings) = (true, 0);
+                    let still =
+                        model.probe_sent.filter(|(last, bytes)| *last > model.matched && *bytes > 16 << 10);
+                    model.sent.extend(still);
+                    model.next = still.map_or(model.next, |(last, _)| last + 1);
+                }
             }
             6 => {
                 let refused = random.next() % (model.next + 3);
@@ -242,12 +279,12 @@ mod tests {
                 assert_eq!(progress.is_refusal_new(Index(refused)), expected, "{refused} {model:?}");
                 if expected {
                     progress.refused(Index(refused), Index(agreed));
-                    model.back_to_probe(agreed.min(refused - 1).max(model.matched) + 1, false);
+                    model.back_to_probe(agreed.min(refused - 1).max(model.matched) + 1, None);
                 }
             }
             _ => {
-                progress.disconnected();
-                model.back_to_probe(model.matched + 1, true);
+                progress.disconnected(Time(0));
+                model.back_to_probe(model.matched + 1, Some((model.matched, 0)));
             }
         }
     }
@@ -260,7 +297,7 @@ mod tests {
             let mut progress = Progress::new(NodeId(2), Index(last), Time(0));
             let mut model = Model {
                 replicate: false,
-                probe_sent: false,
+                probe_sent: None,
                 matched: 0,
                 next: last + 1,
                 sent: Vec::new(),
@@ -273,8 +310,12 @@ mod tests {
                 assert_eq!(progress.next(), Index(model.next), "{at}");
                 assert_eq!(progress.inflight(), model.under_way(), "{at}");
                 assert_eq!(progress.budget(), model.budget(), "{at}");
-                let expected =
-                    if model.replicate { Mode::Replicate } else { Mode::Probe { sent: model.probe_sent } };
+                let asked = |(last, bytes)| Sent { last: Index(last), bytes, at: Time(0) };
+                let expected = if model.replicate {
+                    Mode::Replicate
+                } else {
+                    Mode::Probe { asked: model.probe_sent.map(asked) }
+                };
                 assert_eq!(progress.mode, expected, "{at}");
                 assert!(progress.matched() < progress.next());
                 assert!(progress.inflight().1 <= INFLIGHT_BYTES_MAX);
@@ -283,17 +324,43 @@ mod tests {
     }
 
     #[test]
+    fn a_long_probe_is_not_repeated_for_an_answered_heartbeat() {
+        let mut progress = Progress::new(NodeId(2), Index(7), Time(0));
+        progress.sent(Time(3), 2, 100_000);
+        assert_eq!(
+            (progress.next(), progress.oldest_sent_at()),
+            (Index(8), None),
+            "a probe is not overtaken"
+        );
+        // The heartbeat behind it came first.
+        progress.acknowledged(Index(7));
+        assert_eq!((progress.next(), progress.inflight()), (Index(10), (1, 100_000)));
+        progress.sent(Time(4), 1, 10);
+        assert_eq!(progress.oldest_sent_at(), Some(Time(3)));
+        progress.acknowledged(Index(9));
+        assert_eq!((progress.oldest_sent_at(), progress.inflight()), (Some(Time(4)), (1, 10)));
+        progress.acknowledged(Index(10));
+        assert_eq!(progress.oldest_sent_at(), None);
+
+        // A short one may have been lost, and goes again.
+        let mut progress = Progress::new(NodeId(2), Index(7), Time(0));
+        progress.sent(Time(3), 2, 1000);
+        progress.acknowledged(Index(7));
+        assert_eq!((progress.next(), progress.inflight()), (Index(8), (0, 0)));
+    }
+
+    #[test]
     fn the_window_bounds_bytes() {
         let mut progress = Progress::new(NodeId(2), Index(0), Time(0));
         progress.acknowledged(Index(0));
         // Acknowledgements open the window in appends as far as it goes.
         for index in 1..20 {
-            progress.sent(1, 100);
+            progress.sent(Time(0), 1, 100);
             progress.acknowledged(Index(index));
         }
         let mut appends = 0;
         while let Some(budget) = progress.budget() {
-            progress.sent(1, budget);
+            progress.sent(Time(0), 1, budget);
             appends += 1;
         }
         assert_eq!(appends, INFLIGHT_BYTES_MAX as usize / APPEND_BYTES_MAX);
@@ -306,12 +373,12 @@ mod tests {
         let mut progress = Progress::new(NodeId(2), Index(0), Time(0));
         progress.acknowledged(Index(0));
         for index in 1..20 {
-            progress.sent(1, 100);
+            progress.sent(Time(0), 1, 100);
             progress.acknowledged(Index(index));
         }
         let mut appends = 0;
         while progress.budget().is_some() {
-            progress.sent(1, 100);
+            progress.sent(Time(0), 1, 100);
             appends += 1;
         }
         assert_eq!(appends, INFLIGHT_APPENDS_MAX);

@@ -131,18 +131,18 @@ impl Raft {
     }
 
     /// See [`Raft::replicate`].
-    pub(super) fn send_appends(&mut self, entries: &mut impl Entries, effects: &mut Effects) {
+    pub(super) fn send_appends(&mut self, now: Time, entries: &mut impl Entries, effects: &mut Effects) {
         let State::Leader(leader) = &mut self.state else { return };
         if self.commit >= leader.begins {
             leader.reads.open(self.commit);
         }
         let says = Says { term: self.vote.term, commit: self.commit, round: leader.reads.round };
         for follower in &mut leader.followers {
-            send_entries(says, follower, &self.local, entries, effects);
+            send_entries(now, says, follower, &self.local, entries, effects);
             let probes_nothing =
-                follower.mode == Mode::Probe { sent: false } && follower.next() > self.local.last().index;
+                follower.mode == Mode::Probe { asked: None } && follower.next() > self.local.last().index;
             if probes_nothing {
-                follower.sent(0, 0);
+                follower.sent(now, 0, 0);
             }
             if probes_nothing || follower.round_sent < says.round {
                 says.empty(follower, &self.local, effects);
@@ -174,6 +174,7 @@ impl Raft {
         now: Time,
         from: NodeId,
         (refused, hint, round): (Index, EntryId, u64),
+        overtaken: bool,
         effects: &mut Effects,
     ) {
         let State::Leader(leader) = &mut self.state else { return };
@@ -184,7 +185,7 @@ impl Raft {
         }
         follower.heard_at = now;
         follower.round_echoed = follower.round_echoed.max(round);
-        if follower.is_refusal_new(refused) {
+        if !overtaken && follower.is_refusal_new(refused) {
             let agreed = self.local.terms().last_of_term_at_most(hint.index, hint.term);
             follower.refused(refused, agreed.index);
         }
@@ -210,6 +211,7 @@ impl Raft {
 
 /// As many appends as the follower has room for.
 fn send_entries(
+    now: Time,
     says: Says,
     follower: &mut Progress,
     local: &Local,
@@ -224,6 +226,6 @@ fn send_entries(
         assert!(count > 0 && end <= local.terms().run_last(first), "a span is not empty, and of one term");
         let term = local.entry(first).term;
         says.push(follower, local, term, count, effects);
-        follower.sent(count, bytes);
+        follower.sent(now, count, bytes);
     }
 }

@@ -33,7 +33,7 @@ use self::reads::{AskedIndex, WaitingRead};
 pub use self::turn::{Lane, Stopped, Turn};
 use crate::io::{Clock, Disk, DiskError, Link, Park, Port};
 use crate::log::{LogEvent, RecoveredShard};
-use crate::raft::{Change, Effects, Raft, ReadId};
+use crate::raft::{Change, Effects, Message, Raft, ReadId};
 use crate::types::{Index, LaneId, NodeId, ShardId, Time};
 
 /// Everything that a lane needs of the world, as one type parameter.
@@ -178,6 +178,8 @@ struct Groups<W: World> {
     drain: drain::Drain,
     /// `None`: the cluster serves no engine.
     streams: Option<streams::Streams>,
+    /// Refusals that came in this turn: what they mean the link knows, which is busy while it hands them over.
+    refusals: Vec<(NodeId, ShardId, Message)>,
     /// Reused by every step.
     effects: Effects,
     /// Reused by every turn.

@@ -8,7 +8,7 @@ use crate::io::{Disk, Link};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::log::Log;
 use crate::raft::{Entries, Message, Span};
-use crate::types::{Index, NodeId, ShardId};
+use crate::types::{Index, NodeId, ShardId, Time};
 use crate::wire;
 use crate::wire::frame::{Builder, Kind};
 
@@ -41,19 +41,19 @@ impl Outbox {
 
 impl<W: World> Groups<W> {
     /// Fills appends for the followers of every shard in which something happened.
-    pub(super) fn replicate(&mut self) {
+    pub(super) fn replicate(&mut self, now: Time) {
         for at in 0..self.shards.len() {
             if self.shards[at].touched {
-                self.replicate_shard(at);
+                self.replicate_shard(now, at);
             }
         }
     }
 
-    fn replicate_shard(&mut self, at: usize) {
+    fn replicate_shard(&mut self, now: Time, at: usize) {
         let Groups { shards, log, effects, outbox, next_tick, .. } = self;
         let shard = &mut shards[at];
         let mut entries = ShardEntries { log, shard: shard.id };
-        shard.raft.replicate(&mut entries, effects);
+        shard.raft.replicate(now, &mut entries, effects);
         *next_tick = (*next_tick).min(shard.raft.next_wake());
         for (to, message) in effects.messages.drain(..) {
             outbox.push(to, shard.id, message);

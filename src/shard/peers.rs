@@ -1,7 +1,7 @@
 //! What comes from peers, and what the protocol wants done about it.
 
 use super::{Groups, Observer, Shard, World};
-use crate::io::LinkEvent;
+use crate::io::{Link, LinkEvent};
 use crate::log::NewEntry;
 use crate::log::record::{self, Kind};
 use crate::raft::{Accept, Change, Input, Message, Role};
@@ -53,7 +53,27 @@ impl<W: World> Groups<W> {
                 return;
             }
         }
+        if matches!(message, Message::Rejected { .. }) {
+            self.refusals.push((from, shard, message));
+            return;
+        }
         self.step(now, at, Input::Peer { from, message }, records);
+    }
+
+    /// What followers have refused. Short frames overtake long ones over datagrams: what is missed may be on its way.
+    pub(super) fn take_refusals(&mut self, now: Time, link: &W::Link) {
+        let mut refusals = core::mem::take(&mut self.refusals);
+        for (from, shard, message) in refusals.drain(..) {
+            let at = self.position(shard).expect("looked up when it came");
+            let sent_at = self.shards[at].raft.oldest_sent_at(from);
+            let input = if sent_at.is_some_and(|sent_at| link.is_carrying(from, sent_at)) {
+                Input::Overtaken { from, message }
+            } else {
+                Input::Peer { from, message }
+            };
+            self.step(now, at, input, &[]);
+        }
+        self.refusals = refusals;
     }
 
     /// Gives `input` to the shard at `at` and carries out what comes of it. `records` are those of an append.

@@ -113,12 +113,13 @@ impl<W: World> Lane<W> {
 
         let mut work = groups.take_durable(now)?;
         work += link.poll(now, &mut |event| groups.on_link(now, event));
+        groups.take_refusals(now, link);
         groups.tick(now);
         work += groups.take_requests(now, port);
         let drained = groups.drained(now);
 
         groups.follow_streams(now);
-        groups.replicate();
+        groups.replicate(now);
         groups.send_frames(link);
         groups.log.submit();
         park.kick();
@@ -222,6 +223,7 @@ impl<W: World> Groups<W> {
             ingress: super::ingress::Ingress::default(),
             drain: super::drain::Drain::default(),
             streams: None,
+            refusals: alloc::vec::Vec::with_capacity(options.voters.len()),
             effects: crate::raft::Effects::default(),
             log_events: alloc::vec::Vec::with_capacity(64),
             next_tick: Time(0),

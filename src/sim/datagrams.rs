@@ -195,6 +195,10 @@ impl<const RELIABLE: bool> Watched<RELIABLE> {
     pub(super) fn next_wake(&self) -> Time {
         self.link.next_wake()
     }
+
+    pub(super) fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        self.link.is_carrying(to, given_at)
+    }
 }
 
 /// Which frames may come where: from whom, to which life of whom, and what.

@@ -73,7 +73,7 @@ impl Node {
             _ => Term(0),
         };
         self.carry_out(&mut effects, entries_term);
-        self.raft.replicate(&mut Terms(&self.log), &mut effects);
+        self.raft.replicate(self.now, &mut Terms(&self.log), &mut effects);
         effects.messages
     }
 
@@ -82,7 +82,7 @@ impl Node {
         let mut effects = Effects::default();
         if let Ok(id) = self.raft.propose() {
             self.lay(id);
-            self.raft.replicate(&mut Terms(&self.log), &mut effects);
+            self.raft.replicate(self.now, &mut Terms(&self.log), &mut effects);
         }
         effects.messages
     }

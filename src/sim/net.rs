@@ -278,6 +278,14 @@ impl Link for SimLink {
             SimLink::Reliable(link) => link.next_wake(),
         }
     }
+
+    fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        match self {
+            SimLink::Frames(_) => false,
+            SimLink::Datagrams(link) => link.is_carrying(to, given_at),
+            SimLink::Reliable(link) => link.is_carrying(to, given_at),
+        }
+    }
 }
 
 /// Whole frames, as over TCP.

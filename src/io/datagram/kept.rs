@@ -48,10 +48,13 @@ struct Frame {
     /// How many fragments that makes.
     count: usize,
     at: usize,
+    given_at: Time,
     /// Its fragments before this were sent.
     sent: usize,
     /// When the last one was.
     sent_at: Time,
+    /// When one last was, be it for a second time.
+    busy_at: Time,
 }
 
 /// A repair request that is being served.
@@ -121,7 +124,7 @@ impl Kept {
     }
 
     /// Takes a frame in; its fragments before `sent` were sent already.
-    pub(super) fn push(&mut self, cut: Cut, parts: &[&[u8]], sent: usize) -> Result<(), Full<()>> {
+    pub(super) fn push(&mut self, now: Time, cut: Cut, parts: &[&[u8]], sent: usize) -> Result<(), Full<()>> {
         assert_eq!(cut.frame, self.next_frame, "frames are kept in the order of their numbers");
         if cut.fragments() > SHORT_FRAGMENTS && sent == 0 {
             // A follower that is far behind leaves room for the commits of others.
@@ -140,7 +143,15 @@ impl Kept {
         assert_eq!(end - at, cut.frame_bytes as usize, "a frame is as long as its parts");
         self.head = end;
         self.skip();
-        self.frames.push_back(Frame { cut, count: cut.fragments(), at, sent, sent_at: Time(0) });
+        self.frames.push_back(Frame {
+            cut,
+            count: cut.fragments(),
+            at,
+            given_at: now,
+            sent,
+            sent_at: now,
+            busy_at: now,
+        });
         Ok(())
     }
 
@@ -194,6 +205,15 @@ impl Kept {
     fn drop_oldest(&mut self) {
         self.frames.pop_front();
         self.unsent_from -= 1;
+    }
+
+    /// Whether one that was taken in at that time is not through yet, where what is missed of a frame is asked for
+    /// within `answered` after something of it was sent.
+    pub(super) fn is_carrying(&self, now: Time, given_at: Time, answered: Duration) -> bool {
+        let of_it = |(_, frame): &(usize, &Frame)| frame.given_at == given_at;
+        self.frames.iter().enumerate().filter(of_it).any(|(place, frame)| {
+            place >= self.unsent_from && frame.sent < frame.count || now.since(frame.busy_at) < answered
+        })
     }
 
     /// Lets go of what was sent long ago.
@@ -271,12 +291,13 @@ impl Kept {
 
     /// The piece of [`Kept::next_piece`] was sent. With `keep` its frame stays for repair.
     pub(super) fn sent(&mut self, now: Time, piece: &Piece, keep: bool) {
+        let frame = &mut self.frames[piece.place];
+        frame.busy_at = now;
         if piece.again {
             self.asks[0].next += 1;
             return;
         }
         self.chosen = self.chosen.wrapping_add(1);
-        let frame = &mut self.frames[piece.place];
         frame.sent += 1;
         frame.sent_at = now;
         while self.frames.get(self.unsent_from).is_some_and(|frame| frame.sent == frame.count) {

@@ -195,6 +195,11 @@ impl<C: Carrier> Link for DatagramLink<C> {
         let not_before = state.full_at.map_or(Time(0), |at| at.after(FULL_PAUSE));
         peers.unwrap_or(Time::NEVER).max(not_before).min(self.carrier.next_wake())
     }
+
+    fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        let peer = self.state.peers.iter().find(|peer| peer.id == to);
+        peer.is_some_and(|peer| peer.is_carrying(self.state.now, given_at))
+    }
 }
 
 impl<C: Carrier> DatagramLink<C> {

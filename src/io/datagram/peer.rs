@@ -196,6 +196,13 @@ impl<A: Copy> Peer<A> {
         self.pending.retain(|pending| now < pending.until);
     }
 
+    /// See [`crate::io::Link::is_carrying`].
+    pub(super) fn is_carrying(&self, now: Time, given_at: Time) -> bool {
+        let Some(session) = &self.session else { return false };
+        // What is missed is asked for after a wait, and comes a round trip later.
+        self.kept.is_carrying(now, given_at, 2 * session.wait())
+    }
+
     /// When it wants to be looked after, of itself.
     pub(super) fn next_wake(&self, unheard: Duration, keepalive: Duration) -> Time {
         let Some(session) = &self.session else {

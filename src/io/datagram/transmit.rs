@@ -98,7 +98,7 @@ impl<C: Carrier> DatagramLink<C> {
             }
         }
         // If some of it was sent already nothing else is kept, and it fits.
-        peer.kept.push(cut, parts, sent)?;
+        peer.kept.push(out.now, cut, parts, sent)?;
         self.send_fragments(place);
         Ok(())
     }

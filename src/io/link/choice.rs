@@ -183,6 +183,11 @@ impl<C: Candidate> Link for Choice<C> {
     fn next_wake(&self) -> Time {
         self.candidates.iter().map(Link::next_wake).min().unwrap_or(Time::NEVER).min(self.next_look)
     }
+
+    fn is_carrying(&self, to: NodeId, given_at: Time) -> bool {
+        let taken = self.peers.iter().find(|peer| peer.id == to).and_then(|peer| peer.taken);
+        taken.is_some_and(|taken| self.candidates[taken].is_carrying(to, given_at))
+    }
 }
 
 impl<C: Candidate> Choice<C> {

@@ -60,6 +60,8 @@ pub(super) struct Cluster {
     pub(super) now: Time,
     pub(super) trace: Option<Vec<String>>,
     pub(super) committed: Vec<Item>,
+    /// For each, the lowest term in which anybody said so.
+    committed_in: Vec<Term>,
     pub(super) reads_done: u64,
     pub(super) reads_refused: u64,
     pub(super) leaders: BTreeMap<u64, u32>,
@@ -95,6 +97,7 @@ impl Cluster {
             now: Time(0),
             trace: None,
             committed: Vec::new(),
+            committed_in: Vec::new(),
             reads_done: 0,
             reads_refused: 0,
             leaders: BTreeMap::new(),
@@ -187,10 +190,11 @@ impl Cluster {
 
     /// The end of a turn.
     pub(super) fn replicate(&mut self, id: u32) {
+        let now = self.now;
         let node = self.nodes.get_mut(&id).unwrap();
         let Some(raft) = &mut node.raft else { return };
         let mut effects = Effects::default();
-        raft.replicate(&mut View(&node.log), &mut effects);
+        raft.replicate(now, &mut View(&node.log), &mut effects);
         self.carry_out(id, effects, &[]);
     }
 
@@ -346,10 +350,10 @@ impl Cluster {
             let leader = *self.leaders.entry(raft.term().0).or_insert(id);
             assert_eq!(leader, id, "two leaders in term {}", raft.term());
             if raft.last().term == raft.term() {
+                // A later leader may commit what this one has never had, while this one has not heard of it.
+                let mut committed = self.committed.iter().zip(&self.committed_in).enumerate();
                 assert!(
-                    node.log.starts_with(&self.committed[..self.committed.len().min(node.log.len())])
-                        && (self.committed.len() <= node.log.len()
-                            || self.leaders.keys().any(|term| *term > raft.term().0)),
+                    committed.all(|(at, (item, term))| *term > raft.term() || node.log.get(at) == Some(item)),
                     "leader {id} lacks what is committed"
                 );
             }
@@ -360,12 +364,15 @@ impl Cluster {
             let item = node.log[at as usize];
             if let Some(known) = self.committed.get(at as usize) {
                 assert_eq!(*known, item, "{id} commits another entry at {}", at + 1);
+                let first = &mut self.committed_in[at as usize];
+                *first = raft.term().min(*first);
                 continue;
             }
             let holders =
                 self.nodes.values().filter(|node| node.disk_log.get(at as usize) == Some(&item)).count();
             assert!(2 * holders > self.nodes.len(), "committed {} is on {holders} disks", at + 1);
             self.committed.push(item);
+            self.committed_in.push(raft.term());
         }
         self.nodes.get_mut(&id).unwrap().committed = commit;
         if commit > before {

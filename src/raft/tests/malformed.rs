@@ -234,6 +234,10 @@ fn nothing_that_members_say_makes_a_node_panic() {
                 1 => Input::PeerDown(NodeId(random.next() as u32 % 6)),
                 2 => Input::Transfer { to: NodeId(random.next() as u32 % 6) },
                 3 => Input::ReadIndex(ReadId(random.next())),
+                4 => Input::Overtaken {
+                    from: NodeId(random.next() as u32 % 6),
+                    message: any_message(&mut random, &raft),
+                },
                 _ => Input::Peer {
                     from: NodeId(random.next() as u32 % 6),
                     message: any_message(&mut random, &raft),
@@ -241,7 +245,7 @@ fn nothing_that_members_say_makes_a_node_panic() {
             };
             raft.step(now, input, &mut effects);
             let _ = raft.propose();
-            raft.replicate(&mut Any, &mut effects);
+            raft.replicate(now, &mut Any, &mut effects);
             if let Some(vote) = effects.vote.take().filter(|_| !random.next().is_multiple_of(4)) {
                 raft.step(now, Input::DurableVote(Durable::pretend(vote)), &mut effects);
             }

@@ -47,6 +47,8 @@ impl World for Mock {
 struct MockLink {
     inbox: VecDeque<(NodeId, Vec<u8>)>,
     outbox: Vec<(NodeId, Vec<u8>)>,
+    /// What was given at these times has not arrived.
+    carrying: Vec<Time>,
 }
 
 impl Link for MockLink {
@@ -61,6 +63,9 @@ impl Link for MockLink {
     }
     fn next_wake(&self) -> Time {
         Time::NEVER
+    }
+    fn is_carrying(&self, _: NodeId, given_at: Time) -> bool {
+        self.carrying.contains(&given_at)
     }
 }
 

@@ -251,3 +251,38 @@ fn a_commit_that_no_append_carries_is_told_at_once_where_there_are_streams() {
     bench.lane.turn().unwrap();
     assert_eq!(notices(&mut bench), [(TWO, last), (THREE, last)]);
 }
+
+/// A long append goes in many datagrams, and heartbeats overtake it. A follower refused them for want of what the
+/// append carried, and was sent the same megabyte again, and a third time, over a path that was too narrow for one.
+#[test]
+fn what_is_still_on_its_way_is_not_sent_again() {
+    let mut bench = Bench::of_leader();
+    bench.settle();
+    bench.send(ALICE, &[Request::Submit(submit(1, &[7; 100_000]))]);
+    bench.turn().unwrap();
+    let given_at = Time(bench.clock.0.get());
+    let carried = |sent: Vec<(NodeId, Message)>, to: NodeId| {
+        sent.iter()
+            .filter(|(node, message)| *node == to && matches!(message, Message::Append { count: 1, .. }))
+            .count()
+    };
+    let sent = bench.sent();
+    assert_eq!((carried(sent.clone(), TWO), carried(sent, THREE)), (1, 1));
+
+    let beat = |bench: &mut Bench| {
+        bench.pass(Duration::from_millis(31));
+        bench.turn().unwrap();
+        let (to, heartbeat) = bench.sent().into_iter().find(|(to, _)| *to == TWO).unwrap();
+        let Message::Append { term, previous, count: 0, round, .. } = heartbeat else {
+            panic!("{heartbeat:?}")
+        };
+        let hint = EntryId { term, index: previous.index.previous() };
+        bench.hear(to, &Message::Rejected { term, refused: previous.index, hint, round }, &[]);
+        bench.turn().unwrap();
+        carried(bench.sent(), TWO)
+    };
+    bench.lane.link_mut().carrying.push(given_at);
+    assert_eq!((beat(&mut bench), beat(&mut bench), beat(&mut bench)), (0, 0, 0), "it is on its way");
+    bench.lane.link_mut().carrying.clear();
+    assert_eq!(beat(&mut bench), 1, "it was lost");
+}

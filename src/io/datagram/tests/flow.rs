@@ -1,6 +1,8 @@
 use super::super::Carrier;
 use super::net::*;
+use crate::io::Link;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::types::Time;
 
 /// Sends so many frames of mixed lengths, one every 100 us, waits, and says how many of the long and of the short ones
 /// have come. Everything that comes must be what was sent, and once.
@@ -270,4 +272,28 @@ fn a_peer_that_is_not_there_loses_its_frames_silently() {
     world.start(1, identity(1));
     world.meet();
     assert!(world.frames(1).is_empty());
+}
+
+#[test]
+fn a_long_frame_is_carried_until_it_must_have_come_and_short_ones_pass_it() {
+    let mut world = World::<false>::with(2, 21, Adversary { delay_ns: (MS, MS), ..CALM }, 32, 1472);
+    world.meet();
+    let at = |world: &World<false>| Time(world.now().as_nanos() as u64);
+    let (given_at, peer) = (at(&world), id(1));
+    assert!(world.send(0, 1, &frame(0, 200_000)));
+    world.pass(5 * MS);
+    let later = at(&world);
+    assert!(world.send(0, 1, &frame(1, 100)));
+    assert!(world.until(20 * MS, |world| world.frames(1).len() == 1));
+    assert_eq!(number(world.frames(1)[0]), 1, "the short one came first");
+    assert!(world.link(0).is_carrying(peer, given_at), "the long one is on its way");
+    assert!(!world.link(0).is_carrying(peer, later), "what is not kept is not carried");
+    assert!(world.until(1_000 * MS, |world| world.frames(1).len() == 2));
+    assert!(world.until(50 * MS, |world| !world.link(0).is_carrying(peer, given_at)), "it has come");
+    // And what ends with its session is not carried either.
+    let given_at = at(&world);
+    assert!(world.send(0, 1, &frame(2, 200_000)) && world.link(0).is_carrying(peer, given_at));
+    world.kill(1);
+    assert!(world.until(5_000 * MS, |world| !world.is_up(0, 1)));
+    assert!(!world.link(0).is_carrying(peer, given_at));
 }
