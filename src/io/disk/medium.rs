@@ -125,15 +125,13 @@ impl Medium {
             Medium::Device(region) => return region.sync(),
         };
         for segment in directory.segments()? {
-            let opened = match open.get(segment) {
-                Some(opened) => opened,
-                None => open.insert(segment, self.open_segment(segment)?),
+            // One that is not open stays so: who opens one for keeps tells the driver, which has a table of its own.
+            let extent = match open.get(segment) {
+                Some(opened) => opened.extent.clone(),
+                None => self.open_segment(segment)?,
             };
-            opened
-                .extent
-                .file
-                .sync_data()
-                .map_err(|error| failure("flush segment", self.place_of(segment), &error))?;
+            let synced = extent.file.sync_data();
+            synced.map_err(|error| failure("flush segment", self.place_of(segment), &error))?;
         }
         directory.sync()
     }

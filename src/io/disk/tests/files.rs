@@ -132,6 +132,39 @@ fn a_segment_beyond_those_held_open_is_opened_again() {
     });
 }
 
+/// A log of more segments than are held open was flushed as a whole when it was opened, which dealt the places of open
+/// files out anew without a word to the ring: what was written next went, with success, into another segment.
+#[test]
+fn what_is_written_after_all_was_flushed_goes_into_its_segment() {
+    over_files(|case| {
+        let fresh = case.fresh();
+        let count = medium::OPEN_MAX as u64 + 20;
+        let path = |segment: u64| fresh.path().join(format!("segment-{segment:08}.log"));
+        for segment in 0..count {
+            std::fs::File::create(path(segment)).unwrap().set_len(SEGMENT_BYTES).unwrap();
+        }
+        let mut bench = case.open(&fresh);
+        let mut read = vec![0; BLOCK];
+        for segment in 0..count {
+            bench.disk.read_now(SegmentId(segment), 0, &mut read).unwrap();
+        }
+        bench.disk.sync_now(WriteSequence(1)).unwrap();
+        let written = count - 2;
+        let mut chunk = bench.pool.take().unwrap();
+        let bytes = pattern(7, BLOCK);
+        let frozen = slice(&mut chunk, &bytes);
+        bench.write(2, written, 0, frozen);
+        assert_eq!(sequences(&bench.events(1)), [2].into());
+        for segment in 0..count {
+            let mut first = vec![0; BLOCK];
+            let file = std::fs::File::open(path(segment)).unwrap();
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut first, 0).unwrap();
+            let expected = if segment == written { bytes.clone() } else { vec![0; BLOCK] };
+            assert!(first == expected, "segment {segment}");
+        }
+    });
+}
+
 #[test]
 fn a_segment_is_hurried_once_a_quarter_of_the_last_one_is_written() {
     over_files(|case| {
