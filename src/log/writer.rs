@@ -76,9 +76,13 @@ enum Right {
 }
 
 impl Right {
-    /// That of records off the wire: a header without a payload is a no-op.
-    fn of_received(bytes: usize) -> Right {
-        if bytes == RECORD_HEADER_BYTES { Right::Reserve } else { Right::Ordinary }
+    /// That of records off the wire: of one no-op alone. Marks are as short, and come as often as their engine likes.
+    fn of_received(records: &[u8]) -> Right {
+        if records.len() != RECORD_HEADER_BYTES {
+            return Right::Ordinary;
+        }
+        let header: record::Header = bytemuck::pod_read_unaligned(records);
+        if header.kind() == Some(Kind::Noop) { Right::Reserve } else { Right::Ordinary }
     }
 }
 
@@ -249,10 +253,10 @@ impl<D: Disk> Log<D> {
         self.fit(span_bytes, Right::Ordinary).map(drop)
     }
 
-    /// Whether records of so many bytes in all can be laid as they came. A lone no-op may use the room that is kept
+    /// Whether these records, already checked, can be laid as they came. A lone no-op may use the room that is kept
     /// back: it must commit for a leader of a full log to serve at all.
-    pub fn room_for_received(&self, bytes: usize) -> Result<(), NoRoom> {
-        self.fit(bytes, Right::of_received(bytes)).map(drop)
+    pub fn room_for_received(&self, records: &[u8]) -> Result<(), NoRoom> {
+        self.fit(records.len(), Right::of_received(records)).map(drop)
     }
 
     /// Whether a vote or a no-op can be laid at this moment: what is kept back for them counts.
@@ -301,7 +305,7 @@ impl<D: Disk> Log<D> {
         if records.is_empty() {
             return;
         }
-        let right = Right::of_received(records.len());
+        let right = Right::of_received(records);
         let Some(begin) = self.reserve(records.len(), right, "entries") else { return };
         self.room(begin, records.len()).copy_from_slice(records);
         let position = self.shards.of(shard);

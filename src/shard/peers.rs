@@ -48,8 +48,15 @@ impl<W: World> Groups<W> {
                     return;
                 }
             }
+            // A higher term is laid before the records are, and takes room: what is left for them is asked for after it.
+            if message.term() > self.shards[at].raft.term()
+                && let Message::Append { term, commit, round, .. } = message
+            {
+                let empty = Message::Append { term, previous, entries_term: term, count: 0, commit, round };
+                self.step(now, at, Input::Peer { from, message: empty }, &[]);
+            }
             // No room is as if the append had been lost: the leader repeats it.
-            if self.log.room_for_received(records.len()).is_err() {
+            if self.log.room_for_received(records).is_err() {
                 return;
             }
         }

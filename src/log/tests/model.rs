@@ -105,7 +105,7 @@ impl World {
     /// These take the place of what the shard has after `keep`, if there is room.
     fn supersede(&mut self, shard: u32, keep: u64, term: u64, payloads: Vec<Vec<u8>>) -> bool {
         let bytes = records(shard, term, keep + 1, &payloads);
-        if self.log.room_for_received(bytes.len()).is_err() {
+        if self.log.room_for_received(&bytes).is_err() {
             return false;
         }
         let before = self.entries(shard);

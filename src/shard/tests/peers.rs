@@ -1,6 +1,7 @@
 //! A lane among peers that say what a test lets them say. Each test keeps a bug that the simulator has found.
 
 use super::*;
+use crate::limits::{BLOCK_BYTES_MAX, CHUNK_BYTES};
 use crate::raft::message::{Ack, Grant, Message};
 use crate::wire;
 
@@ -285,4 +286,51 @@ fn what_is_still_on_its_way_is_not_sent_again() {
     assert_eq!((beat(&mut bench), beat(&mut bench), beat(&mut bench)), (0, 0, 0), "it is on its way");
     bench.lane.link_mut().carrying.clear();
     assert_eq!(beat(&mut bench), 1, "it was lost");
+}
+
+/// A follower whose disk had as many writes under way as may be heard a new leader in an append. Its records fitted when
+/// room was asked for; then the term was laid, which began a batch where they did not fit, and the node stopped on an
+/// assertion in the middle of a change of leader.
+#[test]
+fn a_term_that_comes_with_records_leaves_them_the_room_that_it_takes() {
+    const PAYLOAD: &[u8] = &[7; 1000];
+    let (mut accepted_at_once, mut put_off) = (0, 0);
+    // Somewhere among these the records do not fit the chunk's end and the term does.
+    for spare_blocks in 0..48_u64 {
+        let mut bench = Bench::of(3, 16);
+        let mut last = EntryId::default();
+        let mut hear = |bench: &mut Bench, term: u64, payloads: &[&[u8]]| {
+            let records = entries(Term(term), last.index.0 + 1, payloads);
+            bench.hear(TWO, &append(Term(term), last, payloads.len() as u32, 0), &records);
+            bench.turn().unwrap();
+            bench.turn().unwrap();
+            let until = Index(last.index.0 + payloads.len() as u64);
+            let taken = bench.lane.status(ShardId(0)).unwrap().last.index >= until;
+            if taken {
+                last = EntryId { term: Term(term), index: until };
+            }
+            taken
+        };
+        // A batch a block: nothing is left but what is kept for votes and a few blocks.
+        let blocks = (CHUNK_BYTES as u64 - (128 << 10)) / BLOCK_BYTES_MAX as u64 - 16 - spare_blocks;
+        for _ in 0..blocks {
+            assert!(hear(&mut bench, 1, &[PAYLOAD]));
+        }
+        bench.disk().eager = false;
+        for _ in 0..16 {
+            assert!(hear(&mut bench, 1, &[PAYLOAD]));
+        }
+        if hear(&mut bench, 2, &[PAYLOAD; 10]) {
+            accepted_at_once += 1;
+        } else {
+            put_off += 1;
+        }
+        assert_eq!(bench.lane.status(ShardId(0)).unwrap().term, Term(2));
+        bench.disk().eager = true;
+        for _ in 0..8 {
+            bench.turn().unwrap();
+        }
+        assert!(hear(&mut bench, 2, &[PAYLOAD; 10]), "the leader repeats it");
+    }
+    assert!(accepted_at_once > 0 && put_off > 0, "{accepted_at_once} at once, {put_off} put off");
 }
