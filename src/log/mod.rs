@@ -77,6 +77,7 @@ pub use self::figures::Figures;
 use self::flight::Flight;
 use self::shards::Shards;
 use self::tail::Tail;
+pub use self::writer::{Draft, WrongSum};
 use self::writer::{OpenBatch, Stream};
 use crate::io::pool::{Chunk, Pool};
 use crate::io::{Disk, DiskError, DiskEvent, Full, Write};

@@ -108,14 +108,28 @@ pub fn payload_crc(payload: &[u8]) -> u32 {
 /// If the header's length is not the payload's, or `into` is too short.
 pub fn lay(header: Header, payload: &[u8], into: &mut [u8]) -> usize {
     assert_eq!(header.len_bytes as usize, payload.len(), "a header tells its payload's length");
-    debug_assert_eq!(header.payload_crc, payload_crc(payload), "a submitter sums what it submits");
-    let span = span_bytes(payload.len());
-    let end = RECORD_HEADER_BYTES + payload.len();
+    payload_of(into, payload.len()).copy_from_slice(payload);
+    seal(header, into)
+}
+
+/// Where a payload of so many bytes lies in the record at the front of `record`.
+pub(super) fn payload_of(record: &mut [u8], len_bytes: usize) -> &mut [u8] {
+    &mut record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len_bytes]
+}
+
+/// As [`lay`], of a record whose payload lies in its place already.
+pub(super) fn seal(header: Header, into: &mut [u8]) -> usize {
+    let len_bytes = header.len_bytes as usize;
+    debug_assert_eq!(
+        header.payload_crc,
+        payload_crc(payload_of(into, len_bytes)),
+        "a submitter sums what it submits"
+    );
+    let span = span_bytes(len_bytes);
     let mut header = header;
     header.header_crc = header_crc(bytemuck::bytes_of(&header));
     into[..RECORD_HEADER_BYTES].copy_from_slice(bytemuck::bytes_of(&header));
-    into[RECORD_HEADER_BYTES..end].copy_from_slice(payload);
-    into[end..span].fill(0);
+    into[RECORD_HEADER_BYTES + len_bytes..span].fill(0);
     span
 }
 

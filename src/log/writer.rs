@@ -86,6 +86,19 @@ impl Right {
     }
 }
 
+/// The payload of an entry that is to be laid, in its place in the open batch. See [`Log::draft`].
+#[derive(Debug)]
+#[must_use]
+pub struct Draft {
+    /// None where the log has failed.
+    place: Option<Place>,
+    len_bytes: usize,
+}
+
+/// A payload whose checksum is not the one that was given with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongSum;
+
 /// Where records would lie.
 #[derive(Clone, Copy)]
 enum Fit {
@@ -270,12 +283,56 @@ impl<D: Disk> Log<D> {
     /// # Panics
     /// If the entry does not follow the shard's last, or there is no room for data.
     pub fn lay(&mut self, entry: NewEntry, payload: &[u8]) {
-        assert!(payload.len() <= ENTRY_PAYLOAD_BYTES_MAX, "an entry of {} bytes", payload.len());
+        let right = if entry.kind == Kind::Noop { Right::Reserve } else { Right::Ordinary };
+        let draft = self.copy(payload, right);
+        self.lay_draft(draft, entry);
+    }
+
+    /// Copies the payload of a new entry to where it is to lie, and sums the copy: whoever can still write to where it
+    /// came from, what is laid is what was summed. The caller has asked for room, and next either lays the draft or
+    /// withdraws it.
+    ///
+    /// # Errors
+    /// When the sum is another one. Nothing is left of it.
+    ///
+    /// # Panics
+    /// If there is no room.
+    pub fn draft(&mut self, payload: &[u8], payload_crc: u32) -> Result<Draft, WrongSum> {
+        let draft = self.copy(payload, Right::Ordinary);
+        if let Some(place) = draft.place {
+            let copy = record::payload_of(self.room(place, record::span_bytes(payload.len())), payload.len());
+            if record::payload_crc(copy) != payload_crc {
+                self.withdraw(draft);
+                return Err(WrongSum);
+            }
+        }
+        Ok(draft)
+    }
+
+    fn copy(&mut self, payload: &[u8], right: Right) -> Draft {
+        let len_bytes = payload.len();
+        assert!(len_bytes <= ENTRY_PAYLOAD_BYTES_MAX, "an entry of {len_bytes} bytes");
+        let span_bytes = record::span_bytes(len_bytes);
+        let place = self.reserve(span_bytes, right, "an entry");
+        if let Some(place) = place {
+            record::payload_of(self.room(place, span_bytes), len_bytes).copy_from_slice(payload);
+        }
+        Draft { place, len_bytes }
+    }
+
+    /// Lays what was drafted, as this entry, which follows the shard's last.
+    ///
+    /// # Panics
+    /// If it does not, or something was laid since it was drafted.
+    pub fn lay_draft(&mut self, draft: Draft, entry: NewEntry) {
         assert!(entry.kind != Kind::Vote, "votes are laid by lay_vote");
+        let Draft { place: Some(place), len_bytes } = draft else { return };
+        let span_bytes = record::span_bytes(len_bytes);
+        self.check_draft(place, span_bytes);
         let header = record::Header {
             header_crc: 0,
             payload_crc: entry.payload_crc,
-            len_bytes: payload.len() as u32,
+            len_bytes: len_bytes as u32,
             shard: entry.shard.0,
             term: entry.id.term.0,
             index: entry.id.index.0,
@@ -287,14 +344,29 @@ impl<D: Disk> Log<D> {
             flags: entry.flags,
             reserved: 0,
         };
-        let right = if entry.kind == Kind::Noop { Right::Reserve } else { Right::Ordinary };
-        let span_bytes = record::span_bytes(payload.len());
-        let Some(place) = self.reserve(span_bytes, right, "an entry") else { return };
-        record::lay(header, payload, self.room(place, span_bytes));
+        record::seal(header, self.room(place, span_bytes));
         let shard = self.shards.of(entry.shard);
         self.shards.append(shard, entry.id, place, span_bytes as u32);
         self.laid(place);
         self.mark(shard).last = Some(entry.id);
+    }
+
+    /// Nothing is laid of what was drafted.
+    pub fn withdraw(&mut self, draft: Draft) {
+        let Draft { place: Some(place), len_bytes } = draft else { return };
+        let span_bytes = record::span_bytes(len_bytes);
+        self.check_draft(place, span_bytes);
+        let open = self.open.as_mut().expect("a draft lies in an open batch");
+        open.len_bytes -= span_bytes;
+        // A batch that was begun for it is none.
+        if open.len_bytes == HEADER_BYTES {
+            self.open = None;
+        }
+    }
+
+    fn check_draft(&self, place: Place, span_bytes: usize) {
+        let end = self.open.as_ref().map(|open| open.place.plus(open.len_bytes));
+        assert!(end == Some(place.plus(span_bytes)), "a draft is the last thing in the open batch");
     }
 
     /// Lays records as a leader sent them, already checked. They follow the shard's last entry.

@@ -13,8 +13,8 @@ use super::reads::WaitingRead;
 use super::{Groups, World};
 use crate::io::{ClientId, Flow, Port, PortEvent};
 use crate::limits::{SUBMIT_BYTES_PER_TURN_MAX, SUBMITS_PENDING_MAX, SUBMITS_PER_TURN_MAX};
-use crate::log::record::{self, FLAG_CONTINUES, Kind};
-use crate::log::{NewEntry, NoRoom};
+use crate::log::record::{FLAG_CONTINUES, Kind};
+use crate::log::{NewEntry, NoRoom, WrongSum};
 use crate::raft::{Input, Refused, Role};
 use crate::types::{Acks, EntryId, NodeId, Stamp, Time};
 use crate::wire::client::{Outcome, Reply, Request, ShardStatus, Submit};
@@ -231,7 +231,7 @@ impl<W: World> Groups<W> {
             return Taken::NotNow;
         }
         let room = self.log.room_for(submit.payload.len());
-        let outcome = match self.refusal(at, &submit) {
+        let outcome = match self.refusal_to_lay(at) {
             Some(refusal) => refusal,
             None if room == Err(NoRoom::Busy) => return Taken::NotNow,
             None if room == Err(NoRoom::Full) => Outcome::LogFull,
@@ -250,16 +250,7 @@ impl<W: World> Groups<W> {
         Taken::Done
     }
 
-    /// Why a submit is not taken, apart from room in the log.
-    pub(super) fn refusal(&self, at: usize, submit: &Submit<'_>) -> Option<Outcome> {
-        if let Some(refusal) = self.refusal_to_lay(at) {
-            return Some(refusal);
-        }
-        // Laid all the same, it would be refused by every follower, and with it all that comes after.
-        (record::payload_crc(submit.payload) != submit.payload_crc).then_some(Outcome::Invalid)
-    }
-
-    /// Why nothing new is laid for a client at all.
+    /// Why nothing new is laid for a client at all, apart from room in the log.
     pub(super) fn refusal_to_lay(&self, at: usize) -> Option<Outcome> {
         let shard = &self.shards[at];
         if self.drain.has_begun() {
@@ -275,10 +266,26 @@ impl<W: World> Groups<W> {
 
     /// Claims the next entry of the shard and lays it. There is room.
     pub(super) fn lay(&mut self, at: usize, entry: NewEntry, payload: &[u8]) -> Result<EntryId, Outcome> {
-        let stamp = Stamp::new(entry.epoch, entry.timestamp);
+        // With a wrong sum it would be refused by every follower, and with it all that comes after.
+        let draft = self.log.draft(payload, entry.payload_crc).map_err(|WrongSum| Outcome::Invalid)?;
+        match self.propose(at, &entry) {
+            Ok(id) => {
+                self.log.lay_draft(draft, NewEntry { id, ..entry });
+                self.claim_stamp(at, Stamp::new(entry.epoch, entry.timestamp));
+                Ok(id)
+            }
+            Err(refusal) => {
+                self.log.withdraw(draft);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Claims the next entry of the shard, which is laid at once.
+    fn propose(&mut self, at: usize, entry: &NewEntry) -> Result<EntryId, Outcome> {
         // The parts of a record share its stamp.
         if entry.flags & FLAG_CONTINUES == 0 {
-            self.check_stamp(at, stamp)?;
+            self.check_stamp(at, Stamp::new(entry.epoch, entry.timestamp))?;
         }
         let shard = &mut self.shards[at];
         let id = shard.raft.propose().map_err(|refused| match refused {
@@ -286,8 +293,6 @@ impl<W: World> Groups<W> {
             Refused::Transferring { to } => Outcome::NotLeader { leader: Some(to) },
         })?;
         shard.touched = true;
-        self.log.lay(NewEntry { id, ..entry }, payload);
-        self.claim_stamp(at, stamp);
         Ok(id)
     }
 

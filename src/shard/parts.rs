@@ -66,18 +66,19 @@ impl<W: World> Groups<W> {
             Assembly::Taking(parts) => parts,
         };
         if parts.takes(submit) && !stopping {
-            if submit.more_bytes > 0 {
-                parts.add(submit, self.ingress.now);
-                *slot = Some(Assembly::Taking(parts));
-            } else if self.shards[at].large.is_some() {
+            if submit.more_bytes == 0 && self.shards[at].large.is_some() {
                 *slot = Some(Assembly::Taking(parts));
                 return Some(Taken::NotNow);
-            } else {
-                parts.add(submit, self.ingress.now);
-                self.shards[at].large = Some(Large { client, parts, laid: 0, laid_bytes: 0 });
-                self.lay_large();
             }
-            return Some(Taken::Done);
+            if parts.add(submit, self.ingress.now) {
+                if submit.more_bytes > 0 {
+                    *slot = Some(Assembly::Taking(parts));
+                } else {
+                    self.shards[at].large = Some(Large { client, parts, laid: 0, laid_bytes: 0 });
+                    self.lay_large();
+                }
+                return Some(Taken::Done);
+            }
         }
         self.ingress.assembling_bytes -= parts.total_bytes;
         let outcome = if stopping { Outcome::Stopping } else { Outcome::Invalid };
@@ -100,20 +101,27 @@ impl<W: World> Groups<W> {
     /// The first part of a record that is longer than an entry.
     pub(super) fn begin_parts(&mut self, at: usize, client: ClientRef, submit: &Submit<'_>) {
         let total_bytes = submit.payload.len() + submit.more_bytes as usize;
-        let refusal = if total_bytes > RECORD_BYTES_MAX {
-            Some(Outcome::Invalid)
+        let begun = if total_bytes > RECORD_BYTES_MAX {
+            Err(Outcome::Invalid)
         } else if !self.can_assemble(total_bytes) {
-            Some(Outcome::Busy)
+            Err(Outcome::Busy)
+        } else if let Some(refusal) = self.refusal_to_lay(at) {
+            Err(refusal)
         } else {
-            self.refusal(at, submit)
+            Parts::begin(submit, total_bytes, self.ingress.now).ok_or(Outcome::Invalid)
         };
-        if let Some(outcome) = refusal {
-            self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome);
-            self.clients.answer(client, submit.request, outcome);
-            self.pass_over(client, submit);
-        } else if let Some(slot) = self.clients.assembly(client) {
-            self.ingress.assembling_bytes += total_bytes;
-            *slot = Some(Assembly::Taking(Box::new(Parts::begin(submit, total_bytes, self.ingress.now))));
+        match begun {
+            Err(outcome) => {
+                self.refuse_stamp(at, Stamp::new(submit.epoch, submit.timestamp), &outcome);
+                self.clients.answer(client, submit.request, outcome);
+                self.pass_over(client, submit);
+            }
+            Ok(parts) => {
+                if let Some(slot) = self.clients.assembly(client) {
+                    self.ingress.assembling_bytes += total_bytes;
+                    *slot = Some(Assembly::Taking(Box::new(parts)));
+                }
+            }
         }
     }
 
@@ -198,7 +206,8 @@ impl<W: World> Groups<W> {
 }
 
 impl Parts {
-    fn begin(submit: &Submit<'_>, total_bytes: usize, now: Time) -> Parts {
+    /// `None`: the first part's checksum is wrong.
+    fn begin(submit: &Submit<'_>, total_bytes: usize, now: Time) -> Option<Parts> {
         let mut parts = Parts {
             request: submit.request,
             acks: submit.acks,
@@ -209,17 +218,15 @@ impl Parts {
             total_bytes,
             fed_at: now,
         };
-        parts.add(submit, now);
-        parts
+        parts.add(submit, now).then_some(parts)
     }
 
-    /// Whether this is the next part.
+    /// Whether this is the next part, but for its checksum.
     fn takes(&self, submit: &Submit<'_>) -> bool {
         submit.request == self.request
             && submit.shard == self.entry.shard
             && submit.payload.len() + submit.more_bytes as usize == self.more_bytes
             && self.cuts.len() < PARTS_MAX
-            && record::payload_crc(submit.payload) == submit.payload_crc
     }
 
     fn stamp(&self) -> Stamp {
@@ -230,11 +237,17 @@ impl Parts {
         self.request
     }
 
-    fn add(&mut self, submit: &Submit<'_>, now: Time) {
+    /// Takes the next part in, if the checksum of what was copied is the one that was given.
+    fn add(&mut self, submit: &Submit<'_>, now: Time) -> bool {
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(submit.payload);
+        if record::payload_crc(&self.bytes[begin..]) != submit.payload_crc {
+            return false;
+        }
         self.fed_at = now;
         self.cuts.push((submit.payload.len(), submit.payload_crc));
-        self.bytes.extend_from_slice(submit.payload);
         self.more_bytes -= submit.payload.len();
+        true
     }
 }
 

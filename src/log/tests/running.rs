@@ -1,6 +1,7 @@
 //! A log at work: laying, durability, reading, bounds.
 
 use super::super::NoRoom;
+use super::super::WrongSum;
 use super::*;
 use crate::limits::{ENTRY_PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
 
@@ -256,6 +257,37 @@ fn a_full_log_says_so_and_still_takes_votes_and_no_ops() {
     }
     let [Told::Failed(cause)] = &last[..] else { panic!("{last:?}") };
     assert!(cause.contains("every segment"), "{cause}");
+}
+
+/// An engine's memory can change until it was copied. What was summed there and copied after that lay in the log with a
+/// sum that was not its own: no follower took it, and the lane, with all its shards, did not open again.
+#[test]
+fn what_is_summed_is_the_copy_and_nothing_is_left_of_a_wrong_one() {
+    let pool = Pool::new(4);
+    let mut log = empty(&pool);
+    // In a batch that was begun for it, and behind another entry.
+    for round in 1..=3_u64 {
+        assert_eq!(log.draft(b"changed since", record::payload_crc(b"as it was")).err(), Some(WrongSum));
+        let payload = [round as u8; 100];
+        let draft = log.draft(&payload, record::payload_crc(&payload)).unwrap();
+        log.lay_draft(draft, new_entry(1, id(1, 2 * round - 1), &payload));
+        assert_eq!(log.draft(&[9; 5000], 0).err(), Some(WrongSum));
+        let draft =
+            log.draft(b"its shard leads no more", record::payload_crc(b"its shard leads no more")).unwrap();
+        log.withdraw(draft);
+        lay(&mut log, 1, 1, b"short");
+        log.submit();
+        assert_eq!(poll(&mut log), [Told::Entries(1, id(1, 2 * round))]);
+    }
+    assert_eq!(log.draft(b"", 7).err(), Some(WrongSum));
+    log.submit();
+    assert!(poll(&mut log).is_empty(), "an empty batch is not written");
+
+    let image = log.disk().image.clone();
+    drop(log);
+    let (mut log, shards) = Log::open(MemDisk::with(image, 512, SEGMENT_BYTES), pool, options()).unwrap();
+    assert_eq!(*shards[0].last.get(), id(1, 6));
+    assert_eq!(read_all(&mut log, 1, 1 << 20).len(), 6);
 }
 
 /// Everything without a payload was taken for a no-op: marks of idle streams, each alone in its append, used up what is
