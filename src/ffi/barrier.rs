@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::fmt;
 use core::mem;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -72,8 +72,13 @@ const POISONED: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Guarded<T> {
     state: AtomicU32,
+    /// The only thread that is let in: see [`this_thread`]. 0: any.
+    bound_to: AtomicUsize,
     inner: UnsafeCell<T>,
 }
+
+// SAFETY: what is in it is used by who has taken the flag, one at a time, as with a mutex.
+unsafe impl<T: Send> Sync for Guarded<T> {}
 
 /// Dropped by a panic only.
 struct Poison<'a>(&'a AtomicU32);
@@ -86,15 +91,13 @@ impl Drop for Poison<'_> {
 
 impl<T> Guarded<T> {
     pub(super) fn new(inner: T) -> Guarded<T> {
-        Guarded { state: AtomicU32::new(FREE), inner: UnsafeCell::new(inner) }
+        Guarded { state: AtomicU32::new(FREE), bound_to: AtomicUsize::new(0), inner: UnsafeCell::new(inner) }
     }
 
     /// Uses what is in it. Whoever comes while that lasts is refused, and does not wait.
     #[inline]
     pub(super) fn with<R>(&self, body: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
-        if let Err(state) = self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
-            return Err(refused(state));
-        }
+        self.take()?;
         let poison = Poison(&self.state);
         // SAFETY: the flag was free and is taken, so there is no other reference until it is given back below; after a
         // panic it never is.
@@ -104,6 +107,41 @@ impl<T> Guarded<T> {
         result
     }
 
+    /// As [`Guarded::with`]; and until [`Guarded::unbind`] only this thread is let in.
+    pub(super) fn bind<R>(&self, body: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
+        self.with(|inner| {
+            let result = body(inner)?;
+            self.bound_to.store(this_thread(), Ordering::Relaxed);
+            Ok(result)
+        })
+    }
+
+    /// As [`Guarded::with`], by the thread that is bound; from now on any may come.
+    pub(super) fn unbind<R>(&self, body: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
+        self.with(|inner| {
+            self.bound_to.store(0, Ordering::Relaxed);
+            body(inner)
+        })
+    }
+
+    #[inline]
+    fn take(&self) -> Result<(), Failure> {
+        loop {
+            let taken = self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
+            let bound_to = self.bound_to.load(Ordering::Relaxed);
+            match taken {
+                Ok(_) if bound_to == 0 || bound_to == this_thread() => return Ok(()),
+                Ok(_) => {
+                    self.state.store(FREE, Ordering::Release);
+                    return Err(refused(TAKEN));
+                }
+                // Somebody else is being refused, in this moment.
+                Err(TAKEN) if bound_to == this_thread() => core::hint::spin_loop(),
+                Err(state) => return Err(refused(state)),
+            }
+        }
+    }
+
     /// Takes it for good, to end it: as [`Guarded::with`], but what is poisoned can be ended, too.
     pub(super) fn take_for_good(&self) -> Result<(), Failure> {
         match self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
@@ -111,6 +149,13 @@ impl<T> Guarded<T> {
             _ => Ok(()),
         }
     }
+}
+
+/// A number that no other thread has while this one runs, and that costs less than its id: where something of it lies.
+#[inline]
+fn this_thread() -> usize {
+    std::thread_local! { static PLACE: u8 = const { 0 } }
+    PLACE.with(|place| core::ptr::from_ref(place).addr())
 }
 
 #[cold]

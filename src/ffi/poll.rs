@@ -11,7 +11,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::Status;
-use super::barrier::{Failure, Out, OutArray, answer};
+use super::barrier::{Failure, Out, OutArray, answer, reference};
 use super::stream::{Inner, StreamHandle, with};
 use super::types::{
     Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, Role, RoleCallback,
@@ -210,7 +210,8 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
             Ok((told, inner.delivery.completions.len() - before, inner.delivery.calls))
         };
         // SAFETY: the caller hands in a handle.
-        let (mut told, uncalled, calls) = unsafe { with(stream, begin)? };
+        let guarded = &unsafe { reference(stream)? }.guarded;
+        let (mut told, uncalled, calls) = guarded.bind(begin)?;
         told.iter().for_each(|told| call(&calls, told));
         let mut count = uncalled + told.len();
         out.set(count);
@@ -222,8 +223,7 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
             inner.delivery.polling = false;
             Ok(inner.delivery.detached)
         };
-        // SAFETY: likewise.
-        let detached = unsafe { with(stream, end)? };
+        let detached = guarded.unbind(end)?;
         count += entries?;
         out.set(count);
         if detached && count == 0 { Err(Failure::new(Status::Ended)) } else { Ok(()) }
