@@ -38,8 +38,8 @@ fn a_panic_is_answered_and_poisons() {
     assert!(guarded.take_for_good().is_ok(), "what is poisoned can be ended");
 }
 
-/// A callback gave work to another thread, which used the stream while its poll was under way: the poll could not end, and
-/// every later call, plimsoll_stream_close among them, was told that the stream is in use.
+/// A callback gave work to another thread, which used the stream while its poll was under way: the poll could not end,
+/// and every later call, plimsoll_stream_close among them, was told that the stream is in use.
 #[test]
 fn a_poll_that_others_come_into_is_theirs_to_leave_alone() {
     let guarded = Guarded::new(0_u64);
@@ -52,13 +52,14 @@ fn a_poll_that_others_come_into_is_theirs_to_leave_alone() {
         };
         let others = [scope.spawn(stranger), scope.spawn(stranger)];
         while others.iter().any(|other| !other.is_finished()) {
-            guarded.with(|value| Ok(*value += 1)).expect("its own thread is let in, whoever else knocks");
+            let seen = guarded.with(|value| Ok(core::mem::replace(value, *value + 1)));
+            seen.expect("its own thread is let in, whoever else knocks");
         }
     });
-    guarded.unbind(|value| Ok(*value += 1)).unwrap();
+    guarded.unbind(|_| Ok(())).unwrap();
     let seen =
         std::thread::scope(|scope| scope.spawn(|| guarded.with(|value| Ok(*value)).unwrap()).join().unwrap());
-    assert!(seen > 1, "any thread may come again");
+    assert!(seen > 0, "any thread may come again");
 }
 
 #[test]

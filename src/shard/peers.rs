@@ -48,7 +48,8 @@ impl<W: World> Groups<W> {
                     return;
                 }
             }
-            // A higher term is laid before the records are, and takes room: what is left for them is asked for after it.
+            // A higher term is laid before the records are, and takes room: what is left for them is asked for after
+            // it.
             if message.term() > self.shards[at].raft.term()
                 && let Message::Append { term, commit, round, .. } = message
             {

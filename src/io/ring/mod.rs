@@ -18,8 +18,9 @@
 //!
 //! The other end may be another process, and write anything at any time. Every word that comes from there is read once
 //! and checked before it is used; what cannot be ends the attachment with [`Corrupt`], and reaches nothing outside the
-//! ring. What the rings do not promise is that a record's bytes stay as they are while they are looked at: they are copied
-//! once, and what is summed is the copy. An engine that goes on writing to what it has published is told `Invalid`.
+//! ring. What the rings do not promise is that a record's bytes stay as they are while they are looked at: they are
+//! copied once, and what is summed is the copy. An engine that goes on writing to what it has published is told
+//! `Invalid`.
 //!
 //! [`LaneEnd`] and [`EngineEnd`] are the two rings as either side sees them, with the words by which one wakes the
 //! other ([`bell`]). `port` is a lane's side over all its rings; `shared` has them in memory that two processes map.

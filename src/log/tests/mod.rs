@@ -5,6 +5,7 @@ mod crash;
 pub(crate) mod disk;
 mod format;
 mod model;
+mod room;
 mod running;
 
 use alloc::vec;

@@ -288,9 +288,9 @@ fn what_is_still_on_its_way_is_not_sent_again() {
     assert_eq!(beat(&mut bench), 1, "it was lost");
 }
 
-/// A follower whose disk had as many writes under way as may be heard a new leader in an append. Its records fitted when
-/// room was asked for; then the term was laid, which began a batch where they did not fit, and the node stopped on an
-/// assertion in the middle of a change of leader.
+/// A follower whose disk had as many writes under way as may be heard a new leader in an append. Its records fitted
+/// when room was asked for; then the term was laid, which began a batch where they did not fit, and the node stopped on
+/// an assertion in the middle of a change of leader.
 #[test]
 fn a_term_that_comes_with_records_leaves_them_the_room_that_it_takes() {
     const PAYLOAD: &[u8] = &[7; 1000];
