@@ -62,7 +62,9 @@ impl fmt::Debug for Epoll {
 impl Epoll {
     pub(super) fn new(waker: Waker) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, waker.event(), EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
+        for event in waker.events() {
+            epoll::add(&epoll, event, EventData::new_u64(WAKER), EventFlags::IN | EventFlags::ET)?;
+        }
         let (table, events) = (Table::default(), Vec::with_capacity(EVENTS_PER_CALL));
         Ok(Epoll { epoll, table, events, parked: Vec::new(), idle_at: None, waker })
     }

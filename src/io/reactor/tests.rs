@@ -326,7 +326,9 @@ fn a_wake_that_meets_a_busy_lane_costs_no_write() {
         }
         // Had they been written, the eventfd would be readable now.
         reactor.poll();
-        assert_eq!(rustix::io::read(waker.event(), &mut [0u8; 8][..]), Err(rustix::io::Errno::AGAIN));
+        for event in waker.events() {
+            assert_eq!(rustix::io::read(event, &mut [0u8; 8][..]), Err(rustix::io::Errno::AGAIN));
+        }
         assert!(!waker.enter_park(), "and the next block is skipped");
         assert!(waker.enter_park(), "but only that one");
         waker.leave_park();
@@ -456,4 +458,40 @@ fn a_lane_that_looks_at_a_socket_itself_asks_epoll_now_and_then() {
     theirs.write_all(b"x").unwrap();
     reactor.glance(at(22));
     assert_eq!(told(&reactor), 1, "who was told something asks again at once");
+}
+
+/// An engine shares the eventfd that it was given with the lane, and can make it a blocking one, empty it and fill it. A
+/// lane that read it then slept for ever, and everybody who woke it.
+#[test]
+fn what_another_process_does_to_its_eventfd_blocks_nobody() {
+    over_each(|open| {
+        let mut reactor = open();
+        let waker = reactor.waker();
+        let theirs = waker.descriptor().unwrap();
+        rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::empty()).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn({
+            let waker = waker.clone();
+            move || {
+                // Emptied by somebody else after it was told readable.
+                waker.drain();
+                // Full, and another thread of the node wakes the lane.
+                rustix::io::write(&theirs, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+                assert!(waker.enter_park());
+                waker.wake();
+                waker.leave_park();
+                done.send(theirs).unwrap();
+            }
+        });
+        let theirs = ended.recv_timeout(Duration::from_secs(20)).expect("nobody blocks");
+        // It is full, and so it is told and emptied; then it wakes as before.
+        let begun = Instant::now();
+        reactor.park(Duration::from_secs(20));
+        for _ in 0..3 {
+            reactor.poll();
+            rustix::io::write(&theirs, &1u64.to_ne_bytes()).unwrap();
+            reactor.park(Duration::from_secs(20));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "a write ends a block");
+    });
 }

@@ -8,14 +8,19 @@
 //!
 //! A `WOKEN` that a busy lane finds costs it one turn without blocking. It is not cleared anywhere but in front of
 //! a block: clearing it after the mailbox was looked at would lose what came in between.
+//!
+//! Other processes have an eventfd of their own. It is an open file that they share with the lane, and so they can make
+//! it block, empty it and fill it: the lane reads it without ever blocking, and nothing of the node writes to it. Who
+//! empties it takes the others' wakes, which then end no block; a lane's timers do, within a heartbeat.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam_utils::CachePadded;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::ReadWriteFlags;
 
 const AWAKE: u32 = 0;
 const PARKED: u32 = 1;
@@ -33,12 +38,15 @@ struct Shared {
     /// lane reads in every turn.
     state: CachePadded<AtomicU32>,
     event: OwnedFd,
+    /// What other processes write to.
+    shared_event: OwnedFd,
 }
 
 impl Waker {
     pub(super) fn new() -> io::Result<Waker> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Waker { shared: Arc::new(Shared { state: CachePadded::new(AtomicU32::new(AWAKE)), event }) })
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let state = CachePadded::new(AtomicU32::new(AWAKE));
+        Ok(Waker { shared: Arc::new(Shared { state, event: event()?, shared_event: event()? }) })
     }
 
     /// Ends the lane's block, or keeps it from its next one. To be called after what it shall find was published.
@@ -49,10 +57,9 @@ impl Waker {
         }
     }
 
-    /// A descriptor of the same eventfd, for another process: what is written there ends a block that is under way, or
-    /// the next one.
+    /// A descriptor for another process: what is written there ends a block that is under way, or the next one.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.shared.event.try_clone()
+        self.shared.shared_event.try_clone()
     }
 
     fn signal(&self) {
@@ -76,14 +83,18 @@ impl Waker {
         self.shared.state.swap(AWAKE, Ordering::SeqCst);
     }
 
-    /// The eventfd was told readable: empties it.
+    /// An eventfd was told readable: empties both.
     pub(super) fn drain(&self) {
         let mut count = [0u8; 8];
         // Empty, or interrupted: either way the next write makes a new edge.
         let _ = rustix::io::read(&self.shared.event, &mut count);
+        // Whether this would block is for others to say, and so it is said here. No file has this offset: its own.
+        let into = &mut [IoSliceMut::new(&mut count)];
+        let _ = rustix::io::preadv2(&self.shared.shared_event, into, u64::MAX, ReadWriteFlags::NOWAIT);
     }
 
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.shared.event.as_fd()
+    /// What is to be told readable: written to by this process, and by others.
+    pub(super) fn events(&self) -> [BorrowedFd<'_>; 2] {
+        [self.shared.event.as_fd(), self.shared.shared_event.as_fd()]
     }
 }

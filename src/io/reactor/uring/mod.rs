@@ -31,7 +31,7 @@ const KIND_MASK: u64 = 3 << 62;
 const KIND_READY: u64 = 0;
 /// A disk operation: the rest is the disk's number for it.
 const KIND_DISK: u64 = 1 << 62;
-/// The waker's poll.
+/// The waker's polls; the rest says which of its events.
 const KIND_WAKER: u64 = 2 << 62;
 /// A datagram operation, where a disk's would be: the rest is its carrier's number for it.
 const OF_DATAGRAMS: u64 = 1 << 61;
@@ -57,6 +57,8 @@ pub(crate) struct Uring {
     ring: IoUring,
     pub(super) table: Table,
     waker: Waker,
+    /// Something was written for the waker since this was last cleared.
+    woken: bool,
     completions: VecDeque<Completion>,
     /// Of datagrams: what came, and what became of sends.
     came: VecDeque<Datagram>,
@@ -92,11 +94,11 @@ impl Uring {
                 "io_uring of this kernel is too old: it cannot wait with a timeout (Linux 5.11 and later can)",
             ));
         }
-        let event = waker.event().as_raw_fd();
         let mut uring = Uring {
             ring,
             table: Table::default(),
             waker,
+            woken: false,
             completions: VecDeque::with_capacity(WRITES_IN_FLIGHT_MAX + READS_IN_FLIGHT_MAX),
             came: VecDeque::with_capacity(SUBMISSIONS as usize),
             sent: VecDeque::with_capacity(SUBMISSIONS as usize),
@@ -108,7 +110,8 @@ impl Uring {
             claimed: false,
             polled: None,
         };
-        uring.arm(event, KIND_WAKER);
+        uring.arm_waker(0);
+        uring.arm_waker(1);
         uring.submit();
         Ok(uring)
     }
@@ -204,8 +207,11 @@ impl Uring {
             return self.poll();
         }
         self.take_up_refused();
+        self.woken = false;
         self.collect();
-        let told = !self.completions.is_empty() || !self.came.is_empty() || !self.sent.is_empty();
+        // What another process has written for the lane stands in no word of the waker's: here it ends the block.
+        let told =
+            self.woken || !self.completions.is_empty() || !self.came.is_empty() || !self.sent.is_empty();
         if self.table.has_waiting() || told || !self.waker.enter_park() {
             self.submit();
             return self.poll();
@@ -278,7 +284,9 @@ impl Uring {
 
     /// Takes in what the kernel has posted.
     fn sort(&mut self) {
-        let Uring { ring, table, waker, completions, came, sent, rearm, later, later_at, parked, .. } = self;
+        let Uring {
+            ring, table, waker, woken, completions, came, sent, rearm, later, later_at, parked, ..
+        } = self;
         for entry in ring.completion() {
             let user_data = entry.user_data();
             match user_data & KIND_MASK {
@@ -300,8 +308,9 @@ impl Uring {
                 }
                 KIND_WAKER => {
                     waker.drain();
+                    *woken = true;
                     if !cqueue::more(entry.flags()) {
-                        rearm.push(KIND_WAKER);
+                        rearm.push(user_data);
                     }
                 }
                 _ => {}
@@ -320,8 +329,8 @@ impl Uring {
     /// Arming tells what is ready at that moment, so nothing is lost between a poll's end and its successor.
     fn arm_again(&mut self) {
         while let Some(user_data) = self.rearm.pop() {
-            if user_data == KIND_WAKER {
-                self.arm(self.waker.event().as_raw_fd(), KIND_WAKER);
+            if user_data & KIND_MASK == KIND_WAKER {
+                self.arm_waker((user_data & !KIND_MASK) as usize);
             } else if let Some(fd) = self.table.fd(Token(user_data)) {
                 self.arm(fd, user_data);
             }
@@ -329,9 +338,15 @@ impl Uring {
         self.submit();
     }
 
+    /// One of [`Waker::events`].
+    fn arm_waker(&mut self, which: usize) {
+        let event = self.waker.events()[which].as_raw_fd();
+        self.arm(event, KIND_WAKER | which as u64);
+    }
+
     fn arm(&mut self, fd: RawFd, user_data: u64) {
         let events = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
-        let events = if user_data == KIND_WAKER { libc::POLLIN as u32 } else { events };
+        let events = if user_data & KIND_MASK == KIND_WAKER { libc::POLLIN as u32 } else { events };
         let entry = opcode::PollAdd::new(Fd(fd), events).multi(true).build().user_data(user_data);
         self.push_entry(&entry);
     }
