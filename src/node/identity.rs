@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -276,7 +276,10 @@ fn lock(path: &Path) -> Result<File, StartError> {
         }
         Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
     }
-    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
+    // Who holds it is a help and no more: a node whose filesystem is full starts all the same.
+    let holder = format!("{}\n", std::process::id());
+    let told = lock.rewind().and_then(|()| lock.write_all(holder.as_bytes()));
+    let _ = told.and_then(|()| lock.set_len(holder.len() as u64)).or_else(|_| lock.set_len(0));
     Ok(lock)
 }
 

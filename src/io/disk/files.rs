@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 
 use super::medium::{Aligned, failure, in_pieces};
+use super::settle;
 use crate::io::{DiskError, SegmentId};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
 
@@ -80,7 +81,11 @@ impl Directory {
             is_full: false.into(),
         };
         opened.clear_unfinished()?;
-        opened.probe(notes)?;
+        let segments = opened.segments()?;
+        for &segment in &segments {
+            settle::settle(&opened.path_of(segment))?;
+        }
+        opened.probe(segments.first().copied(), notes)?;
         Ok(opened)
     }
 
@@ -117,6 +122,7 @@ impl Directory {
                 no_space: false,
             });
         }
+        settle::hold(&file, &path)?;
         Ok(file)
     }
 
@@ -215,16 +221,19 @@ impl Directory {
         Ok(())
     }
 
-    /// Finds out, with a file of its own, whether this filesystem takes direct writes, and of what alignment.
-    fn probe(&mut self, notes: &mut Vec<String>) -> Result<(), DiskError> {
-        let path = self.path.join(format!("segment-00000000.log{UNFINISHED}"));
+    /// Finds out whether this filesystem takes direct writes, and of what alignment. A segment that is there is asked: a
+    /// filesystem that is full to the last file has room for no other. Else it is a file of its own.
+    fn probe(&mut self, segment: Option<SegmentId>, notes: &mut Vec<String>) -> Result<(), DiskError> {
+        let fresh = self.path.join(format!("segment-00000000.log{UNFINISHED}"));
+        let path = segment.map_or_else(|| fresh.clone(), |segment| self.path_of(segment));
+        let open = |directory: &Directory| directory.options(0).create_new(segment.is_none()).open(&path);
         let failed = |error: &io::Error| failure("probe directory", path.display(), error);
-        let mut opened = self.options(0).create_new(true).open(&path);
+        let mut opened = open(self);
         if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
             self.give_up_direct(notes);
             // Some filesystems refuse after they have made the file.
-            let _ = std::fs::remove_file(&path);
-            opened = self.options(0).create_new(true).open(&path);
+            let _ = std::fs::remove_file(&fresh);
+            opened = open(self);
         }
         let file = opened.map_err(|error| failed(&error))?;
         let asked = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
@@ -234,8 +243,10 @@ impl Directory {
         {
             self.block_bytes = block_for(answer.stx_dio_offset_align, answer.stx_dio_mem_align);
         }
-        drop(file);
-        std::fs::remove_file(&path).map_err(|error| failed(&error))
+        if segment.is_none() {
+            std::fs::remove_file(&fresh).map_err(|error| failed(&error))?;
+        }
+        Ok(())
     }
 
     fn give_up_direct(&mut self, notes: &mut Vec<String>) {

@@ -19,6 +19,7 @@ pub mod device;
 mod files;
 mod medium;
 mod preparer;
+mod settle;
 #[cfg(test)]
 mod tests;
 pub mod timing;
