@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use core::ops::Range;
+use core::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -54,6 +55,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Ends it so that nothing that was sent and has not arrived is sent again: the system would go on with that for
+    /// minutes, and it could come after what was submitted on another connection since.
+    pub(super) fn abort(self) {
+        // What it cannot be told it cannot be asked either: the connection is ended all the same.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+    }
+
     /// Starts to connect; the hello waits in the outgoing bytes.
     pub(super) fn open(address: SocketAddr, hello: Hello, now: Instant) -> io::Result<Connection> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

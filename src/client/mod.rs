@@ -50,8 +50,8 @@ use rustix::event::epoll;
 
 pub use self::options::{ClientError, Completion, Options, Outcome, RequestId, Submit, SubmitError};
 use self::order::Route;
-use self::question::Question;
 pub use self::question::Records;
+use self::question::{Question, Waiting};
 pub use self::reader::Reader;
 pub use self::records::{Item, Record};
 use self::socket::Slot;
@@ -80,6 +80,8 @@ pub struct Client {
     pending_bytes: usize,
     completions: VecDeque<Completion>,
     questions: BTreeMap<u64, Question>,
+    /// Reads that are waiting at a node, one for each of its shards.
+    waiting_reads: BTreeMap<(NodeId, ShardId), Waiting>,
     next_id: u64,
     spare: Vec<Vec<u8>>,
     trouble: Option<ClientError>,
@@ -122,6 +124,7 @@ impl Client {
             pending_bytes: 0,
             completions: VecDeque::new(),
             questions: BTreeMap::new(),
+            waiting_reads: BTreeMap::new(),
             next_id: 1,
             spare: Vec::new(),
             trouble: None,

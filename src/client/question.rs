@@ -24,6 +24,14 @@ pub(super) struct Question {
     pub(super) answer: Option<Result<Answer, ClientError>>,
 }
 
+/// A read that its node answers once there is something, and for which nobody waits at this moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    from: Index,
+    bytes_max: u32,
+    id: u64,
+}
+
 #[derive(Debug)]
 pub(super) enum Answer {
     Records(Records),
@@ -44,12 +52,39 @@ impl Client {
         wait: Option<Duration>,
     ) -> Result<Option<Records>, ClientError> {
         let until = Instant::now() + wait.unwrap_or(self.options.deadline);
-        let id = self.ask_read(node, shard, from, bytes_max, wait.is_some(), until)?;
-        match self.await_answer(id, until) {
-            Some(answer) => self.as_records(node, answer?).map(Some),
-            None if wait.is_some() => self.forget_question(id),
-            None => self.timed_out(id),
+        if wait.is_none() {
+            let id = self.ask_read(node, shard, from, bytes_max, false, until)?;
+            return match self.await_answer(id, until) {
+                Some(answer) => self.as_records(node, answer?).map(Some),
+                None => self.timed_out(id),
+            };
         }
+        let id = match self.waiting_read(node, shard, from, bytes_max) {
+            Some(id) => id,
+            None => self.ask_read(node, shard, from, bytes_max, true, until)?,
+        };
+        let Some(answer) = self.await_answer(id, until) else {
+            // The node waits on: whoever asks the same again takes its answer.
+            self.waiting_reads.insert((node, shard), Waiting { from, bytes_max, id });
+            return Ok(None);
+        };
+        self.as_records(node, answer?).map(Some)
+    }
+
+    /// The question that was left waiting there, if it is the same. Another one is given up.
+    fn waiting_read(&mut self, node: NodeId, shard: ShardId, from: Index, bytes_max: u32) -> Option<u64> {
+        let Waiting { id, .. } = self.waiting_reads.remove(&(node, shard)).filter(|waiting| {
+            let is_same = waiting.from == from && waiting.bytes_max == bytes_max;
+            let failed = self
+                .questions
+                .get(&waiting.id)
+                .is_none_or(|question| matches!(question.answer, Some(Err(_))));
+            if !is_same || failed {
+                self.questions.remove(&waiting.id);
+            }
+            is_same && !failed
+        })?;
+        Some(id)
     }
 
     /// How a shard is on one node.
@@ -232,9 +267,9 @@ impl Client {
         }
     }
 
-    fn forget_question<T>(&mut self, id: u64) -> Result<Option<T>, ClientError> {
+    /// Nobody waits for its answer any more.
+    pub(super) fn forget_question(&mut self, id: u64) {
         self.questions.remove(&id);
-        Ok(None)
     }
 
     pub(super) fn timed_out<T>(&mut self, id: u64) -> Result<T, ClientError> {

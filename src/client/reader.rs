@@ -20,7 +20,8 @@ pub struct Reader {
     shard: ShardId,
     commit: Index,
     cursor: Cursor,
-    asked: Option<u64>,
+    /// From where, and the question, which the node answers once something is there.
+    asked: Option<(Index, u64)>,
 }
 
 impl Reader {
@@ -71,24 +72,30 @@ impl Reader {
 
     /// Asks for more, or goes on waiting for what was asked for. Whether something came.
     fn fetch(&mut self, wait: Duration, until: Instant) -> Result<bool, ClientError> {
-        let patient = !wait.is_zero();
-        let until = if patient { until } else { Instant::now() + self.client.options.deadline };
-        let id = match self.asked {
-            Some(id) => id,
-            None => {
-                let next = self.cursor.position();
-                self.client.ask_read(self.node, self.shard, next, READ_BYTES, patient, until)?
+        let next = self.cursor.position();
+        // There is something where it waited, so it is no longer waited for.
+        if let Some((from, id)) = self.asked.take_if(|(from, _)| *from != next) {
+            debug_assert!(from < next, "a reader goes forward");
+            self.client.forget_question(id);
+        }
+        let answer = if wait.is_zero() {
+            // Not by what waits, which is answered when something has come.
+            let until = Instant::now() + self.client.options.deadline;
+            let id = self.client.ask_read(self.node, self.shard, next, READ_BYTES, false, until)?;
+            match self.client.await_answer(id, until) {
+                Some(answer) => answer,
+                None => return self.client.timed_out(id),
             }
-        };
-        self.asked = Some(id);
-        let Some(answer) = self.client.await_answer(id, until) else {
-            if patient {
-                return Ok(false);
-            }
+        } else {
+            let id = match self.asked {
+                Some((_, id)) => id,
+                None => self.client.ask_read(self.node, self.shard, next, READ_BYTES, true, until)?,
+            };
+            self.asked = Some((next, id));
+            let Some(answer) = self.client.await_answer(id, until) else { return Ok(false) };
             self.asked = None;
-            return self.client.timed_out(id);
+            answer
         };
-        self.asked = None;
         let records = self.client.as_records(self.node, answer?)?;
         self.commit = self.commit.max(records.commit);
         self.cursor.refill(&records.bytes);

@@ -286,7 +286,9 @@ impl Client {
         let members = self.options.members.len();
         let (member, lane) = (at % members, LaneId((at / members) as u16));
         let slot = &mut self.slots[at];
-        slot.connection = None;
+        if let Some(connection) = slot.connection.take() {
+            connection.abort();
+        }
         slot.failures += 1;
         slot.not_before = Some(now + REST);
         slot.why.clone_from(&why);

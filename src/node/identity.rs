@@ -199,17 +199,19 @@ impl Identity {
 /// would vote a second time in the same term, and commit with a quorum that does not hold what came before.
 fn refuse_lost_logs(config: &Config, path: &Path) -> Result<(), StartError> {
     // What lies on devices was looked at when they were claimed.
-    if !path.join(COMPLETE).exists() || !config.log.device.0.is_empty() {
+    if !config.log.device.0.is_empty() {
         return Ok(());
     }
-    let lost = (0..config.lanes).map(LaneId).find(|&lane| {
-        let first = crate::io::disk::segment_path(&lane_path(path, lane), crate::io::SegmentId(0));
-        !first.exists()
-    });
-    match lost {
+    match lost_log(path, config.lanes) {
         Some(lane) => Err(StartError::LogLost { path: lane_path(path, lane), lane }),
         None => Ok(()),
     }
+}
+
+/// The first lane of a directory of files whose log was there and is not any more.
+pub(super) fn lost_log(path: &Path, lanes: u16) -> Option<LaneId> {
+    let first = |lane| crate::io::disk::segment_path(&lane_path(path, lane), crate::io::SegmentId(0));
+    (0..lanes).map(LaneId).find(|&lane| path.join(COMPLETE).exists() && !first(lane).exists())
 }
 
 pub(super) fn lane_path(path: &Path, lane: LaneId) -> PathBuf {

@@ -335,7 +335,7 @@ fn listen(config: &Config, lane: LaneId) -> Result<Ports, StartError> {
 
 fn listen_for_engines(path: &Path) -> Result<(Listener, PathBuf), StartError> {
     let path = path.to_owned();
-    match Listener::bind(&path) {
+    match patiently(|| Listener::bind(&path)) {
         Ok(listener) => Ok((listener, path)),
         Err(error) => Err(StartError::Socket { path, error }),
     }
@@ -346,13 +346,18 @@ fn bind<T>(
     whom: &'static str,
     bind: impl Fn() -> io::Result<T>,
 ) -> Result<T, StartError> {
+    patiently(bind).map_err(|error| StartError::Listen { address, whom, error })
+}
+
+/// Binds, and waits some time for who may be about to end.
+fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
         match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 std::thread::park_timeout(PORT_RETRY);
             }
-            bound => return bound.map_err(|error| StartError::Listen { address, whom, error }),
+            bound => return bound,
         }
     }
 }

@@ -96,11 +96,12 @@ fn packets() -> io::Result<OwnedFd> {
 
 impl Drop for Usher {
     fn drop(&mut self) {
+        // While it is listened at, so that it is ours: what lies there afterwards is of the next node.
+        let _ = std::fs::remove_file(&self.path);
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use serde::Deserialize;
 
 use super::config::{cluster_id, parse};
-use super::identity::lane_path;
+use super::identity::{lane_path, lost_log};
 use crate::io::disk::device::{Claim, Held, Region};
 use crate::io::disk::{segment_of, segment_path};
 use crate::io::pool::Pool;
@@ -42,6 +42,12 @@ pub fn verify_directory(directory: &Path) -> Result<Vec<(LaneId, Report)>, Strin
         if !path.exists() {
             return Err(format!(
                 "{}: it is not there; if this node's log lies on a block device, give that instead",
+                path.display()
+            ));
+        }
+        if lost_log(directory, identity.lanes) == Some(lane) {
+            return Err(format!(
+                "{}: the log of lane {lane} is gone: the node had one, and here is none (is a filesystem not mounted?)",
                 path.display()
             ));
         }

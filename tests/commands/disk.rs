@@ -48,6 +48,11 @@ fn verify_says_what_a_log_holds_and_where_it_is_damaged() {
     cluster.start(ONE).unwrap();
     assert_eq!(cluster.wait(ONE).unwrap().code(), Some(2));
     assert!(cluster.last_words(ONE).contains("corrupt"), "{}", cluster.last_words(ONE));
+
+    // Its filesystem is not mounted: a log that is gone is none that is clean.
+    fs::remove_file(data_dir.join("lane-0000/segment-00000000.log")).unwrap();
+    let said = refused(&["log", "verify", &directory]);
+    assert!(said.contains("the log of lane 0 is gone"), "{said}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal};
 
-use crate::{cluster, exits, fed, plimsoll, refused, small, texts, turn};
+use crate::{cluster, exits, fed, plimsoll, refused, run, small, texts, turn};
 
 #[test]
 fn lines_and_lengths_come_back_in_every_form() {
@@ -46,6 +46,22 @@ fn lines_and_lengths_come_back_in_every_form() {
     assert!(refused(&["read", "--config", &config, "--node", "7"]).contains("node 7"));
     let nothing = refused(&["append", "--config", &config, "--input", "/nowhere/at-all"]);
     assert!(nothing.contains("/nowhere/at-all"), "{nothing}");
+}
+
+#[test]
+fn an_input_that_breaks_off_says_what_of_it_was_committed() {
+    let _turn = turn();
+    let (cluster, config) = cluster("breaks-off", &small(1));
+    let input = cluster.directory().join("input");
+    let mut lines: Vec<u8> = (0..5).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
+    lines.resize(lines.len() + plimsoll::limits::RECORD_BYTES_MAX + 1, b'x');
+    fs::write(&input, lines).unwrap();
+    let output = run(&["append", "--config", &config, "--input", &input.display().to_string()]);
+    let (said, complained) = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}\n{complained}");
+    assert!(said.starts_with("5 records committed at indices 2 to 6, 0 unknown"), "{said}");
+    assert!(complained.contains("nothing more was sent: record 6: "), "{complained}");
+    assert_eq!(exits(0, &["read", "--config", &config]), "line 0\nline 1\nline 2\nline 3\nline 4\n");
 }
 
 #[test]

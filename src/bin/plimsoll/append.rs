@@ -55,6 +55,8 @@ struct Tally {
     last: Option<Index>,
     unknown: u64,
     failed: Option<Outcome>,
+    /// Why the rest of the input was not sent.
+    broken_off: Option<Failure>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
@@ -67,17 +69,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     let (mut tally, mut record, mut completions) = (Tally::default(), Vec::new(), Vec::new());
     let (mut number, started) = (0_u64, Instant::now());
     // After a failure nothing more is sent: what is appended is a prefix of the input, but for what is unknown.
-    while tally.failed.is_none() && !interrupt.has_come() && next(arguments, &mut input, &mut record)? {
-        number += 1;
-        loop {
+    while tally.failed.is_none() && !interrupt.has_come() {
+        match next(arguments, &mut input, &mut record) {
+            Ok(true) => number += 1,
+            Ok(false) => break,
+            Err(failure) => {
+                tally.broken_off = Some(failure);
+                break;
+            }
+        }
+        let refused = loop {
             match client.submit(submit(arguments, number, &record)) {
-                Ok(_) => break,
+                Ok(_) => break None,
                 Err(SubmitError::Full) => {
                     client.poll(Duration::from_millis(100), &mut completions);
                     tally.take(&mut completions);
                 }
-                Err(error) => return Err(Failure(format!("record {number}: {error}"))),
+                Err(error) => break Some(Failure(format!("record {number}: {error}"))),
             }
+        };
+        if refused.is_some() {
+            tally.broken_off = refused;
+            break;
         }
         bar.inc(record.len() as u64);
         if client.outstanding().is_multiple_of(64) {
@@ -175,7 +188,10 @@ impl Tally {
             let trouble = client.trouble().map(|error| format!(" ({error})")).unwrap_or_default();
             complain(&format!("after {committed} of {read} records read: {outcome}{trouble}"));
         }
-        let complete = *committed == read && !interrupted;
+        if let Some(Failure(why)) = &self.broken_off {
+            complain(&format!("nothing more was sent: {why}"));
+        }
+        let complete = *committed == read && !interrupted && self.broken_off.is_none();
         if complete { Verdict::Good } else { Verdict::Bad }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
     }
     match out.flush() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure(format!("writing: {error}"))),
+        // There may have been more.
+        _ if interrupt.has_come() && !arguments.follow => Ok(Verdict::Bad),
         _ => Ok(Verdict::Good),
     }
 }

@@ -114,3 +114,28 @@ fn a_reader_believes_no_byte_unchecked() {
     let error = read_all(entries, 1).unwrap_err().to_string();
     assert!(error.contains("record 5 of shard 1 where 4"), "{error}");
 }
+
+/// A reader that had waited in vain and was then asked not to wait took the answer to come for its own, and blocked
+/// until its deadline.
+#[test]
+fn a_reader_that_does_not_wait_is_not_answered_by_what_waits() {
+    let one = fake(1);
+    let members = [one.member];
+    let node = play(one, |mut end, _listener| {
+        let waiting = end.next();
+        let Asked::Read { from, wait: true, .. } = waiting else { panic!("{waiting:?}") };
+        let asked = end.next();
+        let Asked::Read { request, wait: false, .. } = asked else { panic!("{asked:?}") };
+        end.reply(&Reply::Records { request, next: from, commit: Index(0), records: &[] }, &[]);
+        let request = waiting.request();
+        let bytes = entry(1, 1, EntryKind::Data, false, b"at last");
+        end.reply(&Reply::Records { request, next: Index(2), commit: Index(1), records: &bytes }, &bytes);
+        end.until_closed();
+    });
+    let mut reader = Reader::open(options(&members), NodeId(1), ShardId(1), Index(1)).unwrap();
+    assert!(reader.next_record(Duration::from_millis(1)).unwrap().is_none());
+    assert!(reader.next_record(Duration::ZERO).unwrap().is_none());
+    assert_eq!(reader.next_record(PATIENCE).unwrap().unwrap().payload, b"at last");
+    drop(reader);
+    node.join().unwrap();
+}

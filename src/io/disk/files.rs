@@ -221,8 +221,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Finds out whether this filesystem takes direct writes, and of what alignment. A segment that is there is asked: a
-    /// filesystem that is full to the last file has room for no other. Else it is a file of its own.
+    /// Finds out whether this filesystem takes direct writes, and of what alignment. A segment that is there is asked:
+    /// a filesystem that is full to the last file has room for no other. Else it is a file of its own.
     fn probe(&mut self, segment: Option<SegmentId>, notes: &mut Vec<String>) -> Result<(), DiskError> {
         let fresh = self.path.join(format!("segment-00000000.log{UNFINISHED}"));
         let path = segment.map_or_else(|| fresh.clone(), |segment| self.path_of(segment));

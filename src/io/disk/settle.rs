@@ -2,13 +2,13 @@
 //!
 //! *Writes.* The kernel takes a killed process's io_uring apart a moment after the process is gone, and its writes may
 //! still be under way then. One that arrives after the next process has read the place as empty would lie in the log as
-//! if it had been acknowledged. Such writes hold their segment's open file, and with it the shared lock that every one of
-//! them has: who gets an exclusive one knows that none is left.
+//! if it had been acknowledged. Such writes hold their segment's open file, and with it the shared lock that every one
+//! of them has: who gets an exclusive one knows that none is left.
 //!
-//! *Pages.* Where writes go through the page cache, one that failed stays there as if it were on the disk, and the system
-//! tells of it once. A process that read it back would believe what no disk has: so the pages go first.
+//! *Pages.* Where writes go through the page cache, one that failed stays there as if it were on the disk, and the
+//! system tells of it once. A process that read it back would believe what no disk has: so the pages go first.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,14 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Waits until no other process writes to this segment, and has what is read of it read from the disk.
 pub(super) fn settle(path: &Path) -> Result<(), DiskError> {
     let failed = |operation: &str, error: &std::io::Error| failure(operation, path.display(), error);
-    let file = File::open(path).map_err(|error| failed("open segment", &error))?;
+    let file = open(path).map_err(|error| failed("open segment", &error))?;
     let until = Instant::now() + PATIENCE;
     loop {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(RETRY),
             Err(TryLockError::WouldBlock) => return Err(in_use(path)),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => break,
             Err(TryLockError::Error(error)) => return Err(failed("lock segment", &error)),
         }
     }
@@ -44,10 +45,22 @@ pub(super) fn settle(path: &Path) -> Result<(), DiskError> {
 
 /// An open segment says that it is: as long as anything uses the file, [`settle`] waits.
 pub(super) fn hold(file: &File, path: &Path) -> Result<(), DiskError> {
-    file.try_lock_shared().map_err(|error| match error {
-        TryLockError::WouldBlock => in_use(path),
-        TryLockError::Error(error) => failure("lock segment", path.display(), &error),
-    })
+    match file.try_lock_shared() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(failure("lock segment", path.display(), &error)),
+    }
+}
+
+/// For writing, too: over a network an exclusive lock wants that.
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// A filesystem that knows no locks of files cannot tell who uses one; the directory's own lock is what is left.
+fn has_no_locks(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
 }
 
 fn in_use(path: &Path) -> DiskError {
@@ -92,6 +105,14 @@ mod tests {
         });
         settle(&path).unwrap();
         ended.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_locked_is_open_for_writing() {
+        let path = fresh("flags");
+        let flags = rustix::fs::fcntl_getfl(open(&path).unwrap()).unwrap();
+        assert!(flags.contains(rustix::fs::OFlags::RDWR), "an exclusive lock over NFS wants it: {flags:?}");
         std::fs::remove_file(&path).unwrap();
     }
 

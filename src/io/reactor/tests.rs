@@ -460,8 +460,8 @@ fn a_lane_that_looks_at_a_socket_itself_asks_epoll_now_and_then() {
     assert_eq!(told(&reactor), 1, "who was told something asks again at once");
 }
 
-/// An engine shares the eventfd that it was given with the lane, and can make it a blocking one, empty it and fill it. A
-/// lane that read it then slept for ever, and everybody who woke it.
+/// An engine shares the eventfd that it was given with the lane, and can make it a blocking one, empty it and fill it.
+/// A lane that read it then slept for ever, and everybody who woke it.
 #[test]
 fn what_another_process_does_to_its_eventfd_blocks_nobody() {
     over_each(|open| {
