@@ -98,7 +98,8 @@ fn strangers_who_come_and_go_keep_no_frame_back() {
     echo.end();
 }
 
-/// Connects to the driver's socket, waits until it greets, and goes.
+/// Connects to the driver's socket, waits until it greets, and goes. (One who does not wait for that ends the process:
+/// the driver of libdpdk 22.11 closes what it could not greet, and leaves it among what its thread waits for.)
 fn come_and_go(socket: &Path) {
     let stranger = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
     // No file: a name that all processes of this network namespace may connect to.
