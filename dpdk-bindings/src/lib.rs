@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "declarations of functions in C")]
 #![no_std]
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, c_void};
 
 /// A frame's memory.
 #[repr(C)]
@@ -66,6 +66,9 @@ pub struct PortCounters {
 /// Takes a line of libdpdk's log (level 4: an error, 8: for debugging), on the thread that writes it.
 pub type LogSink = extern "C" fn(level: c_int, line: *const c_char, len_bytes: usize);
 
+/// What an alarm runs.
+pub type Alarm = extern "C" fn(argument: *mut c_void);
+
 unsafe extern "C" {
     /// Starts libdpdk, once per process. Arguments as of a command line, the program's name first.
     pub fn rte_eal_init(argc: c_int, argv: *mut *mut c_char) -> c_int;
@@ -79,6 +82,9 @@ unsafe extern "C" {
     pub fn rte_thread_register() -> c_int;
     /// Takes it back.
     pub fn rte_thread_unregister();
+    /// Has the interrupt thread of libdpdk run `alarm` once, so many microseconds from now (at least 1) or later: after
+    /// the handler that it is in. May be called from any thread, from a handler and from the log's sink.
+    pub fn rte_eal_alarm_set(us: u64, alarm: Alarm, argument: *mut c_void) -> c_int;
     /// The number of a port of this name.
     pub fn rte_eth_dev_get_port_by_name(name: *const c_char, port: *mut u16) -> c_int;
     /// The name of a port, into 64 bytes.

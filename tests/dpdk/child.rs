@@ -22,6 +22,9 @@ pub(crate) const VARIABLE: &str = "PLIMSOLL_TEST_DPDK_CHILD";
 /// How often somebody who does not answer is written to again.
 const AGAIN: Duration = Duration::from_millis(5);
 
+/// Who has waited so long for an answer has met more than a machine that is busy.
+const STALL: Duration = Duration::from_millis(90);
+
 /// What a child is told.
 pub(crate) struct Order {
     pub(crate) text: String,
@@ -168,6 +171,8 @@ struct Asker {
     next: u64,
     answered: u64,
     again: u64,
+    /// How often nobody answered for longer than [`STALL`].
+    stalls: u64,
 }
 
 impl Asker {
@@ -186,6 +191,7 @@ impl Asker {
             next: 0,
             answered: 0,
             again: 0,
+            stalls: 0,
         }
     }
 
@@ -193,6 +199,7 @@ impl Asker {
         let wanted = self.wanted.map_or(u64::MAX, |rounds| rounds * self.peers.len() as u64);
         let mut told = 0;
         let mut last = self.clock.now();
+        let mut answered_at = last;
         while self.answered < wanted && !stop.load(Ordering::Acquire) {
             let window = self.carrier.window().min(256) as u64;
             while self.asked.len() < window as usize && self.next < wanted {
@@ -204,7 +211,8 @@ impl Asker {
             self.carrier.flush();
             let now = self.clock.now();
             if self.poll(now) > 0 {
-                last = now;
+                self.stalls += u64::from(now.since(answered_at) > STALL);
+                (last, answered_at) = (now, now);
             } else if now.since(last) > AGAIN {
                 last = now;
                 self.again += self.asked.len() as u64;
@@ -219,7 +227,8 @@ impl Asker {
                 tell(format_args!("answered {}", self.answered));
             }
         }
-        tell(format_args!("done {} answered={} again={}", self.lane, self.answered, self.again));
+        let Asker { lane, answered, again, stalls, .. } = &self;
+        tell(format_args!("done {lane} answered={answered} again={again} stalls={stalls}"));
         // Another lane may not be done, and what comes for it on this lane's queue is handed over here.
         while !stop.load(Ordering::Acquire) {
             self.poll(self.clock.now());

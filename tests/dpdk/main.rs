@@ -7,9 +7,11 @@ mod harness;
 mod namespaces;
 mod over_link;
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use harness::{Place, Process, memif, number};
+use rustix::net::{self, AddressFamily, RecvFlags, SocketAddrUnix, SocketType};
 
 /// Not a test: the other processes of the tests.
 #[test]
@@ -72,6 +74,39 @@ fn a_peer_that_dies_comes_back_whichever_end_it_was() {
     asker.expect("answered");
     asker.end();
     echo.end();
+}
+
+/// A stranger who connects and goes before he has said a word shut the gates of every port, until some time had passed:
+/// one who did so ten times in a second had none of them carry anything.
+#[test]
+fn strangers_who_come_and_go_keep_no_frame_back() {
+    let place = Place::new();
+    let socket = socket(&place);
+    let mut echo = Process::start("echo", None, &memif(&socket, "server", &["be=echo"]));
+    echo.expect("open 0");
+    let order = ["be=asker", "peer=10.9.0.1", "rounds=500000", "bytes=200"];
+    let mut asker = Process::start("asker", None, &memif(&socket, "client", &order));
+    const STRANGERS: u64 = 40;
+    for _ in 0..STRANGERS {
+        asker.expect("answered");
+        come_and_go(&socket);
+    }
+    let done = asker.expect("done 0");
+    assert_eq!(number(&done, "answered"), 500_000);
+    assert!(number(&done, "stalls") < STRANGERS / 10, "{done}");
+    asker.end();
+    echo.end();
+}
+
+/// Connects to the driver's socket, waits until it greets, and goes. (One who does not wait for that ends the process:
+/// the driver of libdpdk 22.11 closes what it could not greet, and leaves it among what its thread waits for.)
+fn come_and_go(socket: &Path) {
+    let stranger = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    // No file: a name that all processes of this network namespace may connect to.
+    let driver = SocketAddrUnix::new_abstract_name(socket.as_os_str().as_bytes()).unwrap();
+    net::connect(&stranger, &driver).unwrap();
+    let mut greeting = [0; 256];
+    assert!(net::recv(&stranger, &mut greeting, RecvFlags::empty()).unwrap().0 > 0);
 }
 
 #[test]

@@ -99,6 +99,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/io/link/dpdk/eal.rs",
     "src/io/link/dpdk/host/mod.rs",
     "src/io/link/dpdk/host/port.rs",
+    "src/io/link/dpdk/host/tests.rs",
     "src/io/link/dpdk/mbuf.rs",
     "src/io/link/rdma/verbs/completion.rs",
     "src/io/link/rdma/verbs/device.rs",

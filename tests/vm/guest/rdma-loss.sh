@@ -1,6 +1,6 @@
 # RDMA between two devices with loss and delay below them: reliable connections hide it, or break and are made
-# anew. The devices lie on the two ends of a veth pair in one network namespace; rules make what one sends to the other's
-# address leave by its own end instead of looping back.
+# anew. And with another MTU below them. The devices lie on the two ends of a veth pair in one network namespace; rules
+# make what one sends to the other's address leave by its own end instead of looping back.
 # bound_s: 180
 set -e
 ip link add veth1 type veth peer name veth2
@@ -33,6 +33,10 @@ run() {
     grep '^test result' told
     [ "$(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' told)" -ge 5 ]
 }
+faults=io::link::rdma::tests::faults
+/tests/lib --ignored --exact $faults::after_another_mtu_below_a_path_comes_back >told 2>&1 || { cat told; exit 1; }
+grep '^test result' told
+grep -q '^test result: ok. 1 passed' told
 run delay 2ms
 run delay 1ms loss 1%
 sent=$(tc -s qdisc show dev veth1 | sed -n 's/.*Sent [0-9]* bytes \([0-9]*\) pkt.*/\1/p')

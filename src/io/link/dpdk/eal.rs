@@ -25,7 +25,7 @@ const LINES_KEPT: usize = 8;
 const LEVEL_WARNING: c_int = 5;
 const LEVEL_DEBUG: u32 = 8;
 
-/// The driver of shared memory tells of its connections in lines for debugging alone: see [`host::before_disconnect`].
+/// The driver of shared memory tells of its connections in lines for debugging alone: see [`host::hear`].
 const MEMIF_LOG: &CStr = c"pmd.net.memif";
 
 static LINES: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
@@ -146,7 +146,7 @@ fn huge_pages() -> bool {
     mounted && sizes.flatten().filter_map(free).any(|free| free > 0)
 }
 
-extern "C" fn log(level: c_int, line: *const c_char, len_bytes: usize) {
+pub(super) extern "C" fn log(level: c_int, line: *const c_char, len_bytes: usize) {
     // SAFETY: libdpdk hands out so many bytes for the time of this call.
     let line = unsafe { slice::from_raw_parts(line.cast::<u8>(), len_bytes) };
     let line = String::from_utf8_lossy(line);

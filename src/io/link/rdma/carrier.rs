@@ -72,7 +72,7 @@ pub(super) struct Open {
     regions: Vec<Region>,
     pub(super) completions: Rc<CompletionQueue>,
     pub(super) domain: Rc<Domain>,
-    device: Rc<Device>,
+    pub(super) device: Rc<Device>,
     pub(super) port: Port,
     pub(super) shape: Shape,
 }
@@ -348,9 +348,18 @@ impl RdmaCarrier {
                 self.tell(Notice::Port { up });
                 let connected = self.paths.iter().filter(|path| !up && path.setup.is_connected());
                 self.changes.extend(connected.map(|path| (path.peer, Change::Broke)));
+                if up {
+                    self.look_at_port_in_passing();
+                }
             }
+            Event::Addresses => self.look_at_port_in_passing(),
             Event::Other(_) => {}
         }
+    }
+
+    /// Without a word of what is wrong with it: it may be between two addresses, and the next queue pair asks again.
+    fn look_at_port_in_passing(&mut self) {
+        let _ = self.look_at_port();
     }
 
     /// Takes completions, a bounded number; how many datagrams they brought.

@@ -1,10 +1,10 @@
 //! How a carrier's paths come to be and end: what [`super::setup`] says, carried out.
 
-use super::RdmaCarrier;
 use super::carrier::Change;
 use super::notice::{Notice, Unavailable};
 use super::setup::{Act, Ended};
 use super::verbs::{Buffers, Port, Queues, Tag, VerbError};
+use super::{Options, RdmaCarrier};
 use crate::io::link::tcp::TcpLink;
 use crate::types::{NodeId, Time};
 use crate::wire::aside::{Answered, Aside, Attempt, End, Reason, Says};
@@ -90,8 +90,11 @@ impl RdmaCarrier {
             if let Some(Act::Accept(theirs, _)) = act {
                 path.say(Says::Refusal(Answered(theirs.0), Reason::NoDevice));
             }
-            let peer = path.peer;
-            self.tell(Notice::Failed { peer, why: Unavailable::of(&error) });
+            let (peer, why) = (path.peer, Unavailable::of(&error));
+            // Tried again every second at the latest, for as long as an interface is without an address.
+            if path.failed.replace(why.clone()).as_ref() != Some(&why) {
+                self.tell(Notice::Failed { peer, why });
+            }
         }
     }
 
@@ -104,15 +107,14 @@ impl RdmaCarrier {
     }
 
     fn connect(&mut self, at: usize, to: &End) -> Result<(), VerbError> {
-        let Some(open) = self.open.as_ref() else { return Ok(()) };
         let path = &mut self.paths[at];
         let psn = path.psn;
         if let Some(queues) = path.queues.as_mut() {
-            queues.connect(&open.port, psn, to)?;
+            queues.connect(psn, to)?;
         }
         // Who offered greets; the other end is connected already.
         path.heard = true;
-        path.refused = None;
+        (path.refused, path.failed) = (None, None);
         let peer = path.peer;
         self.changes.push_back((peer, Change::Made));
         self.counters.connected += 1;
@@ -126,16 +128,28 @@ impl RdmaCarrier {
         }
         let end = self.fresh(at)?;
         let attempt = Attempt(self.draw());
-        let Some(open) = self.open.as_ref() else { return Ok(()) };
         let path = &mut self.paths[at];
         if let Some(queues) = path.queues.as_mut() {
-            queues.connect(&open.port, path.psn, to)?;
+            queues.connect(path.psn, to)?;
         }
+        path.failed = None;
         let answer = path.setup.accepted(now, attempt, end, theirs);
         path.say(answer);
         self.counters.connected += 1;
         let peer = self.paths[at].peer;
         self.tell(Notice::Connected { peer });
+        Ok(())
+    }
+
+    /// Asks the device again what its port is. MTU and addresses change while it is open, and not every change is told.
+    pub(super) fn look_at_port(&mut self) -> Result<(), VerbError> {
+        let Options { port, gid_index, .. } = self.options;
+        let Some(open) = self.open.as_mut() else { return Ok(()) };
+        let now = open.device.port(port, gid_index)?;
+        let before = std::mem::replace(&mut open.port, now);
+        if (before.mtu, before.gid, before.lid) != (now.mtu, now.gid, now.lid) {
+            self.tell(Notice::Changed { gid: now.gid, packet_bytes: now.packet_bytes() });
+        }
         Ok(())
     }
 
@@ -146,14 +160,17 @@ impl RdmaCarrier {
         path.drop_queues();
         path.generation = path.generation.wrapping_add(1);
         (path.psn, path.heard) = (psn, false);
-        let open = self.open.as_ref().expect("paths are set up while the device is open");
         let tag = Tag { path: at as u16, generation: path.generation };
+        // What the port was when the last one was made may be why that is gone.
+        self.look_at_port()?;
+        let path = &mut self.paths[at];
+        let open = self.open.as_ref().expect("paths are set up while the device is open");
         let buffers = match path.buffers.take() {
             Some(buffers) => buffers,
             // What had them could not be made.
             None => Buffers::new(&open.domain, open.shape)?,
         };
-        let queues = Queues::new(&open.domain, &open.completions, open.shape, &open.port, tag, buffers)?;
+        let queues = Queues::new(&open.domain, &open.completions, open.shape, open.port, tag, buffers)?;
         let Port { mtu, gid, lid, .. } = open.port;
         let end = End { qp: queues.number(), psn, mtu, slot_bytes: open.shape.slot_bytes as u32, gid, lid };
         path.queues = Some(queues);

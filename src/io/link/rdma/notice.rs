@@ -66,7 +66,7 @@ pub enum Notice {
         /// Why.
         reason: Reason,
     },
-    /// No queue pair can be made for a peer.
+    /// No queue pair can be made for a peer: told once for every reason.
     Failed {
         /// For whom.
         peer: NodeId,
@@ -86,6 +86,13 @@ pub enum Notice {
     Port {
         /// Whether it is up.
         up: bool,
+    },
+    /// The port has another address, or carries packets of another length. Queue pairs made from now on go by it.
+    Changed {
+        /// Its address.
+        gid: [u8; 16],
+        /// The most that a packet carries.
+        packet_bytes: u32,
     },
     /// So many notices were left out because nobody read them.
     LeftOut(u64),
@@ -115,6 +122,10 @@ impl fmt::Display for Notice {
             Notice::NotFound(why) => write!(f, "{why}; the device is looked for every second"),
             Notice::Port { up: true } => f.write_str("the port is up"),
             Notice::Port { up: false } => f.write_str("the port is down"),
+            Notice::Changed { gid, packet_bytes } => {
+                let gid = std::net::Ipv6Addr::from(*gid);
+                write!(f, "the port is at {gid} now, with packets of {packet_bytes} bytes")
+            }
             Notice::LeftOut(count) => write!(f, "{count} more lines like the last ones were left out"),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::notice::Unavailable;
 use super::setup::Setup;
 use super::verbs::{Buffers, Queues, Tag};
 use crate::types::NodeId;
@@ -25,6 +26,8 @@ pub(super) struct Path {
     pub(super) heard: bool,
     /// The last refusal that was told.
     pub(super) refused: Option<Reason>,
+    /// Why no queue pair could be made, as it was told last.
+    pub(super) failed: Option<Unavailable>,
     /// For the side channel.
     pub(super) saying: VecDeque<Says>,
 }
@@ -40,6 +43,7 @@ impl Path {
             psn: 0,
             heard: false,
             refused: None,
+            failed: None,
             saying: VecDeque::with_capacity(SAYING_MAX),
         }
     }

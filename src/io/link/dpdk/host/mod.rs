@@ -6,17 +6,19 @@
 //! **Gates.** A driver's burst must not run while its port is stopped, nor while the driver of shared memory (memif)
 //! tears a connection down on libdpdk's interrupt thread: it unmaps what bursts read, and waits for nobody. So a burst
 //! runs behind a gate: a lane says that it is inside, and looks whether the gate is shut; who shuts the gate waits
-//! until no lane is inside. That a connection is about to be torn down is known by a line that the driver logs before
-//! ([`hear`]).
+//! until no lane is inside. That a connection may be about to be torn down is known by a line that the driver logs
+//! before ([`hear`]); that it is over, by that thread having turned to what it was asked for at that line
+//! ([`open_in_turn`]). No clock says so: a thread that has lost its core is at it for as long as it likes.
 //!
 //! **Keeping.** One thread looks after the links: tells lanes that one went up or down, and connects the memif clients
 //! again, which do not do so by themselves.
 #![allow(unsafe_code, reason = "ports of a C library: which thread may call what is kept by seats and gates")]
 
 mod port;
+#[cfg(test)]
+mod tests;
 
-use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
@@ -37,9 +39,6 @@ use crate::wire::ethernet::ETHERNET_BYTES;
 /// How often the links are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// How long a gate stays shut for a driver that does not say that it is done.
-const TEARDOWN: Duration = Duration::from_millis(100);
-
 pub(super) const MEMIF: &str = "net_memif";
 pub(super) const AF_PACKET: &str = "net_af_packet";
 
@@ -55,7 +54,10 @@ const DOWN: u8 = 0;
 const UP: u8 = 1;
 const GONE: u8 = 2;
 
-/// All nodes of this process, for as long as it runs.
+/// Held while a node is looked for and made.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// All nodes of this process, for as long as it runs. Never held over a call of libdpdk: who logs asks for it.
 static HOSTS: Mutex<Vec<Arc<Host>>> = Mutex::new(Vec::new());
 
 /// The ports of one node.
@@ -143,7 +145,8 @@ pub(super) fn sit_down(options: &Options, lane: u16) -> Result<Seat, OpenError> 
 }
 
 fn find_or_make(options: &Options) -> Result<Arc<Host>, OpenError> {
-    let mut hosts = lock(&HOSTS);
+    let _making = lock(&MAKING);
+    let hosts = hosts();
     if let Some(host) = hosts.iter().find(|host| host.options == *options) {
         return Ok(host.clone());
     }
@@ -155,7 +158,7 @@ fn find_or_make(options: &Options) -> Result<Arc<Host>, OpenError> {
         }
     }
     let host = Arc::new(Host::make(options, &ids, hosts.len())?);
-    hosts.push(host.clone());
+    lock(&HOSTS).push(host.clone());
     Ok(host)
 }
 
@@ -369,13 +372,9 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Hears what libdpdk logs, on the thread that says it. The driver of shared memory says when a connection is going to
-/// be torn down, and when it has been.
+/// Hears what libdpdk logs, on the thread that says it. The driver of shared memory says when it is going to look at
+/// what has come from a peer, or that the peer is gone.
 pub(super) fn hear(line: &str) {
-    // The peer is gone; or it takes its leave (message 8).
-    const BEFORE: [&str; 2] =
-        ["memif_msg_receive(): Invalid message size", "memif_msg_receive(): Received msg type: 8"];
-    const AFTER: &str = "memif_disconnect(): Disconnected";
     if !line.starts_with("memif_") {
         return;
     }
@@ -384,24 +383,47 @@ pub(super) fn hear(line: &str) {
         let ports = all.iter().flat_map(|host| &host.ports).filter(|port| port.dials == Some(id));
         ports.for_each(|port| port.dial.refused(nanos()));
     }
-    thread_local! {
-        static TEARING_DOWN: Cell<bool> = const { Cell::new(false) };
-    }
     if BEFORE.iter().any(|before| line.starts_with(before)) {
-        TEARING_DOWN.set(true);
         for host in hosts() {
             host.ports
                 .iter()
                 .filter(|port| port.is_shared_memory())
                 .for_each(|port| host.shut(port, TORN_DOWN));
         }
-    } else if line.starts_with(AFTER) && TEARING_DOWN.take() {
-        // Not when this is the keeper, which stops a port while the other thread is at another one.
-        open_after_teardown();
+        open_in_turn();
     }
 }
 
-fn open_after_teardown() {
+/// What the driver says on libdpdk's interrupt thread before it tears a connection down: the peer is gone; or it has
+/// sent something, any of which may lead there: its leave, what makes no sense, what cannot be answered because it is
+/// gone by now. Whose connection it is is not said, nor whether it is one at all: strangers too connect and go.
+const BEFORE: [&str; 2] =
+    ["memif_msg_receive(): Invalid message size", "memif_msg_receive(): Received msg type: "];
+
+/// The interrupt thread has been asked to open what was shut, and has not begun.
+static OPENING: AtomicBool = AtomicBool::new(false);
+
+/// Has libdpdk's interrupt thread open the gates of shared memory when it is done with what it is at.
+///
+/// It runs alarms as it runs the driver's handlers, one after the other: what is asked for in a handler comes after
+/// that has returned, and what a handler finds asked for already has not begun. This may be called from within the
+/// log: libdpdk holds no lock around a handler or an alarm, sets an alarm under one under which nobody logs, and logs
+/// nothing of that itself.
+fn open_in_turn() {
+    if OPENING.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    // SAFETY: the function takes any argument, and lives as long as the process.
+    if unsafe { sys::rte_eal_alarm_set(1, open_after_teardown, std::ptr::null_mut()) } != 0 {
+        // No memory. The keeper asks again.
+        OPENING.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Run by the interrupt thread.
+extern "C" fn open_after_teardown(_: *mut c_void) {
+    // Before the gates are opened: what the keeper sees shut after that it asks for again.
+    OPENING.store(false, Ordering::SeqCst);
     for host in hosts() {
         for port in &host.ports {
             port.shut.fetch_and(!TORN_DOWN, Ordering::SeqCst);
@@ -411,16 +433,13 @@ fn open_after_teardown() {
 
 /// Looks after the ports of every node of this process, for as long as it runs.
 pub(super) fn keep() {
-    let mut torn_down: Option<Instant> = None;
     loop {
         thread::park_timeout(LOOK_EVERY);
         let hosts = hosts();
         hosts.iter().for_each(|host| host.look());
         let shut = |port: &Port| port.shut.load(Ordering::SeqCst) & TORN_DOWN != 0;
-        if !hosts.iter().flat_map(|host| &host.ports).any(shut) {
-            torn_down = None;
-        } else if torn_down.get_or_insert_with(Instant::now).elapsed() > TEARDOWN {
-            open_after_teardown();
+        if hosts.iter().flat_map(|host| &host.ports).any(shut) {
+            open_in_turn();
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Queue pairs in error, ends that do not fit together, a device that disappears, memory that may not be locked.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 
-use super::super::verbs::Event;
+use super::super::verbs::{Event, Port};
 use super::*;
 use crate::wire::aside::Reason;
 
@@ -122,10 +123,6 @@ fn a_device_that_disappears_is_found_again() {
 #[test]
 #[ignore = "takes the interface eth0 of this machine down"]
 fn a_port_that_goes_down_is_told_and_comes_back() {
-    let ip = |arguments: &str| {
-        let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-        assert!(done.success(), "ip {arguments}");
-    };
     assert!(has_device("a_port_that_goes_down"));
     let mut nodes = connected(|_| ());
     exchange_some(&mut nodes, 0);
@@ -136,6 +133,88 @@ fn a_port_that_goes_down_is_told_and_comes_back() {
     pump(&mut nodes, |nodes| nodes.iter().all(|node| node.told(|n| *n == Notice::Port { up: true }) == 1));
     pump(&mut nodes, |nodes| nodes.iter().all(Node::is_up));
     exchange_some(&mut nodes, 1);
+}
+
+/// What the port was when the device was opened held for every queue pair after that: after another MTU they sent what
+/// the interface did not take, and after another address they sent from one that was nobody's, for ever.
+///
+/// `provoke` is done in every turn until the path has ended.
+fn up_again_within_five_seconds(nodes: &mut [Node; 2], round: usize, mut provoke: impl FnMut(&mut Node)) {
+    let (ended, connected) =
+        ([0, 1].map(|at: usize| nodes[at].carrier.counters().ended), nodes[0].carrier.counters().connected);
+    pump(nodes, |nodes| {
+        if nodes[0].is_up() {
+            provoke(&mut nodes[0]);
+        }
+        nodes.iter().zip(ended).all(|(node, ended)| node.carrier.counters().ended > ended)
+    });
+    let start = Instant::now();
+    pump(nodes, |nodes| {
+        nodes.iter().all(|node| node.is_up() && node.carrier.counters().connected > connected)
+    });
+    nodes.iter_mut().for_each(|node| node.got.clear());
+    exchange_some(nodes, round);
+    let took = start.elapsed();
+    eprintln!("up again after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(5), "up again after {took:?}");
+}
+
+fn port_of(node: &Node) -> Port {
+    node.carrier.open.as_ref().expect("the device is open").port
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(done.success(), "ip {arguments}");
+}
+
+/// No device tells of another MTU. On two devices: within one, packets of any length pass below. The path is ended by
+/// hand: Soft-RoCE takes the most retries that there are for no end of them.
+#[test]
+#[ignore = "changes the MTU of the interface veth2 of this machine"]
+fn after_another_mtu_below_a_path_comes_back() {
+    assert!(has_device("after_another_mtu_below"));
+    let packets_of = |nodes: &[Node; 2], bytes: [u32; 2]| {
+        let found = [0, 1].map(|at: usize| port_of(&nodes[at]).packet_bytes());
+        assert_eq!(found, bytes);
+    };
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    packets_of(&nodes, [1024, 1024]);
+    ip("link set veth2 mtu 700");
+    let peer = nodes[0].peer();
+    nodes[0].carrier.spoil(peer);
+    up_again_within_five_seconds(&mut nodes, 1, |_| ());
+    packets_of(&nodes, [1024, 512]);
+    // What fits is carried on, and the next queue pairs take more again.
+    ip("link set veth2 mtu 1500");
+    exchange_some(&mut nodes, 2);
+    nodes[0].carrier.spoil(peer);
+    up_again_within_five_seconds(&mut nodes, 3, |_| ());
+    packets_of(&nodes, [1024, 1024]);
+    for bytes in [512, 1024] {
+        let told = |notice: &Notice| matches!(notice, Notice::Changed { packet_bytes, .. } if *packet_bytes == bytes);
+        assert_eq!([0, 1].map(|at: usize| nodes[at].told(told)), [0, 1], "{bytes} bytes");
+    }
+}
+
+#[test]
+#[ignore = "changes the address of the interface eth0 of this machine"]
+fn after_another_address_a_path_comes_back() {
+    assert!(has_device("after_another_address"));
+    let mut nodes = connected(|_| ());
+    exchange_some(&mut nodes, 0);
+    let mapped = |last| Ipv4Addr::new(10, 99, 0, last).to_ipv6_mapped().octets();
+    assert!(nodes.iter().all(|node| port_of(node).gid == mapped(1)));
+    for (round, from, to) in [(1, 1, 7), (2, 7, 1)] {
+        ip(&format!("addr del 10.99.0.{from}/24 dev eth0"));
+        ip(&format!("addr add 10.99.0.{to}/24 dev eth0"));
+        // The device tells, before anything is sent.
+        pump(&mut nodes, |nodes| nodes.iter().all(|node| port_of(node).gid == mapped(to)));
+        up_again_within_five_seconds(&mut nodes, round, |node| _ = node.send(&[&[7; 3000]]));
+        let changed = |notice: &Notice| matches!(notice, Notice::Changed { gid, .. } if *gid == mapped(to));
+        assert!(nodes.iter().all(|node| node.told(changed) == 1));
+    }
 }
 
 /// With a memlock limit below the pool's 16 MiB and above what paths need.

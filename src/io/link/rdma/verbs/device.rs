@@ -27,8 +27,8 @@ pub(in super::super) struct Limits {
     pub(in super::super) completions: usize,
 }
 
-/// The port that is used.
-#[derive(Clone, Copy, Debug)]
+/// The port that is used, as it was when the device was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Port {
     pub(in super::super) number: u8,
     pub(in super::super) active: bool,
@@ -54,8 +54,17 @@ pub(in super::super) enum Event {
     PortDown,
     /// Its port is up.
     PortUp,
+    /// Its port has other addresses.
+    Addresses,
     /// Something that asks for nothing.
     Other(i32),
+}
+
+impl Port {
+    /// The most that a packet carries.
+    pub(in super::super) fn packet_bytes(&self) -> u32 {
+        128 << self.mtu
+    }
 }
 
 impl Device {
@@ -185,6 +194,7 @@ impl Device {
             8 => Event::Gone,
             9 => Event::PortUp,
             10 => Event::PortDown,
+            11 | 18 => Event::Addresses,
             other => Event::Other(other),
         };
         // SAFETY: it was got from this context and is acknowledged once.

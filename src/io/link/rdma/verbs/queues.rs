@@ -90,6 +90,8 @@ impl fmt::Debug for Buffers {
 /// See the module. The queue pair is dropped first: after that the device touches none of the memory behind it.
 pub(in super::super) struct Queues {
     pair: Pair,
+    /// As it was when the pair was made, and as the peer was told.
+    port: Port,
     sending: Sending,
     receiving: Receiving,
 }
@@ -100,22 +102,22 @@ impl Queues {
         domain: &Rc<Domain>,
         completions: &Rc<CompletionQueue>,
         shape: Shape,
-        port: &Port,
+        port: Port,
         tag: Tag,
         buffers: Buffers,
     ) -> Result<Queues, VerbError> {
         let parts = PARTS_MAX.min(shape.gather_parts).max(1);
         let (pair, inline_bytes) = Pair::new(domain, completions, shape, parts)?;
-        pair.initialise(port)?;
+        pair.initialise(&port)?;
         let sending = Sending::new(tag, buffers.staging, shape, parts, inline_bytes);
         let mut receiving = Receiving::new(tag, buffers.slots, shape);
         receiving.post(&pair)?;
-        Ok(Queues { pair, sending, receiving })
+        Ok(Queues { pair, port, sending, receiving })
     }
 
     /// Destroys the queue pair; the memory is free for the next.
     pub(in super::super) fn into_buffers(self) -> Buffers {
-        let Queues { pair, sending, receiving } = self;
+        let Queues { pair, sending, receiving, .. } = self;
         drop(pair);
         Buffers { staging: sending.into_staging(), slots: receiving.into_slots() }
     }
@@ -126,8 +128,8 @@ impl Queues {
     }
 
     /// Connects it; it sends and receives from now on.
-    pub(in super::super) fn connect(&mut self, port: &Port, psn: u32, to: &End) -> Result<(), VerbError> {
-        self.pair.receive_from(port, to)?;
+    pub(in super::super) fn connect(&mut self, psn: u32, to: &End) -> Result<(), VerbError> {
+        self.pair.receive_from(&self.port, to)?;
         self.pair.send_from(psn)
     }
 
