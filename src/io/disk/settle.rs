@@ -31,7 +31,7 @@ pub(super) fn settle(path: &Path) -> Result<(), DiskError> {
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(RETRY),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::park_timeout(RETRY),
             Err(TryLockError::WouldBlock) => return Err(in_use(path)),
             Err(TryLockError::Error(error)) if has_no_locks(&error) => break,
             Err(TryLockError::Error(error)) => return Err(failed("lock segment", &error)),
@@ -100,7 +100,7 @@ mod tests {
         let refused = settle(&path).unwrap_err();
         assert!(refused.cause.contains("another process writes to it"), "{refused:?}");
         let ended = std::thread::spawn(move || {
-            std::thread::sleep(PATIENCE / 4);
+            std::thread::park_timeout(PATIENCE / 4);
             drop(kernels);
         });
         settle(&path).unwrap();
