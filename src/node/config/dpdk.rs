@@ -16,10 +16,10 @@
 //! address = "10.9.0.2"
 //! ```
 //! Memif ports (`--vdev=net_memif0,role=client,id=0,socket=...`) that connect have distinct ids in a node, 0 where none
-//! is said: the driver tells by its id alone whose connection was refused.
-//! Give them `socket-abstract=no` and a path that only these nodes reach: any process that may connect to the socket, and
-//! leaves before it is greeted, ends the process that listens (DPDK 22.11: the driver closes the descriptor and leaves it
-//! with the interrupt thread, which then panics).
+//! is said: the driver tells by its id alone whose connection was refused. Give them `socket-abstract=no` and a path
+//! that only these nodes reach: any process that may connect to the socket, and leaves before it is greeted, ends the
+//! process that listens (DPDK 22.11: the driver closes the descriptor and leaves it with the interrupt thread, which
+//! then panics).
 //!
 //! Unless `eal` says otherwise DPDK gets: no threads of its own on any core, files of this process's own, no telemetry,
 //! and `--no-huge` with as much memory as the ports need where there are no huge pages.
