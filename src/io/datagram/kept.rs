@@ -210,10 +210,11 @@ impl Kept {
     /// Whether one that was taken in at that time is not through yet, where what is missed of a frame is asked for
     /// within `answered` after something of it was sent.
     pub(super) fn is_carrying(&self, now: Time, given_at: Time, answered: Duration) -> bool {
-        let of_it = |(_, frame): &(usize, &Frame)| frame.given_at == given_at;
-        self.frames.iter().enumerate().filter(of_it).any(|(place, frame)| {
-            place >= self.unsent_from && frame.sent < frame.count || now.since(frame.busy_at) < answered
-        })
+        let of_it = |frame: &&Frame| frame.given_at == given_at;
+        self.frames
+            .iter()
+            .filter(of_it)
+            .any(|frame| frame.sent < frame.count || now.since(frame.busy_at) < answered)
     }
 
     /// Lets go of what was sent long ago.
