@@ -34,7 +34,7 @@ impl<W: World> Groups<W> {
             self.observer.malformed(from, &format_args!("shard {shard} does not live in this lane"));
             return;
         };
-        if let Message::Append { previous, entries_term, count, .. } = message
+        if let Message::Append { term, previous, entries_term, count, commit, round } = message
             && count > 0
         {
             match record::check_run(records, shard, previous.index.next()) {
@@ -50,9 +50,7 @@ impl<W: World> Groups<W> {
             }
             // A higher term is laid before the records are, and takes room: what is left for them is asked for after
             // it.
-            if message.term() > self.shards[at].raft.term()
-                && let Message::Append { term, commit, round, .. } = message
-            {
+            if term > self.shards[at].raft.term() {
                 let empty = Message::Append { term, previous, entries_term: term, count: 0, commit, round };
                 self.step(now, at, Input::Peer { from, message: empty }, &[]);
             }

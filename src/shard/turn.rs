@@ -3,6 +3,7 @@
 //! ```text
 //! disk.poll      finished writes      → Input::DurableLog, DurableVote
 //! link.poll      frames from peers    → wire::decode → Input::Peer → records laid in the log as they came
+//! refusals       by followers         → Input::Peer, or Overtaken where the link still carries what they miss
 //! clock          due timers           → Input::Tick
 //! port.poll      requests of clients  → propose → records laid in the log
 //! streams        commit moved         → where the engine's streams stand, the watermark
