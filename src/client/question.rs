@@ -73,18 +73,14 @@ impl Client {
 
     /// The question that was left waiting there, if it is the same. Another one is given up.
     fn waiting_read(&mut self, node: NodeId, shard: ShardId, from: Index, bytes_max: u32) -> Option<u64> {
-        let Waiting { id, .. } = self.waiting_reads.remove(&(node, shard)).filter(|waiting| {
-            let is_same = waiting.from == from && waiting.bytes_max == bytes_max;
-            let failed = self
-                .questions
-                .get(&waiting.id)
-                .is_none_or(|question| matches!(question.answer, Some(Err(_))));
-            if !is_same || failed {
-                self.questions.remove(&waiting.id);
-            }
-            is_same && !failed
-        })?;
-        Some(id)
+        let waiting = self.waiting_reads.remove(&(node, shard))?;
+        let is_same = waiting.from == from && waiting.bytes_max == bytes_max;
+        let question = self.questions.get(&waiting.id);
+        if is_same && question.is_some_and(|question| !matches!(question.answer, Some(Err(_)))) {
+            return Some(waiting.id);
+        }
+        self.questions.remove(&waiting.id);
+        None
     }
 
     /// How a shard is on one node.
@@ -174,7 +170,7 @@ impl Client {
         }
     }
 
-    pub(super) fn ask_read(
+    fn ask_read(
         &mut self,
         node: NodeId,
         shard: ShardId,
@@ -224,7 +220,7 @@ impl Client {
     }
 
     /// Waits for the answer; what else comes meanwhile is kept. `None`: not yet.
-    pub(super) fn await_answer(&mut self, id: u64, until: Instant) -> Option<Result<Answer, ClientError>> {
+    fn await_answer(&mut self, id: u64, until: Instant) -> Option<Result<Answer, ClientError>> {
         let spin = Instant::now() + self.options.spin;
         loop {
             if self.completions.is_empty() {
@@ -260,19 +256,14 @@ impl Client {
         }
     }
 
-    pub(super) fn as_records(&self, node: NodeId, answer: Answer) -> Result<Records, ClientError> {
+    fn as_records(&self, node: NodeId, answer: Answer) -> Result<Records, ClientError> {
         match answer {
             Answer::Records(records) => Ok(records),
             answer => Err(other(node, answer)),
         }
     }
 
-    /// Nobody waits for its answer any more.
-    pub(super) fn forget_question(&mut self, id: u64) {
-        self.questions.remove(&id);
-    }
-
-    pub(super) fn timed_out<T>(&mut self, id: u64) -> Result<T, ClientError> {
+    fn timed_out<T>(&mut self, id: u64) -> Result<T, ClientError> {
         let slot = self.questions.remove(&id).map_or(0, |question| question.slot);
         let members = self.options.members.len();
         let (member, lane) = (slot % members, LaneId((slot / members) as u16));

@@ -20,8 +20,6 @@ pub struct Reader {
     shard: ShardId,
     commit: Index,
     cursor: Cursor,
-    /// From where, and the question, which the node answers once something is there.
-    asked: Option<(Index, u64)>,
 }
 
 impl Reader {
@@ -37,7 +35,7 @@ impl Reader {
             return Err(ClientError::NoSuchShard { shard, shards: client.shards() });
         }
         let cursor = Cursor::new(shard, from);
-        Ok(Reader { client, node, shard, commit: Index::ZERO, cursor, asked: None })
+        Ok(Reader { client, node, shard, commit: Index::ZERO, cursor })
     }
 
     /// The next record. `None`: everything that is committed was read, and nothing more was within `wait`.
@@ -70,33 +68,12 @@ impl Reader {
         self.cursor.position()
     }
 
-    /// Asks for more, or goes on waiting for what was asked for. Whether something came.
+    /// Asks for more. Whether something came.
     fn fetch(&mut self, wait: Duration, until: Instant) -> Result<bool, ClientError> {
         let next = self.cursor.position();
-        // There is something where it waited, so it is no longer waited for.
-        if let Some((from, id)) = self.asked.take_if(|(from, _)| *from != next) {
-            debug_assert!(from < next, "a reader goes forward");
-            self.client.forget_question(id);
-        }
-        let answer = if wait.is_zero() {
-            // Not by what waits, which is answered when something has come.
-            let until = Instant::now() + self.client.options.deadline;
-            let id = self.client.ask_read(self.node, self.shard, next, READ_BYTES, false, until)?;
-            match self.client.await_answer(id, until) {
-                Some(answer) => answer,
-                None => return self.client.timed_out(id),
-            }
-        } else {
-            let id = match self.asked {
-                Some((_, id)) => id,
-                None => self.client.ask_read(self.node, self.shard, next, READ_BYTES, true, until)?,
-            };
-            self.asked = Some((next, id));
-            let Some(answer) = self.client.await_answer(id, until) else { return Ok(false) };
-            self.asked = None;
-            answer
-        };
-        let records = self.client.as_records(self.node, answer?)?;
+        let wait = (!wait.is_zero()).then(|| until.saturating_duration_since(Instant::now()));
+        let records = self.client.read(self.node, self.shard, next, READ_BYTES, wait)?;
+        let Some(records) = records else { return Ok(false) };
         self.commit = self.commit.max(records.commit);
         self.cursor.refill(&records.bytes);
         Ok(!self.cursor.is_empty())

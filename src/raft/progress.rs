@@ -58,6 +58,7 @@ pub(super) struct Progress {
     matched: Index,
     /// The first index that was not sent yet.
     next: Index,
+    /// Empty while it is probed.
     inflight: VecDeque<Sent>,
     inflight_bytes: u64,
     window_appends: usize,
@@ -118,11 +119,10 @@ impl Progress {
         self.next = sent.last.next();
     }
 
-    /// When the oldest append under way was sent, where refusals of what was sent after it are to be expected if it is
-    /// slower: a follower that is probed is not sent anything that it may refuse for want of that.
+    /// When the oldest append under way was sent. None of a follower that is probed: it is not sent anything that it may
+    /// refuse for want of what was sent before.
     pub(super) fn oldest_sent_at(&self) -> Option<Time> {
-        let oldest = self.inflight.front().filter(|_| self.mode == Mode::Replicate)?;
-        Some(oldest.at)
+        self.inflight.front().map(|sent| sent.at)
     }
 
     /// The follower holds our log up to `matched`, durably. Whether that is news.
