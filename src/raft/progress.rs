@@ -119,8 +119,8 @@ impl Progress {
         self.next = sent.last.next();
     }
 
-    /// When the oldest append under way was sent. None of a follower that is probed: it is not sent anything that it may
-    /// refuse for want of what was sent before.
+    /// When the oldest append under way was sent. None of a follower that is probed: it is not sent anything that it
+    /// may refuse for want of what was sent before.
     pub(super) fn oldest_sent_at(&self) -> Option<Time> {
         self.inflight.front().map(|sent| sent.at)
     }
