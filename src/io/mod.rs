@@ -11,6 +11,8 @@ pub mod datagram;
 pub mod disk;
 #[cfg(feature = "node")]
 pub mod link;
+#[cfg(feature = "node")]
+pub(crate) mod locked;
 pub mod pool;
 #[cfg(feature = "node")]
 pub mod reactor;

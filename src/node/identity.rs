@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StartError;
 use super::config::{Config, parse};
+use crate::io::locked::Locked;
 use crate::types::{LaneId, NodeId, StoreId};
 
 /// The version of the directory's layout.
@@ -38,7 +39,7 @@ pub(super) struct DataDir {
     /// How many of them are written down, the first ones.
     peers_written: usize,
     /// Held as long as the value lives.
-    _lock: File,
+    _lock: Locked,
 }
 
 /// What a data directory tells before it is held.
@@ -264,7 +265,7 @@ fn refuse_unless_empty(path: &Path) -> Result<(), StartError> {
     }
 }
 
-fn lock(path: &Path) -> Result<File, StartError> {
+fn lock(path: &Path) -> Result<Locked, StartError> {
     let file = path.join("lock");
     let failed = |error| StartError::data_dir(&file, "cannot lock it", error);
     let mut lock =
@@ -282,7 +283,7 @@ fn lock(path: &Path) -> Result<File, StartError> {
     let holder = format!("{}\n", std::process::id());
     let told = lock.rewind().and_then(|()| lock.write_all(holder.as_bytes()));
     let _ = told.and_then(|()| lock.set_len(holder.len() as u64)).or_else(|_| lock.set_len(0));
-    Ok(lock)
+    Ok(Locked::of(lock))
 }
 
 fn format(config: &Config, path: &Path) -> Result<StoreId, StartError> {

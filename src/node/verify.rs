@@ -13,6 +13,7 @@ use super::config::{cluster_id, parse};
 use super::identity::{lane_path, lost_log};
 use crate::io::disk::device::{Claim, Held, Region};
 use crate::io::disk::{segment_of, segment_path};
+use crate::io::locked::Locked;
 use crate::io::pool::Pool;
 use crate::io::{Disk, DiskError, DiskEvent, Full, Read, SegmentId, Write};
 use crate::limits::BLOCK_BYTES_MAX;
@@ -83,12 +84,12 @@ fn verify_lane(mut disk: ReadOnly, cluster: ClusterId, node: NodeId, lane: LaneI
     verify(&mut disk, &Pool::new(1), &options).map_err(|error| error.to_string())
 }
 
-fn hold(directory: &Path) -> Result<File, String> {
+fn hold(directory: &Path) -> Result<Locked, String> {
     let path = directory.join("lock");
     let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)
         .map_err(|error| format!("{}: a node runs on it ({error}); stop it first", directory.display()))?;
-    Ok(file)
+    Ok(Locked::of(file))
 }
 
 /// Segments that are only read.

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 
 use super::medium::{Aligned, failure, in_pieces};
 use super::settle;
+use crate::io::locked::Locked;
 use crate::io::{DiskError, SegmentId};
 use crate::limits::{BLOCK_BYTES_MAX, SEGMENT_BYTES_MAX};
 
@@ -31,7 +32,7 @@ pub(super) const ZERO_PIECE_BYTES: usize = 128 << 10;
 pub(super) struct Directory {
     path: PathBuf,
     /// Open, and locked, until the last user is gone.
-    directory: File,
+    directory: Locked,
     segment_bytes: u64,
     block_bytes: usize,
     is_direct: bool,
@@ -73,7 +74,7 @@ impl Directory {
         })?;
         let mut opened = Directory {
             path: path.into(),
-            directory,
+            directory: Locked::of(directory),
             segment_bytes,
             block_bytes: BLOCK_BYTES_MAX,
             is_direct: true,
@@ -190,7 +191,7 @@ impl Directory {
 
     /// Whether the filesystem, as far as it tells, has room for another segment.
     pub(super) fn may_have_room(&self) -> bool {
-        rustix::fs::fstatvfs(&self.directory)
+        rustix::fs::fstatvfs(&*self.directory)
             .map_or(true, |told| told.f_bavail.saturating_mul(told.f_frsize) >= self.segment_bytes)
     }
 

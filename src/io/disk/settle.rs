@@ -16,18 +16,23 @@ use rustix::fs::Advice;
 
 use super::medium::failure;
 use crate::io::DiskError;
+use crate::io::locked::Locked;
 
 /// How long a segment in use is tried again before it is an error.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2000 });
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// Waits until no other process writes to this segment, and has what is read of it read from the disk.
 pub(super) fn settle(path: &Path) -> Result<(), DiskError> {
+    settle_within(path, PATIENCE)
+}
+
+fn settle_within(path: &Path, patience: Duration) -> Result<(), DiskError> {
     let failed = |operation: &str, error: &std::io::Error| failure(operation, path.display(), error);
     let file = open(path).map_err(|error| failed("open segment", &error))?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     loop {
         match file.try_lock() {
             Ok(()) => break,
@@ -37,9 +42,10 @@ pub(super) fn settle(path: &Path) -> Result<(), DiskError> {
             Err(TryLockError::Error(error)) => return Err(failed("lock segment", &error)),
         }
     }
+    let file = Locked::of(file);
     file.sync_data().map_err(|error| failed("flush segment", &error))?;
     // Advice: where there is no page cache there is nothing to drop.
-    let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+    let _ = rustix::fs::fadvise(&*file, 0, None, Advice::DontNeed);
     Ok(())
 }
 
@@ -97,10 +103,10 @@ mod tests {
         // Stands for the kernel's own reference, of a ring that is being taken apart.
         let kernels = held.try_clone().unwrap();
         drop(held);
-        let refused = settle(&path).unwrap_err();
+        let refused = settle_within(&path, RETRY).unwrap_err();
         assert!(refused.cause.contains("another process writes to it"), "{refused:?}");
         let ended = std::thread::spawn(move || {
-            std::thread::park_timeout(PATIENCE / 4);
+            std::thread::park_timeout(4 * RETRY);
             drop(kernels);
         });
         settle(&path).unwrap();

@@ -46,7 +46,7 @@ use crate::limits::BLOCK_BYTES_MAX;
 
 /// How long a device in use is tried again before it is an error: the kernel takes a killed process's io_uring apart a
 /// moment after the process is gone, and lets go of the device then.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 2000 });
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often.
 const RETRY: Duration = Duration::from_millis(5);
