@@ -370,6 +370,13 @@ fn links_of_environment() -> Vec<LinkKind> {
     named.split(',').map(kind).collect()
 }
 
+/// For [`Shape::tune`]: elections wait longer than a machine that does much else holds a process up, so that nobody
+/// loses a leadership that nothing has taken. How soon a leader is missed is not to be seen then.
+pub fn be_patient(config: &mut Config) {
+    config.raft.election_timeout_ms = config.raft.election_timeout_ms.max(500 / slowness());
+    config.raft.heartbeat_ms = config.raft.heartbeat_ms.max(100 / slowness());
+}
+
 /// What [`SLOWNESS_VARIABLE`] says, 1 without it.
 ///
 /// # Panics

@@ -8,7 +8,7 @@ use plimsoll::types::{NodeId, ShardId, Term};
 
 use crate::ledger::Ledger;
 use crate::proxy::Proxies;
-use crate::{cluster, small, turn};
+use crate::{calm, cluster, turn};
 
 /// The term and the leader that every node names.
 fn agreed(cluster: &Cluster) -> (Term, NodeId) {
@@ -41,7 +41,7 @@ fn assert_one_election(cluster: &mut Cluster) {
 #[test]
 fn nodes_started_at_once_elect_once() {
     let _turn = turn();
-    let mut cluster = cluster("at-once", &small());
+    let mut cluster = cluster("at-once", &calm());
     cluster.start_all().unwrap();
     assert_one_election(&mut cluster);
 }
@@ -49,7 +49,7 @@ fn nodes_started_at_once_elect_once() {
 #[test]
 fn nodes_started_two_seconds_apart_elect_once() {
     let _turn = turn();
-    let mut cluster = cluster("apart", &small());
+    let mut cluster = cluster("apart", &calm());
     for id in cluster.ids() {
         cluster.start(id).unwrap();
         quiet(Duration::from_secs(2));
@@ -60,7 +60,7 @@ fn nodes_started_two_seconds_apart_elect_once() {
 #[test]
 fn a_follower_that_was_cut_off_for_five_seconds_changes_neither_leader_nor_term() {
     let _turn = turn();
-    let mut cluster = cluster("cut", &small());
+    let mut cluster = cluster("cut", &calm());
     let proxies = Proxies::between(&mut cluster);
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
@@ -84,7 +84,7 @@ fn a_follower_that_was_cut_off_for_five_seconds_changes_neither_leader_nor_term(
 #[test]
 fn a_follower_that_was_stopped_for_five_seconds_changes_neither_leader_nor_term() {
     let _turn = turn();
-    let mut cluster = cluster("stopped", &small());
+    let mut cluster = cluster("stopped", &calm());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let before = agreed(&cluster);

@@ -10,7 +10,7 @@ use plimsoll::types::{ClusterId, LaneId, NodeId, StoreId};
 use plimsoll::wire::hello::{Greeting, Hello};
 
 use crate::ledger::Ledger;
-use crate::{cluster, small, turn};
+use crate::{calm, cluster, small, turn};
 
 /// Whether the other end has closed: the read ends, in whatever way, without a timeout.
 fn is_dropped(socket: &mut TcpStream) -> bool {
@@ -98,7 +98,7 @@ fn offend(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 #[test]
 fn strangers_are_dropped_with_a_line_and_commits_go_on() {
     let _turn = turn();
-    let mut cluster = cluster("garbage", &small());
+    let mut cluster = cluster("garbage", &calm());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let streams = streams(&cluster, leader);

@@ -18,7 +18,7 @@ use plimsoll::wire::hello::{Greeting, Hello};
 use rustix::process::Signal;
 
 use crate::ledger::{Ledger, payload};
-use crate::{cluster, small, turn};
+use crate::{calm, cluster, small, turn};
 
 const SHARD: ShardId = ShardId(0);
 
@@ -138,7 +138,7 @@ fn part(request: u64, payload: &[u8], more_bytes: usize) -> Request<'_> {
 #[test]
 fn a_transfer_that_fails_while_a_long_record_is_laid_loses_nothing() {
     let _turn = turn();
-    let mut cluster = cluster("transfer-long", &small());
+    let mut cluster = cluster("transfer-long", &calm());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let asleep = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
@@ -232,7 +232,7 @@ fn resident_mib(cluster: &Cluster, id: NodeId) -> u64 {
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
     let _turn = turn();
-    let mut cluster = cluster("comers", &small());
+    let mut cluster = cluster("comers", &calm());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let round = |count: u64| {
@@ -289,8 +289,7 @@ fn pour(cluster: &Cluster, shards: u32, mib: u64) -> Vec<Index> {
 fn a_follower_far_behind_catches_up_beside_readers_with_little_memory() {
     let _turn = turn();
     let (shards, mib) = (4, 25);
-    let shape =
-        Shape { shards, nodes: 3, segment_mib: 16, capacity_mib: 1024, chunks: 4, ..Shape::default() };
+    let shape = Shape { shards, nodes: 3, capacity_mib: 1024, chunks: 4, ..calm() };
     let mut cluster = cluster("behind", &shape);
     cluster.start_all().unwrap();
     let leaders = cluster.await_leaders().unwrap();
@@ -392,7 +391,7 @@ fn a_cluster_killed_while_it_is_made_is_made_at_last() {
 #[test]
 fn a_hundred_thousand_submits_at_once_all_end() {
     let _turn = turn();
-    let mut cluster = cluster("many", &small());
+    let mut cluster = cluster("many", &calm());
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();
     let mut options = cluster.client_options();

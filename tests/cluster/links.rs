@@ -95,6 +95,7 @@ fn commits_go_on_while_datagrams_are_lost_doubled_and_late() {
 
 #[test]
 fn what_is_not_there_is_named_and_the_next_link_is_taken() {
+    let _turn = turn();
     let missing = [
         cfg!(not(feature = "rdma")).then_some(LinkKind::Rdma),
         cfg!(not(feature = "dpdk")).then_some(LinkKind::Dpdk),

@@ -22,7 +22,7 @@ mod stop;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll::local::{Cluster, Shape};
+use plimsoll::local::{Cluster, Shape, be_patient};
 
 /// The program under test.
 fn binary() -> &'static Path {
@@ -42,6 +42,11 @@ fn cluster(name: &str, shape: &Shape) -> Cluster {
 /// Small logs and little memory, so that many clusters fit a machine.
 fn small() -> Shape {
     Shape { segment_mib: 16, capacity_mib: 8192, chunks: 8, ..Shape::default() }
+}
+
+/// The same, for tests in which nobody may lose its leadership, or with it what is under way, but by what they do.
+fn calm() -> Shape {
+    Shape { tune: be_patient, ..small() }
 }
 
 /// Three nodes and a load want the machine for themselves: tests that assert on times and elections take turns.

@@ -215,6 +215,7 @@ fn what_strangers_send_is_counted() {
 
 #[test]
 fn who_asks_for_anything_else_is_told_so_and_harms_nobody() {
+    let _turn = turn();
     let mut cluster = cluster("asked", &Shape { admin: true, ..small() });
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();

@@ -7,7 +7,7 @@ use plimsoll::local::{Cluster, Shape};
 use plimsoll::types::{Acks, Index, NodeId, ShardId, Timestamp};
 
 use crate::ledger::payload;
-use crate::{cluster, small, turn};
+use crate::{calm, cluster, small, turn};
 
 fn submit_and_wait(client: &mut Client, submit: Submit<'_>) -> Outcome {
     let request = client.submit(submit).unwrap();
@@ -109,7 +109,7 @@ fn records_from_one_byte_to_64_mib_come_back_whole_from_every_replica() {
 #[test]
 fn each_kind_of_acknowledgement_is_answered() {
     let _turn = turn();
-    let mut cluster = cluster("acks", &small());
+    let mut cluster = cluster("acks", &calm());
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();
     let mut client = Client::connect(cluster.client_options()).unwrap();
@@ -138,7 +138,7 @@ fn each_kind_of_acknowledgement_is_answered() {
 #[test]
 fn a_read_is_as_long_as_was_asked_for_and_one_record_at_least() {
     let _turn = turn();
-    let mut cluster = cluster("bounded", &small());
+    let mut cluster = cluster("bounded", &calm());
     cluster.start_all().unwrap();
     let leader = cluster.await_leaders().unwrap()[0];
     let mut client = Client::connect(cluster.client_options()).unwrap();
@@ -162,7 +162,7 @@ fn a_read_is_as_long_as_was_asked_for_and_one_record_at_least() {
 #[test]
 fn a_full_log_says_so_and_keeps_what_it_has() {
     let _turn = turn();
-    let shape = Shape { segment_mib: 8, capacity_mib: 16, chunks: 8, ..Shape::default() };
+    let shape = Shape { segment_mib: 8, capacity_mib: 16, ..calm() };
     let mut cluster = cluster("full", &shape);
     cluster.start_all().unwrap();
     cluster.await_leaders().unwrap();

@@ -9,7 +9,7 @@ use plimsoll::local::{Cluster, Shape};
 use plimsoll::node::config::LinkKind;
 use plimsoll::types::NodeId;
 
-use crate::{binary, cluster, small};
+use crate::{binary, cluster, small, turn};
 
 fn run(config: &Path) -> Output {
     Command::new(binary()).args(["node", "--config"]).arg(config).output().unwrap()
@@ -148,6 +148,7 @@ fn a_configuration_that_is_not_sound() {
 
 #[test]
 fn a_node_that_lost_its_data_is_not_taken_for_the_one_that_promised() {
+    let _turn = turn();
     // A member whose directory was wiped comes back with an empty log and no votes. Let in under its old name, it could
     // help to elect a leader that lacks what it once acknowledged. Its peers know the life of its directory.
     let mut cluster = cluster("wiped", &small());

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::ledger::Ledger;
-use crate::{cluster, small, turn};
+use crate::{calm, cluster, small, turn};
 
 #[test]
 fn a_leader_that_is_stopped_hands_over_and_nothing_is_unknown() {
     let _turn = turn();
-    let mut cluster = cluster("stop", &small());
+    let mut cluster = cluster("stop", &calm());
     cluster.start_all().unwrap();
     let mut ledger = Ledger::open(&cluster, 0);
     for _ in 0..3 {

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plimsoll::local::{Cluster, Shape};
+use plimsoll::local::{Cluster, Shape, be_patient};
 use plimsoll::types::NodeId;
 
 const ONE: NodeId = NodeId(1);
@@ -83,7 +83,7 @@ fn cluster(name: &str, shape: &Shape) -> (Cluster, String) {
 }
 
 fn small(nodes: u32) -> Shape {
-    Shape { nodes, segment_mib: 16, capacity_mib: 512, chunks: 8, ..Shape::default() }
+    Shape { nodes, segment_mib: 16, capacity_mib: 512, chunks: 8, tune: be_patient, ..Shape::default() }
 }
 
 /// Clusters under load want the machine for themselves.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use plimsoll::client::ring::{Event, Replica, Stream};
+use plimsoll::local::be_patient;
 use plimsoll::node::Node;
 use plimsoll::raft::Role;
 use plimsoll::types::{Stamp, Term};
@@ -33,7 +34,10 @@ struct Seat {
 impl Rack {
     fn start(name: &str) -> Rack {
         let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
-        let tune = |config: &mut Config| config.engine.streams = true;
+        let tune = |config: &mut Config| {
+            config.engine.streams = true;
+            be_patient(config);
+        };
         let shape = Shape {
             nodes: NODES,
             lanes: 2,

@@ -14,7 +14,7 @@ use crate::streams::{Engine, at, is_committed};
 use crate::*;
 
 /// For what must not happen.
-const MOMENT: Duration = Duration::from_millis(50);
+const MOMENT: Duration = Duration::from_millis(200);
 
 const ROUNDS: u64 = 50;
 

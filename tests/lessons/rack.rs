@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use plimsoll::client::Reader;
 use plimsoll::client::ring::{Attachment, Event, Options, Replica, RingError, Stream};
-use plimsoll::local::{Cluster, Shape};
+use plimsoll::local::{Cluster, Shape, be_patient};
 use plimsoll::node::{Config, Node};
 use plimsoll::raft::Role;
 use plimsoll::types::{Acks, Epoch, Index, NodeId, ShardId, Stamp, Timestamp};
@@ -26,10 +26,6 @@ pub(crate) fn cluster(name: &str, shape: &Shape) -> Cluster {
     let directory = Cluster::fresh_directory(&std::env::temp_dir(), name).unwrap();
     let mut cluster = Cluster::new(Path::new(env!("CARGO_BIN_EXE_plimsoll")), &directory, shape).unwrap();
     for id in cluster.ids() {
-        let be_patient = |config: &mut Config| {
-            config.raft.election_timeout_ms = config.raft.election_timeout_ms.max(500);
-            config.raft.heartbeat_ms = config.raft.heartbeat_ms.max(100);
-        };
         cluster.reconfigure(id, be_patient).unwrap();
     }
     cluster
