@@ -172,8 +172,7 @@ fn every_replica_replays_the_same_across_a_change_of_leader() {
     submit_all(&mut rack, Epoch(0));
 
     // The leader of shard 1 is stopped in order: a change of leader, and so of the epoch. If it leads shard 0, too,
-    // that may be another change: its lanes hand over each in its own time, and the second may do so in the epoch
-    // after.
+    // that may be another one: lanes hand over each in its own time, and the second may do so in the next epoch.
     let before = [0, 1].map(|shard| {
         (1..=NODES).map(NodeId).find(|id| {
             let seat = rack.seats[id.0 as usize - 1].as_ref().unwrap();
