@@ -18,11 +18,11 @@ use super::medium::failure;
 use crate::io::DiskError;
 use crate::io::locked::Locked;
 
-/// How long a segment in use is tried again before it is an error.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a segment or a device in use is tried again before it is an error.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often.
-const RETRY: Duration = Duration::from_millis(5);
+pub(super) const RETRY: Duration = Duration::from_millis(5);
 
 /// Waits until no other process writes to this segment, and has what is read of it read from the disk.
 pub(super) fn settle(path: &Path) -> Result<(), DiskError> {

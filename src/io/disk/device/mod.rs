@@ -40,16 +40,10 @@ use self::superblock::{EDGE_BYTES, META_BLOCK};
 pub use self::superblock::{Owner, Superblock};
 use self::table::Table;
 use super::medium::{Aligned, failure};
+use super::settle::{PATIENCE, RETRY};
 use super::timing::{Timing, time_rewrites};
 use crate::io::DiskError;
 use crate::limits::BLOCK_BYTES_MAX;
-
-/// How long a device in use is tried again before it is an error: the kernel takes a killed process's io_uring apart a
-/// moment after the process is gone, and lets go of the device then.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often.
-const RETRY: Duration = Duration::from_millis(5);
 
 /// A block device that this process holds, and what it holds. Nothing on it has been changed.
 #[derive(Debug)]
@@ -311,7 +305,8 @@ fn write_superblocks(file: &File, superblock: &Superblock) -> io::Result<()> {
     file.write_all_at(block.bytes(), Superblock::second_at(superblock.device_bytes))
 }
 
-/// Tries again while it is in use, for a while.
+/// Tries again while it is in use, for a while: the kernel takes a killed process's io_uring apart a moment after the
+/// process is gone, and lets go of the device then.
 fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     let until = Instant::now() + PATIENCE;
     loop {
