@@ -86,7 +86,9 @@ impl<W: World> Groups<W> {
             // An epoch that had its end before this leader: the next one may have begun unseen, and is cut instead.
         } else if closing && !ends_here {
             let since = *lead.closing_since.get_or_insert(now);
-            let complete = !position.is_open();
+            // One that opens in a moment is told as open then, before the end of its epoch is known, and the engine may
+            // begin something in it.
+            let complete = !position.is_open() && !lead.has_opened;
             if complete || now.since(since) >= self.options.epoch_grace {
                 self.lay_mark(at, Mark::EndOfEpoch { epoch: open, complete });
             }
