@@ -35,6 +35,8 @@ impl Position {
             Mark::Open { floor } => {
                 self.open = true;
                 self.last = self.last.max(floor);
+                // It has nothing of the epochs before that; who knows of no later one must not begin something there.
+                self.closed_through = self.closed_through.max(floor.epoch.0.checked_sub(1).map(Epoch));
             }
             Mark::EndOfStream => self.ended = true,
             Mark::EndOfEpoch { epoch, complete } => self.end(epoch, complete),

@@ -85,6 +85,27 @@ fn a_stream_that_registers_late_begins_where_the_registrar_stands() {
     assert_eq!(fold.watermark(), at(0, 41));
 }
 
+/// A node that had read its log, and not yet that the epoch before had closed, told that it is open there: what the
+/// engine began then was lost, and what may have read it lived.
+#[test]
+fn a_stream_has_ended_every_epoch_before_the_one_in_which_it_registers() {
+    let mut fold = fold(&[(0, register(0)), (0, data(0, 40)), (0, end(0, true)), (0, closed(0, u64::MAX))]);
+    fold.take(REGISTRAR, &data(1, 7));
+    fold.take(REGISTRAR, &register(3));
+    let floor = fold.registry().floor(ShardId(3)).unwrap();
+    assert_eq!(floor, at(1, 7));
+    let mut position = Position::default();
+    position.take(&Mark::Open { floor });
+    assert!(position.is_open() && position.has_closed(Epoch(0)) && !position.has_closed(Epoch(1)));
+    assert_eq!(position.stands_at(Epoch(1)), floor);
+    // A second leader that has laid the same changes nothing, and neither does an end that comes too late.
+    for mark in [Mark::Open { floor }, end(0, false)] {
+        let before = position.clone();
+        position.take(&mark);
+        assert_eq!(position, before, "{mark:?}");
+    }
+}
+
 #[test]
 fn a_stream_that_has_ended_holds_nobody_back() {
     let fold = fold(&[(0, register(0)), (0, register(1)), (0, data(0, 5)), (1, Mark::EndOfStream)]);

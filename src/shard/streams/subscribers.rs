@@ -38,7 +38,7 @@ impl<W: World> Groups<W> {
         let shard = &mut shards[at];
         let open = streams.published_in;
         let position = &shard.stream.position;
-        let stands_at = position.stands_at(open);
+        let stands_at = position.stands_at(open).clamp(Stamp::begin_of(open), Stamp::end_of(open));
         let status = StreamStatus {
             shard: shard.id,
             role: shard.raft.role(),
@@ -49,7 +49,7 @@ impl<W: World> Groups<W> {
             takes_records,
             closing: streams.closing,
             watermark: streams.watermark,
-            stands_at: if stands_at.epoch < open { Stamp::begin_of(open) } else { stands_at }.timestamp,
+            stands_at: stands_at.timestamp,
         };
         for subscriber in &mut shard.stream.subscribers {
             let Subscriber { client, request, told, next_epoch } = subscriber;
