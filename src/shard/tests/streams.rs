@@ -179,6 +179,40 @@ fn a_leader_that_has_laid_the_end_of_its_stream_cuts_nothing_behind_it() {
     assert!(!engine.marks().contains(&cut(0)), "{:?}", engine.marks());
 }
 
+/// Its opening was laid and not committed when its leader learnt that the epoch ends, and the leader said that all of it
+/// is submitted. But the engine is told next that the stream is open, and what it begins then would be lost alone.
+#[test]
+fn a_stream_that_opens_as_its_epoch_ends_is_cut_and_not_complete() {
+    let mut bench = Bench::new();
+    let board = Arc::new(Board::new(2));
+    bench.lane.serve_engine(Arc::clone(&board));
+    let mut engine = Engine { bench, board, next_request: 1 };
+    engine.subscribe();
+    engine.told_bob(8);
+    engine.bench.disk().eager = false;
+    // Both are registered, as an earlier leader has left it.
+    (0..2).for_each(|stream| engine.board.register(ShardId(stream), Stamp::ZERO));
+    engine.told_bob(2);
+    let opening = [Mark::Open { floor: Stamp::ZERO }];
+    assert_eq!(engine.marks(), opening, "laid, and not committed");
+    // Stream 1 lives in another lane, where the epoch ends.
+    let mut position = Position::default();
+    position.take(&cut(0));
+    engine.board.publish(ShardId(1), &position);
+    engine.told_bob(4);
+    assert_eq!(engine.marks(), opening);
+    engine.bench.disk().eager = true;
+    let (statuses, _) = engine.told_bob(8);
+    let last = statuses.last().expect("it is told that the stream is open");
+    assert!(last.open && last.epoch == Epoch(0), "{last:?}");
+    // The engine has its time to end the epoch by itself, as with any stream.
+    assert_eq!(engine.marks(), opening);
+    let grace = engine.bench.groups().options.epoch_grace;
+    engine.bench.clock.0.set(engine.bench.clock.0.get() + grace.as_nanos() as u64);
+    engine.told_bob(4);
+    assert_eq!(engine.marks()[1], cut(0), "{:?}", engine.marks());
+}
+
 /// An engine that has several records under way and is refused one of them: the ones behind it were read from it,
 /// perhaps, and the watermark must not pass it. This was possible when a transfer of leadership failed.
 #[test]
