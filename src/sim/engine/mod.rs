@@ -25,6 +25,12 @@ use crate::wire::frame::{Builder, Kind};
 /// How many transactions a thread begins before it submits.
 const BEGUN_MAX: usize = 4;
 
+/// Threads that have waited for their stream to open, and begin as soon as they are told so.
+const BEGINS_AT_ONCE_PPM: u32 = 500_000;
+
+/// Streams that come late as another one's thread cuts the epoch: it ends while they open.
+const COMES_WITH_CUT_PPM: u32 = 500_000;
+
 /// Threads that die together with the leader that they are attached to.
 const DIES_WITH_LEADER_PPM: u32 = 500_000;
 
@@ -90,7 +96,8 @@ impl Engine {
             return self.die(fabric, at, Claim::Cut);
         }
         self.give_up(fabric, at);
-        self.begin(fabric, at);
+        let begins_ppm = if self.threads[at].life.closing { 100_000 } else { 600_000 };
+        self.begin(fabric, at, begins_ppm);
         if self.threads[at].waiting.is_none() {
             self.ask(fabric, at);
         }
@@ -125,15 +132,14 @@ impl Engine {
         }
     }
 
-    fn begin(&mut self, fabric: &mut Fabric, at: usize) {
+    fn begin(&mut self, fabric: &mut Fabric, at: usize, begins_ppm: u32) {
         let life = &mut self.threads[at].life;
         let may = life.open
             && life.claim == Claim::Held
             && !life.finished
             && life.ended != Some(life.epoch)
             && life.begun.len() < BEGUN_MAX;
-        let wants = fabric.random.chance(if life.closing { 100_000 } else { 600_000 });
-        if may && wants {
+        if may && fabric.random.chance(begins_ppm) {
             let stamp = life.next_stamp(self.books.latest(life.epoch), &mut fabric.random);
             life.begun.push_back(stamp);
             self.books.begin(ShardId(at as u32), stamp);
@@ -146,7 +152,11 @@ impl Engine {
         if !life.registered {
             if fabric.now_ns >= *register_ns && (at == 0 || self.has_registrar) {
                 let asked = StreamRequest::Register(ShardId(at as u32));
+                let is_late = core::mem::take(register_ns) > 0;
                 self.send(fabric, at, registrar, Asked::Register, asked);
+                if is_late && fabric.random.chance(COMES_WITH_CUT_PPM) {
+                    self.cut_beside(fabric, at);
+                }
             }
             return;
         }
@@ -188,6 +198,27 @@ impl Engine {
             let stamp = Stamp::new(life.epoch, Timestamp(life.clock));
             self.send(fabric, at, node, Asked::Advance(stamp), StreamRequest::Advance(stamp));
         }
+    }
+
+    /// Another thread dies, and the one after it, which knows where the engine stands, has the epoch cut at once.
+    fn cut_beside(&mut self, fabric: &mut Fabric, at: usize) {
+        let holds = |(other, thread): &(usize, &Thread)| {
+            let life = &thread.life;
+            *other != at && life.registered && life.open && life.claim == Claim::Held && !life.finished
+        };
+        let holding: Vec<usize> =
+            self.threads.iter().enumerate().filter(holds).map(|(other, _)| other).collect();
+        if holding.is_empty() {
+            return;
+        }
+        let other = *fabric.random.pick(&holding);
+        let epoch = self.threads[other].life.epoch;
+        self.die(fabric, other, Claim::Cut);
+        let thread = &mut self.threads[other];
+        thread.dead_until_ns = fabric.now_ns;
+        thread.life.registered = true;
+        thread.life.epoch = epoch;
+        self.ask(fabric, other);
     }
 
     fn submit(&mut self, fabric: &mut Fabric, at: usize, node: usize, stamp: Stamp) {
@@ -360,10 +391,14 @@ impl Engine {
         if status.epoch > life.epoch {
             life.turn_to(status.epoch, &mut fabric.random);
         }
+        let opens = status.open && !life.open;
         life.open |= status.open;
         if status.epoch == life.epoch {
             life.closing = status.closing;
             life.stands_at(status.stands_at);
+        }
+        if opens {
+            self.begin(fabric, at, BEGINS_AT_ONCE_PPM);
         }
     }
 
