@@ -60,6 +60,18 @@ newtype! {
     WriteSequence(u64)
 }
 
+impl Epoch {
+    /// The epoch after this one.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+
+    /// The epoch before this one; the first has none.
+    pub fn previous(self) -> Option<Epoch> {
+        self.0.checked_sub(1).map(Epoch)
+    }
+}
+
 impl Index {
     /// The empty log.
     pub const ZERO: Index = Index(0);

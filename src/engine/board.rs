@@ -116,7 +116,7 @@ impl Board {
         // Two leaders may have written the same one after another: the first one counts.
         if last.epoch == self.open_epoch() {
             self.ends[(last.epoch.0 % ENDS_KEPT) as usize].store(last, 1);
-            self.open(Epoch(last.epoch.0 + 1));
+            self.open(last.epoch.next());
         }
     }
 

@@ -36,7 +36,7 @@ impl Position {
                 self.open = true;
                 self.last = self.last.max(floor);
                 // It has nothing of the epochs before that; who knows of no later one must not begin something there.
-                self.closed_through = self.closed_through.max(floor.epoch.0.checked_sub(1).map(Epoch));
+                self.closed_through = self.closed_through.max(floor.epoch.previous());
             }
             Mark::EndOfStream => self.ended = true,
             Mark::EndOfEpoch { epoch, complete } => self.end(epoch, complete),
@@ -126,7 +126,7 @@ impl Registry {
             }
             Mark::EpochClosed { epoch, last } if epoch == self.open => {
                 self.finals.insert(epoch, last);
-                self.open = Epoch(epoch.0 + 1);
+                self.open = epoch.next();
             }
             // Closed already: two leaders may have written the same one after another.
             _ => {}

@@ -6,7 +6,7 @@ use alloc::collections::BTreeSet;
 use super::super::clients::ClientRef;
 use super::super::pending::Pending;
 use super::super::{Groups, Shard, World};
-use super::{Stream, Streams};
+use super::Streams;
 use crate::engine::board::Board;
 use crate::engine::{Mark, REGISTRAR};
 use crate::limits::SUBMITS_PENDING_MAX;
@@ -145,6 +145,7 @@ impl<W: World> Groups<W> {
             Mark::EndOfStream => lead.has_ended = true,
             Mark::EndOfEpoch { epoch, .. } => {
                 lead.ended_epoch = Some(epoch);
+                lead.closing_since = None;
                 lead.cut_due = Some(false);
                 lead.refused.clear();
             }
@@ -204,12 +205,12 @@ impl<W: World> Groups<W> {
         let Some(streams) = self.streams.as_ref().filter(|_| comes_again && stamp.is_submittable()) else {
             return;
         };
-        let Stream { lead: Some(lead), position, .. } = &mut self.shards[at].stream else { return };
-        // Before the last stamp is known the engine has not been told that the stream is open, and has begun nothing.
+        let (shard, open) = (&mut self.shards[at], streams.board.open_epoch());
+        let is_next = stamp.epoch == open.next() && has_ended_epoch(shard, open);
+        let goes_on = (stamp.epoch == open || is_next) && !has_ended_epoch(shard, stamp.epoch);
+        let Some(lead) = &mut shard.stream.lead else { return };
+        // Before the last stamp is known an earlier leader's stream is cut anyway, and in a new one nothing has begun.
         let is_missing = lead.laid.is_some_and(is_missing);
-        let goes_on = stamp.epoch == streams.board.open_epoch()
-            && lead.ended_epoch != Some(stamp.epoch)
-            && !position.has_closed(stamp.epoch);
         if is_missing && goes_on {
             lead.refused.insert(stamp);
             if lead.refused.len() > SUBMITS_PENDING_MAX {
@@ -275,18 +276,25 @@ impl<W: World> Groups<W> {
 }
 
 /// Whether the registrar's leader may register this stream, or why not. The registrar is the first and its floor the
-/// beginning: a stream before it would count alone, and one after its end could lay nothing.
+/// beginning: a stream before it would count alone, and one after its end could lay nothing. And none is between the
+/// registrar's end of an epoch and the next one: so a stream counts in every epoch from its floor's on, and has an end of
+/// its own in each.
 fn may_register(shard: &Shard, board: &Board, stream: ShardId) -> Result<(), Outcome> {
     let Some(lead) = &shard.stream.lead else {
         return Err(Outcome::NotLeader { leader: shard.raft.leader() });
     };
     if lead.has_ended || shard.stream.position.has_ended() {
         Err(Outcome::Unregistered)
-    } else if stream == REGISTRAR || lead.has_registered {
+    } else if stream == REGISTRAR {
         Ok(())
     } else if shard.stream.followed < lead.first {
-        // What earlier leaders have registered is not known yet.
+        // What earlier leaders have registered, and ended, is not known yet.
         Err(Outcome::Busy)
+    } else if has_ended_epoch(shard, board.open_epoch()) {
+        // The epoch may be settled without it, and its floor be in one that is over.
+        Err(Outcome::Busy)
+    } else if lead.has_registered {
+        Ok(())
     } else if board.floor(REGISTRAR).is_none() {
         Err(Outcome::Unregistered)
     } else {
@@ -318,14 +326,21 @@ fn may_submit(shard: &Shard, board: &Board, stamp: Stamp) -> Result<(), Outcome>
 fn may_lay_in<'a>(shard: &'a Shard, board: &Board, epoch: Epoch) -> Result<(&'a Lead, Stamp), Outcome> {
     let (lead, laid) = may_lay(shard, board)?;
     let open = board.open_epoch();
-    if epoch != open
-        || lead.cut_due == Some(true)
-        || shard.stream.position.has_closed(open)
-        || lead.ended_epoch == Some(open)
-    {
+    let has_ended = has_ended_epoch(shard, open);
+    if has_ended && epoch == open.next() {
+        // Other nodes may know already that it is open. It will be here in a moment.
+        return Err(Outcome::Busy);
+    }
+    if epoch != open || lead.cut_due == Some(true) || has_ended {
         return Err(Outcome::EpochClosed { open });
     }
     Ok((lead, laid))
+}
+
+/// Whether the leader of a stream has laid its end of this epoch, or follows one who has.
+fn has_ended_epoch(shard: &Shard, epoch: Epoch) -> bool {
+    shard.stream.position.has_closed(epoch)
+        || shard.stream.lead.as_ref().is_some_and(|lead| lead.ended_epoch == Some(epoch))
 }
 
 /// Whether the leader of a stream may end it for good, or why not. In an epoch that has its end here, too: of that the

@@ -387,6 +387,11 @@ impl Engine {
         if status.takes_records && !may_take {
             fabric.oracle.fail(format!("stream {at} takes records, as it is told: {status:?}"));
         }
+        if status.open && status.stands_at.0 == u64::MAX {
+            fabric
+                .oracle
+                .fail(format!("stream {at} is open where no stamp is left, as it is told: {status:?}"));
+        }
         let life = &mut self.threads[at].life;
         if status.epoch > life.epoch {
             life.turn_to(status.epoch, &mut fabric.random);
