@@ -3,7 +3,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 /// Below the range from which systems take the ports of outgoing connections.
 const FIRST: u16 = 17_000;
@@ -50,6 +52,34 @@ fn lock(directory: &std::path::Path, first: u16) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether nobody listens there. Asked by a socket that does not listen itself: a child that another thread of this
+/// process is starting has it open until it runs its own program, and would keep the port from the node.
 fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    socket.is_ok_and(|socket| {
+        sockopt::set_socket_reuseaddr(&socket, true).is_ok()
+            && bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).is_ok()
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_if_nobody_listens_and_stays_so_though_a_child_has_the_question_open() {
+        let ports = Ports::claim(1).unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, ports.at(0));
+        // Stands for the child's.
+        let question =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        sockopt::set_socket_reuseaddr(&question, true).unwrap();
+        bind(&question, &address).unwrap();
+        assert!(is_free(address.port()));
+        let _node = TcpListener::bind(address).unwrap();
+        assert!(!is_free(address.port()));
+    }
 }
