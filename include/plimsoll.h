@@ -529,8 +529,8 @@ plimsoll_status plimsoll_waker_close(struct plimsoll_waker *waker);
 
 // Registers a stream: from now on it counts for the watermark, and takes records beyond what the registrar has come
 // to. Asked in the registrar's stream, which is that of shard 0, and registers itself first: another one before it, or
-// after its end, ends as PLIMSOLL_UNREGISTERED, and as PLIMSOLL_BUSY while a new leader does not know or an epoch comes
-// to its end: try again. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// after its end, ends as PLIMSOLL_UNREGISTERED, and as PLIMSOLL_BUSY while a new leader does not know or an epoch
+// comes to its end: try again. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_register_stream(struct plimsoll_stream *registrar,
                                          uint32_t shard,
                                          uint64_t *request);

@@ -18,8 +18,8 @@
 //! registered. The stamp that the registrar has come to at a [`Mark::Register`] is the new stream's *floor*. The
 //! watermark never passes the registrar, so a watermark beyond the floor was made of a prefix that holds the
 //! registration: a stream that registers late cannot be overtaken, whatever anybody knew when. In exchange it may only
-//! submit beyond its floor. None is registered between the registrar's end of an epoch and the next one: a stream counts
-//! in every epoch from its floor's on.
+//! submit beyond its floor. None is registered between the registrar's end of an epoch and the next one: a stream
+//! counts in every epoch from its floor's on.
 //!
 //! # Epochs
 //! A leader that is lost may take transactions with it that others have read from. So a change of leader closes the

@@ -277,8 +277,8 @@ impl<W: World> Groups<W> {
 
 /// Whether the registrar's leader may register this stream, or why not. The registrar is the first and its floor the
 /// beginning: a stream before it would count alone, and one after its end could lay nothing. And none is between the
-/// registrar's end of an epoch and the next one: so a stream counts in every epoch from its floor's on, and has an end of
-/// its own in each.
+/// registrar's end of an epoch and the next one: so a stream counts in every epoch from its floor's on, and has an end
+/// of its own in each.
 fn may_register(shard: &Shard, board: &Board, stream: ShardId) -> Result<(), Outcome> {
     let Some(lead) = &shard.stream.lead else {
         return Err(Outcome::NotLeader { leader: shard.raft.leader() });

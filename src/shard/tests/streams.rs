@@ -179,8 +179,8 @@ fn a_leader_that_has_laid_the_end_of_its_stream_cuts_nothing_behind_it() {
     assert!(!engine.marks().contains(&cut(0)), "{:?}", engine.marks());
 }
 
-/// Its opening was laid and not committed when its leader learnt that the epoch ends, and the leader said that all of it
-/// is submitted. But the engine is told next that the stream is open, and what it begins then would be lost alone.
+/// Its opening was laid and not committed when its leader learnt that the epoch ends, and the leader said that all of
+/// it is submitted. But the engine is told next that the stream is open, and what it begins then would be lost alone.
 #[test]
 fn a_stream_that_opens_as_its_epoch_ends_is_cut_and_not_complete() {
     let mut bench = Bench::new();
@@ -392,8 +392,8 @@ fn the_registrar_is_the_first_to_be_registered() {
     }
 }
 
-/// One that was registered between the registrar's end of an epoch and the next one was not asked for an end of its own,
-/// and a leader that knew of no later epoch spent the cut that it owed on the one that was over.
+/// One that was registered between the registrar's end of an epoch and the next one was not asked for an end of its
+/// own, and a leader that knew of no later epoch spent the cut that it owed on the one that was over.
 #[test]
 fn no_stream_is_registered_between_the_registrars_end_of_an_epoch_and_the_next_one() {
     let mut engine = Engine::start();
