@@ -235,17 +235,14 @@ typedef struct plimsoll_stream_options {
 typedef struct plimsoll_role {
     // The node's term.
     uint64_t term;
-    // Up to which timestamp of `epoch` the stream stood, as was last told: what is begun is stamped beyond it.
-    // Nobody is called for its growing alone.
-    uint64_t stands_at;
     // What it is.
     plimsoll_role_kind role;
     // The node that leads, as far as it knows; 0: nobody known.
     uint32_t leader;
     // The epoch that takes records.
     uint32_t epoch;
-    // The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say
-    // that the node would take a record.
+    // The engine may begin transactions in the stream, with stamps beyond plimsoll_stream_stands_at: what it begins
+    // before that nobody knows of. This does not say that the node would take a record.
     bool open;
     // The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     bool closing;
@@ -443,6 +440,12 @@ plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
                                              struct plimsoll_stamp *last,
                                              bool *found);
+
+// Up to where the stream stands in the epoch that takes records, as was last told: what is begun is stamped beyond
+// that. A timestamp of UINT64_MAX: the stream has ended that epoch, or ended for good. Zero, if nothing was told yet.
+// Callbacks may call it.
+plimsoll_status plimsoll_stream_stands_at(struct plimsoll_stream *stream,
+                                          struct plimsoll_stamp *stamp);
 
 // What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);

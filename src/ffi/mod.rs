@@ -58,7 +58,7 @@ pub use self::stream::{
     StreamHandle, plimsoll_abandon, plimsoll_next_serial, plimsoll_outstanding, plimsoll_publish,
     plimsoll_reserve, plimsoll_stream_close, plimsoll_stream_connect, plimsoll_stream_epoch_closed,
     plimsoll_stream_open, plimsoll_stream_options_init, plimsoll_stream_reattach, plimsoll_stream_role,
-    plimsoll_stream_watermark, plimsoll_submit,
+    plimsoll_stream_stands_at, plimsoll_stream_watermark, plimsoll_submit,
 };
 pub use self::types::{
     Acks, Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, ReplayCallback,

@@ -390,6 +390,25 @@ pub unsafe extern "C" fn plimsoll_stream_epoch_closed(
     })
 }
 
+/// Up to where the stream stands in the epoch that takes records, as was last told: what is begun is stamped beyond
+/// that. A timestamp of UINT64_MAX: the stream has ended that epoch, or ended for good. Zero, if nothing was told yet.
+/// Callbacks may call it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plimsoll_stream_stands_at(stream: *mut StreamHandle, stamp: *mut Stamp) -> Status {
+    answer(|| {
+        // SAFETY: the caller hands in room for the answer.
+        let mut out = unsafe { Out::new(stamp)? };
+        let look = |inner: &mut Inner| {
+            let status = inner.stream.status();
+            let stands_at = status.map(|status| crate::types::Stamp::new(status.epoch, status.stands_at));
+            out.set(stands_at.unwrap_or_default().into());
+            Ok(())
+        };
+        // SAFETY: the caller hands in a handle.
+        unsafe { with(stream, look) }
+    })
+}
+
 /// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_role(stream: *mut StreamHandle, role: *mut Role) -> Status {

@@ -88,17 +88,14 @@ pub struct Completion {
 pub struct Role {
     /// The node's term.
     pub term: u64,
-    /// Up to which timestamp of `epoch` the stream stood, as was last told: what is begun is stamped beyond it.
-    /// Nobody is called for its growing alone.
-    pub stands_at: u64,
     /// What it is.
     pub role: Kind,
     /// The node that leads, as far as it knows; 0: nobody known.
     pub leader: u32,
     /// The epoch that takes records.
     pub epoch: u32,
-    /// The engine may begin transactions in the stream: what it begins before that nobody knows of. This does not say
-    /// that the node would take a record.
+    /// The engine may begin transactions in the stream, with stamps beyond plimsoll_stream_stands_at: what it begins
+    /// before that nobody knows of. This does not say that the node would take a record.
     pub open: bool,
     /// The epoch comes to its end: submit what was begun in it, then plimsoll_end_of_epoch.
     pub closing: bool,
@@ -219,22 +216,13 @@ impl Completion {
 impl Role {
     /// Nothing is known but this.
     pub(super) const fn only(role: Kind) -> Role {
-        Role {
-            term: 0,
-            stands_at: 0,
-            role,
-            leader: 0,
-            epoch: 0,
-            open: false,
-            closing: false,
-            takes_records: false,
-        }
+        Role { term: 0, role, leader: 0, epoch: 0, open: false, closing: false, takes_records: false }
     }
 }
 
 impl From<StreamRole> for Role {
     fn from(told: StreamRole) -> Role {
-        let StreamRole { role, term, leader, epoch, stands_at, open, takes_records, closing } = told;
+        let StreamRole { role, term, leader, epoch, open, takes_records, closing } = told;
         let role = match role {
             crate::raft::Role::Follower => Kind::Follower,
             crate::raft::Role::PreCandidate => Kind::PreCandidate,
@@ -242,16 +230,7 @@ impl From<StreamRole> for Role {
             crate::raft::Role::Leader => Kind::Leader,
         };
         let leader = leader.map_or(0, |id| id.0);
-        Role {
-            term: term.0,
-            stands_at: stands_at.0,
-            role,
-            leader,
-            epoch: epoch.0,
-            open,
-            closing,
-            takes_records,
-        }
+        Role { term: term.0, role, leader, epoch: epoch.0, open, closing, takes_records }
     }
 }
 

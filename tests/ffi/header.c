@@ -4,7 +4,7 @@
 _Static_assert(sizeof(plimsoll_stamp) == 16, "stamp");
 _Static_assert(sizeof(plimsoll_stream_stamp) == 24, "stream stamp");
 _Static_assert(sizeof(plimsoll_completion) == 48, "completion");
-_Static_assert(sizeof(plimsoll_role) == 32, "role");
+_Static_assert(sizeof(plimsoll_role) == 24, "role");
 _Static_assert(sizeof(plimsoll_entry) == 72, "entry");
 _Static_assert(sizeof(plimsoll_stream_options) == 56, "stream options");
 _Static_assert(sizeof(plimsoll_status) == 4 && sizeof(plimsoll_acks) == 4, "enumerations");

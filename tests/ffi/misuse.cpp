@@ -104,14 +104,14 @@ void await_takes_records(plimsoll_stream *stream) {
 
 // Until it is told that the stream has come to this timestamp of epoch 0: a moment after the record's own outcome.
 void await_stands_at(plimsoll_stream *stream, uint64_t timestamp) {
-    plimsoll_role role;
-    ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
-    while (role.stands_at != timestamp) {
-        CHECK(role.epoch == 0 && role.stands_at < timestamp);
+    plimsoll_stamp stands_at;
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_stands_at(stream, &stands_at));
+    while (stands_at.timestamp != timestamp) {
+        CHECK(stands_at.epoch == 0 && stands_at.timestamp < timestamp);
         size_t count;
         ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
-        ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
+        ANSWERS(PLIMSOLL_OK, plimsoll_stream_stands_at(stream, &stands_at));
     }
 }
 
@@ -146,6 +146,7 @@ void nulls_are_answered() {
     ANSWERS(null, plimsoll_next_serial(nullptr, &number));
     ANSWERS(null, plimsoll_stream_watermark(nullptr, &stamp));
     ANSWERS(null, plimsoll_stream_role(nullptr, &role));
+    ANSWERS(null, plimsoll_stream_stands_at(nullptr, &stamp));
     ANSWERS(null, plimsoll_poll(nullptr, &count));
     ANSWERS(null, plimsoll_completions(nullptr, nullptr, 0, &count));
     ANSWERS(null, plimsoll_wait(nullptr, 0));
@@ -323,6 +324,7 @@ void outcomes_are_told(plimsoll_node *node) {
     await_takes_records(second);
     CHECK(submitted(second, 10) == PLIMSOLL_COMMITTED);
     await_stands_at(second, 10);
+    ANSWERS(PLIMSOLL_NULL_ARGUMENT, plimsoll_stream_stands_at(second, nullptr));
     ANSWERS(PLIMSOLL_OK, plimsoll_submit(second, RECORD, LEN, 9, 0, PLIMSOLL_ACKS_QUORUM, &request));
     plimsoll_completion end = completion(second);
     CHECK(end.status == PLIMSOLL_BEHIND && end.stamp.timestamp == 10 && end.stamp.epoch == 0);

@@ -39,7 +39,7 @@ use crate::client::RequestId;
 use crate::client::records::{Item, Wrong};
 use crate::node::desk::AttachError;
 use crate::raft::Role;
-use crate::types::{Epoch, Index, NodeId, Stamp, Term, Timestamp};
+use crate::types::{Epoch, Index, NodeId, Stamp, Term};
 use crate::wire::client::{Outcome, Reply, StreamStatus};
 
 /// What the node is in the stream's shard.
@@ -53,9 +53,6 @@ pub struct StreamRole {
     pub leader: Option<NodeId>,
     /// The epoch that takes records.
     pub epoch: Epoch,
-    /// Up to where the stream stood in it, as was last told: what is begun is stamped beyond that. Its growing alone is
-    /// no event.
-    pub stands_at: Timestamp,
     /// The engine may begin transactions in it: see [`StreamStatus::open`].
     pub open: bool,
     /// The node would have taken a record when it told this: see [`StreamStatus::takes_records`].
@@ -306,11 +303,11 @@ fn tell(
     watermark: &mut Stamp,
     each: &mut impl FnMut(Event),
 ) -> usize {
-    let &StreamStatus { role: is, term, leader, epoch, stands_at, open, takes_records, closing, .. } = told;
-    let now = StreamRole { role: is, term, leader, epoch, stands_at, open, takes_records, closing };
-    let before = role.replace(now);
+    let &StreamStatus { role: is, term, leader, epoch, open, takes_records, closing, .. } = told;
+    let now = StreamRole { role: is, term, leader, epoch, open, takes_records, closing };
     let mut count = 0;
-    if before.map(|before| StreamRole { stands_at, ..before }) != Some(now) {
+    if *role != Some(now) {
+        *role = Some(now);
         each(Event::Role(now));
         count += 1;
     }
