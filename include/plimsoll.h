@@ -539,7 +539,8 @@ plimsoll_status plimsoll_register_stream(struct plimsoll_stream *registrar,
                                          uint64_t *request);
 
 // Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no
-// watermark back. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+// watermark back. A record that is under way and is refused is given up with it: await those first. Ends as
+// PLIMSOLL_COMMITTED. Callbacks may call it.
 plimsoll_status plimsoll_advance(struct plimsoll_stream *stream,
                                  uint64_t timestamp,
                                  uint32_t epoch,

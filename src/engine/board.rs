@@ -12,8 +12,8 @@
 //! that another one is open begins again, and so no cell that it has used is of a later epoch. One may be of an earlier
 //! one, until that stream's lane has looked: it then tells too little of where the stream stands, which holds the
 //! watermark back for a moment and does no harm; but where the open epoch has ended in it must not be taken from there.
-//! And a lane that has read its stream far ahead of the registrar's may have found it in a later epoch, if the stream
-//! was registered too late to end the open one: of that nothing will follow in it.
+//! And a lane that has read its stream far ahead of the registrar's may have found it in a later epoch: it tells where
+//! the stream stood at the end of the open one, or, of a stream that begins later, that nothing of it will follow.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

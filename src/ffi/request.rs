@@ -50,7 +50,8 @@ pub unsafe extern "C" fn plimsoll_register_stream(
 }
 
 /// Promises that nothing at or before this stamp will be submitted any more in this stream, so that it holds no
-/// watermark back. Ends as PLIMSOLL_COMMITTED. Callbacks may call it.
+/// watermark back. A record that is under way and is refused is given up with it: await those first. Ends as
+/// PLIMSOLL_COMMITTED. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_advance(
     stream: *mut StreamHandle,
