@@ -44,6 +44,14 @@ impl Raft {
         matches!(&self.state, State::Leader(leader) if leader.handover.is_some())
     }
 
+    /// As leader: whether this voter was heard within an election timeout. Who was not will hardly take over, and
+    /// nothing is proposed while it is waited for.
+    pub fn hears(&self, id: NodeId, now: Time) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let follower = leader.followers.iter().find(|follower| follower.id == id);
+        follower.is_some_and(|follower| now.since(follower.heard_at) < self.timing.election)
+    }
+
     /// It is connected, answers, and is sent what is appended.
     fn is_there(&self, follower: &Progress, now: Time) -> bool {
         follower.mode == Mode::Replicate && now.since(follower.heard_at) <= 2 * self.timing.heartbeat

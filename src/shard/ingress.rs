@@ -214,6 +214,9 @@ impl<W: World> Groups<W> {
         if !self.options.voters.contains(&to) {
             return Outcome::Invalid;
         }
+        if to != self.options.node && !self.shards[at].raft.hears(to, now) {
+            return Outcome::Busy;
+        }
         self.step(now, at, Input::Transfer { to }, &[]);
         Outcome::Accepted
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use plimsoll::client::{ClientError, Outcome};
 use plimsoll::raft::Role;
 use plimsoll::types::{NodeId, ShardId};
 
@@ -31,7 +32,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Verdict, Failure> {
         say(&format!("node {to} leads shard {shard} already"));
         return Ok(Verdict::Good);
     }
-    let from = client.transfer(shard, to, options.deadline)?;
+    let from = match client.transfer(shard, to, options.deadline) {
+        Err(ClientError::Declined { node, outcome: Outcome::Busy }) => {
+            complain(&format!(
+                "node {node}, which leads shard {shard}, does not hear node {to}: is that running? see status"
+            ));
+            return Ok(Verdict::Bad);
+        }
+        from => from?,
+    };
     while Instant::now() < until {
         if leads(&mut client) {
             say(&format!("node {from} handed shard {shard} to node {to}"));

@@ -166,6 +166,29 @@ fn a_drain_begins_when_the_others_can_do_without_this_node() {
     assert!(!bench.lead(8, &[TWO, THREE]).is_empty(), "it is back");
 }
 
+/// Nobody takes records while a leader hands over, and who is down takes nothing over: a new leader that was to hand on
+/// to the one before it refused everything for an election timeout, each time that it tried.
+#[test]
+fn leadership_is_not_handed_to_who_was_not_heard_for_long() {
+    let mut bench = Bench::of_leader();
+    let ask = |bench: &mut Bench, request, to| {
+        bench.send(ALICE, &[Request::Transfer { request, shard: ShardId(0), to }]);
+        bench.turn().unwrap();
+        bench.said(ALICE)
+    };
+    while {
+        let now = Time(bench.clock.0.get());
+        bench.groups().shards[0].raft.hears(THREE, now)
+    } {
+        bench.lead(1, &[TWO]);
+    }
+    assert_eq!(ask(&mut bench, 1, THREE), [(1, Outcome::Busy)]);
+    bench.send(ALICE, &[Request::Submit(submit(2, b"taken all the same"))]);
+    bench.lead(4, &[TWO]);
+    assert!(matches!(bench.said(ALICE)[..], [(2, Outcome::Committed { .. })]));
+    assert_eq!(ask(&mut bench, 3, TWO), [(3, Outcome::Accepted)]);
+}
+
 /// One that does not come back is not waited for, nor asked first.
 #[test]
 fn a_drain_hands_over_to_who_is_there() {

@@ -105,7 +105,8 @@ pub enum Request<'a> {
         /// Which shard.
         shard: ShardId,
     },
-    /// Hand the shard's leadership to another node.
+    /// Hand the shard's leadership to another node. `Busy`: the leader has not heard that for an election timeout, and
+    /// would refuse records to wait for it in vain.
     Transfer {
         /// Names it in the answer.
         request: u64,
