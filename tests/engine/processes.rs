@@ -42,7 +42,14 @@ fn a_node_that_comes_back_is_found_again() {
     cluster.await_leaders().unwrap();
     let mut attachment = Attachment::connect(socket(&cluster), options(&cluster, 1)).unwrap();
     submit(&mut attachment, 1, 50, 64);
+    let mut hasty = Attachment::connect(socket(&cluster), options(&cluster, 2)).unwrap();
     cluster.kill(NODE).unwrap();
+    // Who never waits long enough to sleep finds it, too.
+    let until = Instant::now() + PATIENCE;
+    while !hasty.wait(Duration::ZERO) {
+        assert!(Instant::now() < until, "it is not found that the node has ended");
+    }
+    assert!(matches!(hasty.reserve(8), Err(RingError::Ended(_))));
     // Published, and nobody is there to take it: in doubt.
     let bytes = record(1, attachment.next_serial(), 64);
     let lost = attachment.submit(&bytes, Timestamp(51), Epoch(1), Acks::Quorum).unwrap();

@@ -129,6 +129,8 @@ pub struct Attachment {
     outstanding: Outstanding,
     /// Why there is nobody at the other end any more.
     ended: Option<String>,
+    /// When a wait last asked whether the node's process is there.
+    looked_at: Instant,
     /// Used by one thread at a time.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -170,23 +172,30 @@ impl Attachment {
             options,
             outstanding: Outstanding::default(),
             ended: None,
+            looked_at: Instant::now(),
             _not_sync: PhantomData,
         })
     }
 
     /// Attaches again, after the attachment has ended: because the node was started again, or because something made no
-    /// sense. What was outstanding stays so until [`Attachment::poll`] has told its end. Does nothing while it lives.
-    /// Gives the session's place back first, and waits up to a second for a node that lives to have taken it.
+    /// sense. What was outstanding stays so until [`Attachment::poll`] has told its end; answers that were there and
+    /// not polled are lost, and end as unknown. Does nothing while it lives. Gives the session's place back first, and
+    /// waits up to a second for a node that lives to have taken it.
     pub fn reattach(&mut self) -> Result<(), AttachError> {
-        self.look();
+        self.reattach_if_ended().map(drop)
+    }
+
+    /// The same; whether it had ended.
+    fn reattach_if_ended(&mut self) -> Result<bool, AttachError> {
+        self.end_if_left();
         if self.ended.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         self.outstanding.lose(Outcome::Unknown);
         self.hold = None;
         let (end, hold) = self.join_again()?;
         (self.end, self.hold, self.ended) = (end, Some(hold), None);
-        Ok(())
+        Ok(true)
     }
 
     /// The lane lets a place go in a turn of its own: until then it is held, by nobody.
@@ -468,12 +477,20 @@ impl Attachment {
 
     /// Looks whether the node is still there.
     fn look(&mut self) {
-        if self.ended.is_none() && !self.end.completions.has_something() {
-            if self.end.is_left() {
-                self.finish("its lane has left, or has ended the attachment: see its log".to_owned());
-            } else if self.hold.as_ref().is_some_and(Hold::is_hung_up) {
-                self.finish("its process has ended".to_owned());
-            }
+        if !self.end.completions.has_something() {
+            self.end_if_left();
+        }
+    }
+
+    /// Looks whether the node is still there, whatever it has said before it went.
+    fn end_if_left(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        if self.end.is_left() {
+            self.finish("its lane has left, or has ended the attachment: see its log".to_owned());
+        } else if self.hold.as_ref().is_some_and(Hold::is_hung_up) {
+            self.finish("its process has ended".to_owned());
         }
     }
 
@@ -482,6 +499,15 @@ impl Attachment {
         let was_there = self.ended.is_none();
         self.look();
         was_there && self.ended.is_some()
+    }
+
+    /// The same, for who comes often: at most once in a while, for it is a system call.
+    fn finds_end_in_time(&mut self, now: Instant) -> bool {
+        let is_due = now.duration_since(self.looked_at) >= wait::LOOK_PERIOD;
+        if is_due {
+            self.looked_at = now;
+        }
+        is_due && self.finds_end()
     }
 
     fn finish(&mut self, why: String) {

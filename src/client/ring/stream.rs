@@ -245,13 +245,13 @@ impl Stream {
         self.alarm.waker()
     }
 
-    /// Attaches again after [`Event::Detached`], and goes on where it was: see [`Attachment::reattach`].
+    /// Attaches again after [`Event::Detached`], or before it if a submit has told that the attachment has ended, and
+    /// goes on where it was: see [`Attachment::reattach`].
     pub fn reattach(&mut self) -> Result<(), AttachError> {
-        self.ring.reattach()?;
-        self.alarm.follow(Some(&self.ring));
-        if self.detached {
-            (self.detached, self.unsubscribed, self.subscription) = (false, true, None);
+        if self.ring.reattach_if_ended()? || self.detached {
+            (self.detached, self.unsubscribed, self.subscription, self.role) = (false, true, None, None);
         }
+        self.alarm.follow(Some(&self.ring));
         Ok(())
     }
 

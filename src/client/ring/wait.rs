@@ -17,7 +17,7 @@ use crate::io::ring::EngineEnd;
 use crate::io::ring::bell::{self, Rouser};
 
 /// How long a thread sleeps at most before it looks whether the node is still there.
-const LOOK_PERIOD: Duration = Duration::from_millis(20);
+pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(20);
 
 /// How many words a thread can sleep on at once.
 const WORDS_MAX: usize = 128;
@@ -122,7 +122,9 @@ pub(super) fn wait(
         }
         let passed = begun.elapsed();
         if passed >= timeout {
-            return Waited::TimedOut;
+            // Who waits so shortly that it never sleeps must find out, too.
+            let found = rings.iter_mut().any(|ring| ring.finds_end_in_time(begun));
+            return if found { Waited::Ready } else { Waited::TimedOut };
         }
         if passed < spin {
             core::hint::spin_loop();
