@@ -42,9 +42,9 @@ void check(bool holds, const char *what) {
     std::exit(1);
 }
 
+// Of an earlier epoch a watermark says nothing: plimsoll_stream_epoch_closed tells what of that lives.
 bool covers(plimsoll_stamp watermark, plimsoll_stamp stamp) {
-    if (watermark.epoch != stamp.epoch) return watermark.epoch > stamp.epoch;
-    return watermark.timestamp >= stamp.timestamp;
+    return watermark.epoch == stamp.epoch && watermark.timestamp >= stamp.timestamp;
 }
 
 // What this program has of one stream. In an engine each is its own thread's; here one thread has both.

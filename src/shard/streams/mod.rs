@@ -117,7 +117,11 @@ impl<W: World> Groups<W> {
                 self.attend_lead(now, at, &mut streams);
             }
         }
-        streams.watermark = streams.watermark.max(streams.board.watermark());
+        let watermark = streams.board.watermark();
+        // One of a later epoch waits until the end of this one is told. There is none after the last stream has ended.
+        if watermark.epoch <= streams.published_in || watermark == Stamp::NEVER {
+            streams.watermark = streams.watermark.max(watermark);
+        }
         streams.next_look = now.after(LOOK_PERIOD);
         for at in 0..self.shards.len() {
             if !self.shards[at].stream.subscribers.is_empty() {
