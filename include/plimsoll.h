@@ -165,7 +165,8 @@ enum plimsoll_status
     PLIMSOLL_NO_STREAMS = -52,
     // The node answers what no node answers: verify its log.
     PLIMSOLL_CORRUPT = -60,
-    // A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it.
+    // A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it,
+    // but not from a callback of it.
     PLIMSOLL_PANICKED = -70,
 };
 #ifndef __cplusplus
@@ -386,7 +387,7 @@ plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
 // Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 // nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and must not be handed in again.
 plimsoll_status plimsoll_stream_close(struct plimsoll_stream *stream);
 
 // Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or

@@ -211,7 +211,8 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
         };
         // SAFETY: the caller hands in a handle.
         let guarded = &unsafe { reference(stream)? }.guarded;
-        let (mut told, uncalled, calls) = guarded.bind(begin)?;
+        // Goes last, so that the stream cannot be closed before this has let go of it, be it by a panic.
+        let (_bound, (mut told, uncalled, calls)) = guarded.bind(begin)?;
         told.iter().for_each(|told| call(&calls, told));
         let mut count = uncalled + told.len();
         out.set(count);
@@ -223,7 +224,7 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
             inner.delivery.polling = false;
             Ok(inner.delivery.detached)
         };
-        let detached = guarded.unbind(end)?;
+        let detached = guarded.with(end)?;
         count += entries?;
         out.set(count);
         if detached && count == 0 { Err(Failure::new(Status::Ended)) } else { Ok(()) }

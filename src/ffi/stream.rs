@@ -201,7 +201,7 @@ pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> 
 
 /// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 /// nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-/// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+/// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and must not be handed in again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Status {
     answer(|| {
@@ -209,12 +209,6 @@ pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Sta
             return Ok(());
         }
         // SAFETY: the caller hands in a handle.
-        match unsafe { with(stream, |inner| inner.delivery.check_outside()) } {
-            Err(failure) if failure.status == Status::Reentered => return Err(failure),
-            // What a panic has left can be closed.
-            _ => {}
-        }
-        // SAFETY: likewise.
         unsafe { reference(stream)? }.guarded.take_for_good()?;
         // SAFETY: it comes of `handle_of`, nobody is in it, and the caller gives it up.
         drop(unsafe { Box::from_raw(stream) });

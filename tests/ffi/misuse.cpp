@@ -590,6 +590,28 @@ void a_panic_poisons_its_stream_and_no_other(plimsoll_node *node) {
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(neighbour));
 }
 
+// A callback does as it is told after a panic, and closes the stream: the poll that has called it is still to come back.
+void a_panic_in_a_callback_closes_nothing_under_its_poll(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 20);
+    await_leader(stream);
+    const auto panic = [](void *context, const plimsoll_completion *) {
+        auto *stream = *static_cast<plimsoll_stream **>(context);
+        ANSWERS(PLIMSOLL_PANICKED, plimsoll_test_panic(stream));
+        ANSWERS(PLIMSOLL_REENTERED, plimsoll_stream_close(stream));
+    };
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, panic, &stream));
+    uint64_t request;
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &request));
+    size_t count;
+    plimsoll_status status = PLIMSOLL_OK;
+    while (status == PLIMSOLL_OK) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+        status = plimsoll_poll(stream, &count);
+    }
+    CHECK(status == PLIMSOLL_PANICKED);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
 // Streams outlive their node: what is outstanding ends, and then they have ended. They find the next node again.
 void a_node_is_closed_under_its_streams(plimsoll_node *node, const char *config, const char *socket) {
     plimsoll_stream *embedded = open(node, 14);
@@ -679,6 +701,7 @@ int main(int argc, char **argv) {
     a_second_thread_is_refused(node);
     who_waits_is_woken(node);
     a_panic_poisons_its_stream_and_no_other(node);
+    a_panic_in_a_callback_closes_nothing_under_its_poll(node);
     a_node_is_closed_under_its_streams(node, argv[1], argv[2]);
     without_streams_there_is_no_watermark(argv[3]);
     return 0;
