@@ -473,8 +473,9 @@ plimsoll_status plimsoll_completions(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_wait(struct plimsoll_stream *stream,
                               uint64_t timeout_us);
 
-// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
-// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
+// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. This holds for ends
+// that were collected before, too, and not told nor taken. `context` is handed on as it is. One that is set in a
+// callback is called from the next poll on. Callbacks may call it.
 plimsoll_status plimsoll_on_completion(struct plimsoll_stream *stream,
                                        plimsoll_completion_callback callback,
                                        void *context);

@@ -107,6 +107,28 @@ impl Delivery {
         }
     }
 
+    /// From now on these are called for, and nobody else. What is untaken goes where it will be looked for: ends that
+    /// plimsoll_completions has collected for a callback would be dropped without one, and those that nobody was called
+    /// for would keep plimsoll_wait from waiting if nobody takes them any more.
+    fn call_for_completions(&mut self, call: Call<CompletionCallback>) {
+        self.calls.completion = call;
+        if call.callback.is_some() {
+            // Before all else, so that no watermark is told ahead of what it covers.
+            while let Some(completion) = self.completions.pop_back() {
+                self.told.push_front(Told::Completion(completion));
+            }
+            return;
+        }
+        let Delivery { told, completions, .. } = self;
+        told.retain(|told| match *told {
+            Told::Completion(completion) => {
+                completions.push_back(completion);
+                false
+            }
+            _ => true,
+        });
+    }
+
     fn complete(&mut self, completion: Completion) {
         if self.calls.completion.callback.is_some() {
             self.told.push_back(Told::Completion(completion));
@@ -219,8 +241,11 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
         // SAFETY: likewise.
         let entries = unsafe { give_entries(stream, &calls) };
         let end = |inner: &mut Inner| {
-            told.clear();
-            inner.delivery.told = told;
+            // A callback may have set another, and so have left something to tell.
+            if inner.delivery.told.is_empty() {
+                told.clear();
+                inner.delivery.told = told;
+            }
             inner.delivery.polling = false;
             Ok(inner.delivery.detached)
         };
@@ -306,8 +331,9 @@ pub(super) fn waited_for(waited: Waited) -> Result<(), Failure> {
     }
 }
 
-/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
-/// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
+/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. This holds for ends
+/// that were collected before, too, and not told nor taken. `context` is handed on as it is. One that is set in a
+/// callback is called from the next poll on. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_on_completion(
     stream: *mut StreamHandle,
@@ -316,7 +342,7 @@ pub unsafe extern "C" fn plimsoll_on_completion(
 ) -> Status {
     answer(|| {
         let set = |inner: &mut Inner| {
-            inner.delivery.calls.completion = Call { callback, context };
+            inner.delivery.call_for_completions(Call { callback, context });
             Ok(())
         };
         // SAFETY: the caller hands in a handle.
@@ -444,4 +470,57 @@ fn check_index(from_index: u64) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::because(Status::BadArgument, "the first index is 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::wire::client::Outcome;
+
+    unsafe extern "C-unwind" fn on_completion(_: *mut c_void, _: *const Completion) {}
+
+    unsafe extern "C-unwind" fn on_watermark(_: *mut c_void, _: *const Stamp) {}
+
+    fn calling() -> Call<CompletionCallback> {
+        Call { callback: Some(on_completion), ..Call::default() }
+    }
+
+    fn ended(request: u64) -> Event {
+        Event::Ended { request: RequestId(request), outcome: Outcome::Busy }
+    }
+
+    /// What is told, a watermark as 0.
+    fn told(delivery: &Delivery) -> Vec<u64> {
+        let number = |told: &Told| match told {
+            Told::Completion(completion) => completion.request,
+            _ => 0,
+        };
+        delivery.told.iter().map(number).collect()
+    }
+
+    /// What plimsoll_completions had collected for a callback was dropped if that was taken back before the next poll.
+    #[test]
+    fn ends_are_told_by_whoever_is_asked_last() {
+        let mut delivery = Delivery::default();
+        delivery.call_for_completions(calling());
+        delivery.calls.watermark.callback = Some(on_watermark);
+        delivery.take_in(ended(1));
+        delivery.take_in(Event::Watermark(crate::types::Stamp::ZERO));
+        delivery.take_in(ended(2));
+        assert_eq!(told(&delivery), [1, 0, 2]);
+        delivery.call_for_completions(calling());
+        assert_eq!(told(&delivery), [1, 0, 2], "another callback changes nothing in what is told");
+
+        delivery.call_for_completions(Call::default());
+        delivery.take_in(ended(3));
+        let requests: Vec<_> = delivery.completions.iter().map(|completion| completion.request).collect();
+        assert_eq!((requests, told(&delivery)), (vec![1, 2, 3], vec![0]));
+        assert_eq!(delivery.untaken(), 3);
+
+        delivery.call_for_completions(calling());
+        assert_eq!((delivery.completions.len(), told(&delivery)), (0, vec![1, 2, 3, 0]));
+        assert_eq!(delivery.untaken(), 3);
+    }
 }

@@ -460,6 +460,42 @@ void callbacks_come_back(plimsoll_node *node) {
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
 }
 
+// Who is to be told of ends changes while there are some that nobody was told: they are told once, by who is asked last.
+void ends_outlive_their_callback(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 21);
+    await_leader(stream);
+    std::vector<uint64_t> told;
+    const auto on_end = [](void *context, const plimsoll_completion *end) {
+        static_cast<std::vector<uint64_t> *>(context)->push_back(end->request);
+    };
+    uint64_t first, second;
+    size_t count;
+    const auto collect = [&] {
+        // The node answers in a moment; nothing is taken.
+        for (int time = 0; time < 20; time++) {
+            ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        }
+    };
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, on_end, &told));
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &first));
+    collect();
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, nullptr, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
+    CHECK(completion(stream).request == first && told.empty());
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &second));
+    collect();
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, on_end, &told));
+    while (told.empty()) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+        ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
+    }
+    CHECK(told.size() == 1 && told[0] == second);
+    ANSWERS(PLIMSOLL_OK, plimsoll_outstanding(stream, &count));
+    CHECK(count == 0);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
 void a_replica_comes_back(plimsoll_node *node) {
     plimsoll_replica *replica = nullptr;
     ANSWERS(PLIMSOLL_OK, plimsoll_replica_open(node, 1 << 16, 10, &replica));
@@ -697,6 +733,7 @@ int main(int argc, char **argv) {
     callbacks_come_back(node);
     outcomes_are_told(node);
     ends_of_epochs_are_told(node);
+    ends_outlive_their_callback(node);
     a_replica_comes_back(node);
     a_second_thread_is_refused(node);
     who_waits_is_woken(node);
