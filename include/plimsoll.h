@@ -448,8 +448,10 @@ plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_stream_stands_at(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *stamp);
 
-// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
-plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);
+// What was last told of the node's role, by plimsoll_poll or plimsoll_completions: PLIMSOLL_ROLE_DETACHED before
+// anything was, PLIMSOLL_ROLE_UNTOLD if the node does not tell. Callbacks may call it.
+plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream,
+                                     struct plimsoll_role *role);
 
 // Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
 // all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;

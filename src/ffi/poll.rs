@@ -17,7 +17,7 @@ use super::types::{
     Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, Role, RoleCallback,
     Stamp, WatermarkCallback,
 };
-use crate::client::ring::{Event, Waited};
+use crate::client::ring::{Event, StreamRole, Waited};
 use crate::client::{Item, RequestId};
 use crate::limits::INDEX_MAX;
 use crate::types::Index;
@@ -34,6 +34,8 @@ pub(super) struct Delivery {
     completions: VecDeque<Completion>,
     is_followed: bool,
     detached: bool,
+    /// What was last told of the role is that it is not told.
+    untold: bool,
 }
 
 /// Whom to call, with what.
@@ -77,6 +79,15 @@ impl Delivery {
         self.detached = false;
     }
 
+    /// What was last told of the role; `told`: by the stream, which keeps roles only.
+    pub(super) fn role(&self, told: Option<StreamRole>) -> Role {
+        match told {
+            _ if self.untold => Role::only(Kind::Untold),
+            Some(role) => role.into(),
+            None => Role::only(Kind::Detached),
+        }
+    }
+
     /// How many ends of requests wait to be taken or called for.
     pub(super) fn untaken(&self) -> usize {
         let told = self.told.iter().filter(|told| matches!(told, Told::Completion(_)));
@@ -98,10 +109,16 @@ impl Delivery {
             }
             Event::Watermark(stamp) => self.tell_watermark(stamp.into()),
             Event::EpochClosed(last) => self.tell_epoch_closed(last.into()),
-            Event::Role(role) => self.tell_role(role.into()),
-            Event::Untold(_) => self.tell_role(Role::only(Kind::Untold)),
+            Event::Role(role) => {
+                self.untold = false;
+                self.tell_role(role.into());
+            }
+            Event::Untold(_) => {
+                self.untold = true;
+                self.tell_role(Role::only(Kind::Untold));
+            }
             Event::Detached => {
-                self.detached = true;
+                (self.detached, self.untold) = (true, false);
                 self.tell_role(Role::only(Kind::Detached));
             }
         }
@@ -498,6 +515,29 @@ mod tests {
             _ => 0,
         };
         delivery.told.iter().map(number).collect()
+    }
+
+    /// Who asked for the role was told that the node is gone, and so that it should attach again, for ever.
+    #[test]
+    fn that_no_role_is_told_is_told_until_there_is_one() {
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.role(None).role, Kind::Detached);
+        delivery.take_in(Event::Untold(Outcome::Invalid));
+        assert_eq!(delivery.role(None).role, Kind::Untold);
+        let role = StreamRole {
+            role: crate::raft::Role::Leader,
+            term: crate::types::Term(1),
+            leader: None,
+            epoch: crate::types::Epoch(0),
+            open: true,
+            takes_records: true,
+            closing: false,
+        };
+        delivery.take_in(Event::Role(role));
+        assert_eq!(delivery.role(Some(role)).role, Kind::Leader);
+        delivery.take_in(Event::Untold(Outcome::Busy));
+        delivery.take_in(Event::Detached);
+        assert_eq!(delivery.role(None).role, Kind::Detached);
     }
 
     /// What plimsoll_completions had collected for a callback was dropped if that was taken back before the next poll.

@@ -8,7 +8,7 @@ use super::Status;
 use super::barrier::{Failure, Guarded, Out, answer, path, reference, slice, text};
 use super::node::NodeHandle;
 use super::poll::Delivery;
-use super::types::{Kind, Role, Stamp, StreamOptions};
+use super::types::{Role, Stamp, StreamOptions};
 use crate::client::RequestId;
 use crate::client::ring::{Attachment, Options, Stream};
 use crate::node::config::cluster_id;
@@ -403,14 +403,15 @@ pub unsafe extern "C" fn plimsoll_stream_stands_at(stream: *mut StreamHandle, st
     })
 }
 
-/// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
+/// What was last told of the node's role, by plimsoll_poll or plimsoll_completions: PLIMSOLL_ROLE_DETACHED before
+/// anything was, PLIMSOLL_ROLE_UNTOLD if the node does not tell. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_role(stream: *mut StreamHandle, role: *mut Role) -> Status {
     answer(|| {
         // SAFETY: the caller hands in room for the answer.
         let mut out = unsafe { Out::new(role)? };
         let look = |inner: &mut Inner| {
-            out.set(inner.stream.role().map_or(Role::only(Kind::Detached), Role::from));
+            out.set(inner.delivery.role(inner.stream.role()));
             Ok(())
         };
         // SAFETY: the caller hands in a handle.

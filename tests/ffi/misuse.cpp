@@ -711,10 +711,15 @@ void without_streams_there_is_no_watermark(const char *config) {
     plimsoll_role_kind kind = PLIMSOLL_ROLE_DETACHED;
     const auto on_role = [](void *context, const plimsoll_role *role) { *static_cast<plimsoll_role_kind *>(context) = role->role; };
     ANSWERS(PLIMSOLL_OK, plimsoll_on_role(stream, on_role, &kind));
+    plimsoll_role role;
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
+    CHECK(role.role == PLIMSOLL_ROLE_DETACHED);
     while (kind != PLIMSOLL_ROLE_UNTOLD) {
         ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
     }
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
+    CHECK(role.role == PLIMSOLL_ROLE_UNTOLD && role.leader == 0 && !role.takes_records);
     await_leader(stream);
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
     ANSWERS(PLIMSOLL_OK, plimsoll_node_close(node));
