@@ -34,7 +34,9 @@ pub enum Kind {
     Leader = 3,
     /// Nobody knows: the node is gone, or has not told yet. plimsoll_stream_reattach when it runs again.
     Detached = 4,
-    /// The node does not tell of roles and watermarks: engine.streams is off in its configuration.
+    /// The node does not tell this stream of roles, epochs and watermarks, while all else works: engine.streams is off
+    /// in its configuration, or it tells 64 streams of this shard already. It is asked once per attachment: in the
+    /// latter case close one that is told, then close this one and open it again.
     Untold = 5,
 }
 
