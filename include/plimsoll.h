@@ -279,8 +279,10 @@ typedef struct plimsoll_completion {
 // exception or longjmp that leaves a callback ends the process.
 typedef void (*plimsoll_completion_callback)(void *context, const struct plimsoll_completion *completion);
 
-// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. See
-// plimsoll_completion_callback for when.
+// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. It covers
+// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead,
+// and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See plimsoll_completion_callback for
+// when.
 typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll_stamp *watermark);
 
 // Told of a role that has changed. See plimsoll_completion_callback for when.
@@ -349,9 +351,10 @@ plimsoll_status plimsoll_node_open(const char *config_path,
 // no other uses the handle.
 plimsoll_status plimsoll_node_close(struct plimsoll_node *node);
 
-// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes
-// no system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any
-// thread.
+// Up to where everything is committed in every registered stream, as far as this node knows. It covers what was stamped
+// in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+// plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives. Takes no lock and makes no system call.
+// Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
 plimsoll_status plimsoll_node_watermark(const struct plimsoll_node *node,
                                         struct plimsoll_stamp *watermark);
 
@@ -433,8 +436,10 @@ plimsoll_status plimsoll_outstanding(struct plimsoll_stream *stream,
 // The serial number that the next record will have. Callbacks may call it.
 plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *serial);
 
-// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
-// it.
+// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed in
+// every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what is
+// left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives.
+// Never goes back. Callbacks may call it.
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 
@@ -621,7 +626,9 @@ plimsoll_status plimsoll_replica_wait(struct plimsoll_replica *replica,
 plimsoll_status plimsoll_replica_waker(struct plimsoll_replica *replica,
                                        struct plimsoll_waker **waker);
 
-// Up to where everything is committed in every registered stream, in the logs as they were read here.
+// Up to where everything is committed in every registered stream, in the logs as they were read here. It covers what
+// was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+// plimsoll_replica_poll gives out only what lives.
 plimsoll_status plimsoll_replica_watermark(struct plimsoll_replica *replica,
                                            struct plimsoll_stamp *watermark);
 

@@ -341,8 +341,10 @@ pub unsafe extern "C" fn plimsoll_next_serial(stream: *mut StreamHandle, serial:
     })
 }
 
-/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
-/// it.
+/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed in
+/// every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what is
+/// left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives.
+/// Never goes back. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_watermark(
     stream: *mut StreamHandle,
