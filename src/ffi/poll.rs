@@ -233,8 +233,9 @@ fn call(calls: &Calls, told: &Told) {
 }
 
 /// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
-/// all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;
-/// plimsoll_stream_reattach. Not from a callback.
+/// all that was, 0 on errors. Without plimsoll_on_completion, ends of requests are counted when they come, and kept,
+/// however many, until plimsoll_completions takes them. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything
+/// was told; plimsoll_stream_reattach. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut usize) -> Status {
     answer(|| {
@@ -320,7 +321,9 @@ pub unsafe extern "C" fn plimsoll_completions(
 /// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options),
 /// then sleeps on a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN:
 /// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
-/// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the stream; not from a callback.
+/// PLIMSOLL_TIMED_OUT: neither. What is kept for plimsoll_completions or plimsoll_next_entry is something, and
+/// plimsoll_poll does not take it: a wait returns at once as long as it is not taken there. From the thread that uses
+/// the stream; not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u64) -> Status {
     answer(|| {
