@@ -280,9 +280,9 @@ typedef struct plimsoll_completion {
 typedef void (*plimsoll_completion_callback)(void *context, const struct plimsoll_completion *completion);
 
 // Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. It covers
-// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead,
-// and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See plimsoll_completion_callback for
-// when.
+// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be
+// dead, and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See
+// plimsoll_completion_callback for when.
 typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll_stamp *watermark);
 
 // Told of a role that has changed. See plimsoll_completion_callback for when.
@@ -351,8 +351,8 @@ plimsoll_status plimsoll_node_open(const char *config_path,
 // no other uses the handle.
 plimsoll_status plimsoll_node_close(struct plimsoll_node *node);
 
-// Up to where everything is committed in every registered stream, as far as this node knows. It covers what was stamped
-// in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+// Up to where everything is committed in every registered stream, as far as this node knows. It covers what was
+// stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
 // plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives. Takes no lock and makes no system call.
 // Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
 plimsoll_status plimsoll_node_watermark(const struct plimsoll_node *node,
@@ -392,7 +392,8 @@ plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
 // Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 // nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and must not be handed in again.
+// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and
+// must not be handed in again.
 plimsoll_status plimsoll_stream_close(struct plimsoll_stream *stream);
 
 // Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or
@@ -436,10 +437,10 @@ plimsoll_status plimsoll_outstanding(struct plimsoll_stream *stream,
 // The serial number that the next record will have. Callbacks may call it.
 plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *serial);
 
-// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed in
-// every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what is
-// left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives.
-// Never goes back. Callbacks may call it.
+// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed
+// in every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what
+// is left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what
+// lives. Never goes back. Callbacks may call it.
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 

@@ -201,7 +201,8 @@ pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> 
 
 /// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 /// nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-/// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and must not be handed in again.
+/// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and
+/// must not be handed in again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Status {
     answer(|| {
@@ -341,10 +342,10 @@ pub unsafe extern "C" fn plimsoll_next_serial(stream: *mut StreamHandle, serial:
     })
 }
 
-/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed in
-/// every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what is
-/// left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives.
-/// Never goes back. Callbacks may call it.
+/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed
+/// in every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what
+/// is left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what
+/// lives. Never goes back. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_watermark(
     stream: *mut StreamHandle,

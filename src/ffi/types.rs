@@ -159,9 +159,9 @@ pub type CompletionCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, completion: *const Completion)>;
 
 /// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. It covers
-/// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead,
-/// and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See plimsoll_completion_callback for
-/// when.
+/// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be
+/// dead, and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See
+/// plimsoll_completion_callback for when.
 pub type WatermarkCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, watermark: *const Stamp)>;
 
