@@ -55,7 +55,9 @@ enum plimsoll_role_kind
     PLIMSOLL_ROLE_LEADER = 3,
     // Nobody knows: the node is gone, or has not told yet. plimsoll_stream_reattach when it runs again.
     PLIMSOLL_ROLE_DETACHED = 4,
-    // The node does not tell of roles and watermarks: engine.streams is off in its configuration.
+    // The node does not tell this stream of roles, epochs and watermarks, while all else works: engine.streams is off
+    // in its configuration, or it tells 64 streams of this shard already. It is asked once per attachment: in the
+    // latter case close one that is told, then close this one and open it again.
     PLIMSOLL_ROLE_UNTOLD = 5,
 };
 #ifndef __cplusplus
@@ -165,7 +167,8 @@ enum plimsoll_status
     PLIMSOLL_NO_STREAMS = -52,
     // The node answers what no node answers: verify its log.
     PLIMSOLL_CORRUPT = -60,
-    // A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it.
+    // A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it,
+    // but not from a callback of it.
     PLIMSOLL_PANICKED = -70,
 };
 #ifndef __cplusplus
@@ -276,7 +279,9 @@ typedef struct plimsoll_completion {
 // exception or longjmp that leaves a callback ends the process.
 typedef void (*plimsoll_completion_callback)(void *context, const struct plimsoll_completion *completion);
 
-// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. See
+// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. It covers
+// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be
+// dead, and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See
 // plimsoll_completion_callback for when.
 typedef void (*plimsoll_watermark_callback)(void *context, const struct plimsoll_stamp *watermark);
 
@@ -346,9 +351,10 @@ plimsoll_status plimsoll_node_open(const char *config_path,
 // no other uses the handle.
 plimsoll_status plimsoll_node_close(struct plimsoll_node *node);
 
-// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes
-// no system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any
-// thread.
+// Up to where everything is committed in every registered stream, as far as this node knows. It covers what was
+// stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+// plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives. Takes no lock and makes no system call.
+// Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
 plimsoll_status plimsoll_node_watermark(const struct plimsoll_node *node,
                                         struct plimsoll_stamp *watermark);
 
@@ -386,7 +392,8 @@ plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
 // Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 // nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and
+// must not be handed in again.
 plimsoll_status plimsoll_stream_close(struct plimsoll_stream *stream);
 
 // Room for a record of `len` bytes, in the ring itself: write it at `*bytes`, then plimsoll_publish or
@@ -430,8 +437,10 @@ plimsoll_status plimsoll_outstanding(struct plimsoll_stream *stream,
 // The serial number that the next record will have. Callbacks may call it.
 plimsoll_status plimsoll_next_serial(struct plimsoll_stream *stream, uint64_t *serial);
 
-// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
-// it.
+// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed
+// in every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what
+// is left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what
+// lives. Never goes back. Callbacks may call it.
 plimsoll_status plimsoll_stream_watermark(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *watermark);
 
@@ -447,12 +456,15 @@ plimsoll_status plimsoll_stream_epoch_closed(struct plimsoll_stream *stream,
 plimsoll_status plimsoll_stream_stands_at(struct plimsoll_stream *stream,
                                           struct plimsoll_stamp *stamp);
 
-// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
-plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream, struct plimsoll_role *role);
+// What was last told of the node's role, by plimsoll_poll or plimsoll_completions: PLIMSOLL_ROLE_DETACHED before
+// anything was, PLIMSOLL_ROLE_UNTOLD if the node does not tell. Callbacks may call it.
+plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream,
+                                     struct plimsoll_role *role);
 
 // Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
-// all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;
-// plimsoll_stream_reattach. Not from a callback.
+// all that was, 0 on errors. Without plimsoll_on_completion, ends of requests are counted when they come, and kept,
+// however many, until plimsoll_completions takes them. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything
+// was told; plimsoll_stream_reattach. Not from a callback.
 plimsoll_status plimsoll_poll(struct plimsoll_stream *stream,
                               size_t *count);
 
@@ -468,12 +480,15 @@ plimsoll_status plimsoll_completions(struct plimsoll_stream *stream,
 // Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options),
 // then sleeps on a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN:
 // plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
-// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the stream; not from a callback.
+// PLIMSOLL_TIMED_OUT: neither. What is kept for plimsoll_completions or plimsoll_next_entry is something, and
+// plimsoll_poll does not take it: a wait returns at once as long as it is not taken there. From the thread that uses
+// the stream; not from a callback.
 plimsoll_status plimsoll_wait(struct plimsoll_stream *stream,
                               uint64_t timeout_us);
 
-// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
-// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
+// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. This holds for ends
+// that were collected before, too, and not told nor taken. `context` is handed on as it is. One that is set in a
+// callback is called from the next poll on. Callbacks may call it.
 plimsoll_status plimsoll_on_completion(struct plimsoll_stream *stream,
                                        plimsoll_completion_callback callback,
                                        void *context);
@@ -615,7 +630,9 @@ plimsoll_status plimsoll_replica_wait(struct plimsoll_replica *replica,
 plimsoll_status plimsoll_replica_waker(struct plimsoll_replica *replica,
                                        struct plimsoll_waker **waker);
 
-// Up to where everything is committed in every registered stream, in the logs as they were read here.
+// Up to where everything is committed in every registered stream, in the logs as they were read here. It covers what
+// was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+// plimsoll_replica_poll gives out only what lives.
 plimsoll_status plimsoll_replica_watermark(struct plimsoll_replica *replica,
                                            struct plimsoll_stamp *watermark);
 

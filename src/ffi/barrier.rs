@@ -72,7 +72,7 @@ const POISONED: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Guarded<T> {
     state: AtomicU32,
-    /// The only thread that is let in: see [`this_thread`]. 0: any.
+    /// The only thread that is let in, by a poll that is under way: see [`this_thread`]. 0: any.
     bound_to: AtomicUsize,
     inner: UnsafeCell<T>,
 }
@@ -86,6 +86,18 @@ struct Poison<'a>(&'a AtomicU32);
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
         self.0.store(POISONED, Ordering::Release);
+    }
+}
+
+/// As long as it is there only one thread is let in, and nobody ends the handle: who has it comes back to the handle.
+/// Given back whatever happened in between, a panic too.
+#[must_use]
+pub(super) struct Bound<'a>(&'a AtomicUsize);
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        // From here on the handle may be freed, so this is the last that is done with it.
+        self.0.store(0, Ordering::Release);
     }
 }
 
@@ -107,20 +119,15 @@ impl<T> Guarded<T> {
         result
     }
 
-    /// As [`Guarded::with`]; and until [`Guarded::unbind`] only this thread is let in.
-    pub(super) fn bind<R>(&self, body: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
+    /// As [`Guarded::with`]; and only this thread is let in as long as there is a [`Bound`].
+    pub(super) fn bind<R>(
+        &self,
+        body: impl FnOnce(&mut T) -> Result<R, Failure>,
+    ) -> Result<(Bound<'_>, R), Failure> {
         self.with(|inner| {
             let result = body(inner)?;
             self.bound_to.store(this_thread(), Ordering::Relaxed);
-            Ok(result)
-        })
-    }
-
-    /// As [`Guarded::with`], by the thread that is bound; from now on any may come.
-    pub(super) fn unbind<R>(&self, body: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
-        self.with(|inner| {
-            self.bound_to.store(0, Ordering::Relaxed);
-            body(inner)
+            Ok((Bound(&self.bound_to), result))
         })
     }
 
@@ -142,12 +149,20 @@ impl<T> Guarded<T> {
         }
     }
 
-    /// Takes it for good, to end it: as [`Guarded::with`], but what is poisoned can be ended, too.
+    /// Takes it for good, to end it: as [`Guarded::with`], but what is poisoned can be ended, too. While it is bound
+    /// nobody ends it, its own thread least of all: the poll that has called it would come back to freed memory.
     pub(super) fn take_for_good(&self) -> Result<(), Failure> {
-        match self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
-            Err(TAKEN) => Err(refused(TAKEN)),
-            _ => Ok(()),
+        let taken = self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Acquire);
+        if matches!(taken, Err(TAKEN)) {
+            return Err(refused(TAKEN));
         }
+        if self.bound_to.load(Ordering::Acquire) != 0 {
+            if taken.is_ok() {
+                self.state.store(FREE, Ordering::Release);
+            }
+            return Err(refused(TAKEN));
+        }
+        Ok(())
     }
 }
 

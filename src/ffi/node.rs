@@ -78,9 +78,10 @@ pub unsafe extern "C" fn plimsoll_node_close(node: *mut NodeHandle) -> Status {
     })
 }
 
-/// Up to where everything is committed in every registered stream, as far as this node knows. Takes no lock and makes
-/// no system call. Two calls one after the other may go back where an epoch has just begun: keep the largest. From any
-/// thread.
+/// Up to where everything is committed in every registered stream, as far as this node knows. It covers what was
+/// stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+/// plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what lives. Takes no lock and makes no system call.
+/// Two calls one after the other may go back where an epoch has just begun: keep the largest. From any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_node_watermark(node: *const NodeHandle, watermark: *mut Stamp) -> Status {
     answer(|| {

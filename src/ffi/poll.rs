@@ -17,7 +17,7 @@ use super::types::{
     Completion, CompletionCallback, Entry, EntryCallback, EpochClosedCallback, Kind, Role, RoleCallback,
     Stamp, WatermarkCallback,
 };
-use crate::client::ring::{Event, Waited};
+use crate::client::ring::{Event, StreamRole, Waited};
 use crate::client::{Item, RequestId};
 use crate::limits::INDEX_MAX;
 use crate::types::Index;
@@ -34,6 +34,8 @@ pub(super) struct Delivery {
     completions: VecDeque<Completion>,
     is_followed: bool,
     detached: bool,
+    /// What was last told of the role is that it is not told.
+    untold: bool,
 }
 
 /// Whom to call, with what.
@@ -77,6 +79,15 @@ impl Delivery {
         self.detached = false;
     }
 
+    /// What was last told of the role; `told`: by the stream, which keeps roles only.
+    pub(super) fn role(&self, told: Option<StreamRole>) -> Role {
+        match told {
+            _ if self.untold => Role::only(Kind::Untold),
+            Some(role) => role.into(),
+            None => Role::only(Kind::Detached),
+        }
+    }
+
     /// How many ends of requests wait to be taken or called for.
     pub(super) fn untaken(&self) -> usize {
         let told = self.told.iter().filter(|told| matches!(told, Told::Completion(_)));
@@ -98,13 +109,41 @@ impl Delivery {
             }
             Event::Watermark(stamp) => self.tell_watermark(stamp.into()),
             Event::EpochClosed(last) => self.tell_epoch_closed(last.into()),
-            Event::Role(role) => self.tell_role(role.into()),
-            Event::Untold(_) => self.tell_role(Role::only(Kind::Untold)),
+            Event::Role(role) => {
+                self.untold = false;
+                self.tell_role(role.into());
+            }
+            Event::Untold(_) => {
+                self.untold = true;
+                self.tell_role(Role::only(Kind::Untold));
+            }
             Event::Detached => {
-                self.detached = true;
+                (self.detached, self.untold) = (true, false);
                 self.tell_role(Role::only(Kind::Detached));
             }
         }
+    }
+
+    /// From now on these are called for, and nobody else. What is untaken goes where it will be looked for: ends that
+    /// plimsoll_completions has collected for a callback would be dropped without one, and those that nobody was called
+    /// for would keep plimsoll_wait from waiting if nobody takes them any more.
+    fn call_for_completions(&mut self, call: Call<CompletionCallback>) {
+        self.calls.completion = call;
+        if call.callback.is_some() {
+            // Before all else, so that no watermark is told ahead of what it covers.
+            while let Some(completion) = self.completions.pop_back() {
+                self.told.push_front(Told::Completion(completion));
+            }
+            return;
+        }
+        let Delivery { told, completions, .. } = self;
+        told.retain(|told| match *told {
+            Told::Completion(completion) => {
+                completions.push_back(completion);
+                false
+            }
+            _ => true,
+        });
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -194,8 +233,9 @@ fn call(calls: &Calls, told: &Told) {
 }
 
 /// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
-/// all that was, 0 on errors. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything was told;
-/// plimsoll_stream_reattach. Not from a callback.
+/// all that was, 0 on errors. Without plimsoll_on_completion, ends of requests are counted when they come, and kept,
+/// however many, until plimsoll_completions takes them. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything
+/// was told; plimsoll_stream_reattach. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut usize) -> Status {
     answer(|| {
@@ -211,19 +251,23 @@ pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut us
         };
         // SAFETY: the caller hands in a handle.
         let guarded = &unsafe { reference(stream)? }.guarded;
-        let (mut told, uncalled, calls) = guarded.bind(begin)?;
+        // Goes last, so that the stream cannot be closed before this has let go of it, be it by a panic.
+        let (_bound, (mut told, uncalled, calls)) = guarded.bind(begin)?;
         told.iter().for_each(|told| call(&calls, told));
         let mut count = uncalled + told.len();
         out.set(count);
         // SAFETY: likewise.
         let entries = unsafe { give_entries(stream, &calls) };
         let end = |inner: &mut Inner| {
-            told.clear();
-            inner.delivery.told = told;
+            // A callback may have set another, and so have left something to tell.
+            if inner.delivery.told.is_empty() {
+                told.clear();
+                inner.delivery.told = told;
+            }
             inner.delivery.polling = false;
             Ok(inner.delivery.detached)
         };
-        let detached = guarded.unbind(end)?;
+        let detached = guarded.with(end)?;
         count += entries?;
         out.set(count);
         if detached && count == 0 { Err(Failure::new(Status::Ended)) } else { Ok(()) }
@@ -277,7 +321,9 @@ pub unsafe extern "C" fn plimsoll_completions(
 /// Waits until there is something to poll, for at most `timeout_us`: spins for a while (see plimsoll_stream_options),
 /// then sleeps on a word of the ring. PLIMSOLL_OK: there is something, be it that the node is gone. PLIMSOLL_WOKEN:
 /// plimsoll_wake was called, now or since the last wait that was answered so; there may be something as well.
-/// PLIMSOLL_TIMED_OUT: neither. From the thread that uses the stream; not from a callback.
+/// PLIMSOLL_TIMED_OUT: neither. What is kept for plimsoll_completions or plimsoll_next_entry is something, and
+/// plimsoll_poll does not take it: a wait returns at once as long as it is not taken there. From the thread that uses
+/// the stream; not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_wait(stream: *mut StreamHandle, timeout_us: u64) -> Status {
     answer(|| {
@@ -305,8 +351,9 @@ pub(super) fn waited_for(waited: Waited) -> Result<(), Failure> {
     }
 }
 
-/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. `context` is handed on
-/// as it is. One that is set in a callback is called from the next poll on. Callbacks may call it.
+/// Sets who is told of requests that end; null: nobody, and plimsoll_completions gives them out. This holds for ends
+/// that were collected before, too, and not told nor taken. `context` is handed on as it is. One that is set in a
+/// callback is called from the next poll on. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_on_completion(
     stream: *mut StreamHandle,
@@ -315,7 +362,7 @@ pub unsafe extern "C" fn plimsoll_on_completion(
 ) -> Status {
     answer(|| {
         let set = |inner: &mut Inner| {
-            inner.delivery.calls.completion = Call { callback, context };
+            inner.delivery.call_for_completions(Call { callback, context });
             Ok(())
         };
         // SAFETY: the caller hands in a handle.
@@ -443,4 +490,80 @@ fn check_index(from_index: u64) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::because(Status::BadArgument, "the first index is 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::wire::client::Outcome;
+
+    unsafe extern "C-unwind" fn on_completion(_: *mut c_void, _: *const Completion) {}
+
+    unsafe extern "C-unwind" fn on_watermark(_: *mut c_void, _: *const Stamp) {}
+
+    fn calling() -> Call<CompletionCallback> {
+        Call { callback: Some(on_completion), ..Call::default() }
+    }
+
+    fn ended(request: u64) -> Event {
+        Event::Ended { request: RequestId(request), outcome: Outcome::Busy }
+    }
+
+    /// What is told, a watermark as 0.
+    fn told(delivery: &Delivery) -> Vec<u64> {
+        let number = |told: &Told| match told {
+            Told::Completion(completion) => completion.request,
+            _ => 0,
+        };
+        delivery.told.iter().map(number).collect()
+    }
+
+    /// Who asked for the role was told that the node is gone, and so that it should attach again, for ever.
+    #[test]
+    fn that_no_role_is_told_is_told_until_there_is_one() {
+        let mut delivery = Delivery::default();
+        assert_eq!(delivery.role(None).role, Kind::Detached);
+        delivery.take_in(Event::Untold(Outcome::Invalid));
+        assert_eq!(delivery.role(None).role, Kind::Untold);
+        let role = StreamRole {
+            role: crate::raft::Role::Leader,
+            term: crate::types::Term(1),
+            leader: None,
+            epoch: crate::types::Epoch(0),
+            open: true,
+            takes_records: true,
+            closing: false,
+        };
+        delivery.take_in(Event::Role(role));
+        assert_eq!(delivery.role(Some(role)).role, Kind::Leader);
+        delivery.take_in(Event::Untold(Outcome::Busy));
+        delivery.take_in(Event::Detached);
+        assert_eq!(delivery.role(None).role, Kind::Detached);
+    }
+
+    /// What plimsoll_completions had collected for a callback was dropped if that was taken back before the next poll.
+    #[test]
+    fn ends_are_told_by_whoever_is_asked_last() {
+        let mut delivery = Delivery::default();
+        delivery.call_for_completions(calling());
+        delivery.calls.watermark.callback = Some(on_watermark);
+        delivery.take_in(ended(1));
+        delivery.take_in(Event::Watermark(crate::types::Stamp::ZERO));
+        delivery.take_in(ended(2));
+        assert_eq!(told(&delivery), [1, 0, 2]);
+        delivery.call_for_completions(calling());
+        assert_eq!(told(&delivery), [1, 0, 2], "another callback changes nothing in what is told");
+
+        delivery.call_for_completions(Call::default());
+        delivery.take_in(ended(3));
+        let requests: Vec<_> = delivery.completions.iter().map(|completion| completion.request).collect();
+        assert_eq!((requests, told(&delivery)), (vec![1, 2, 3], vec![0]));
+        assert_eq!(delivery.untaken(), 3);
+
+        delivery.call_for_completions(calling());
+        assert_eq!((delivery.completions.len(), told(&delivery)), (0, vec![1, 2, 3, 0]));
+        assert_eq!(delivery.untaken(), 3);
+    }
 }

@@ -137,7 +137,9 @@ pub unsafe extern "C" fn plimsoll_replica_waker(
     })
 }
 
-/// Up to where everything is committed in every registered stream, in the logs as they were read here.
+/// Up to where everything is committed in every registered stream, in the logs as they were read here. It covers what
+/// was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be dead, and
+/// plimsoll_replica_poll gives out only what lives.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_replica_watermark(
     replica: *mut ReplicaHandle,

@@ -106,6 +106,7 @@ pub enum Status {
 
     /// The node answers what no node answers: verify its log.
     Corrupt = -60,
-    /// A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it.
+    /// A defect in Plimsoll was caught. The handle in which it happened answers nothing else any more; close it,
+    /// but not from a callback of it.
     Panicked = -70,
 }

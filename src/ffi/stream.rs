@@ -8,7 +8,7 @@ use super::Status;
 use super::barrier::{Failure, Guarded, Out, answer, path, reference, slice, text};
 use super::node::NodeHandle;
 use super::poll::Delivery;
-use super::types::{Kind, Role, Stamp, StreamOptions};
+use super::types::{Role, Stamp, StreamOptions};
 use crate::client::RequestId;
 use crate::client::ring::{Attachment, Options, Stream};
 use crate::node::config::cluster_id;
@@ -201,7 +201,8 @@ pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> 
 
 /// Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
 /// nobody is told. What was reserved is given up. If the stream is in use PLIMSOLL_REENTERED is answered, and it is not
-/// closed; this holds in its callbacks, too. Afterwards the handle is no more, and must not be handed in again.
+/// closed; this holds in its callbacks, too, whatever else they were answered. Afterwards the handle is no more, and
+/// must not be handed in again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Status {
     answer(|| {
@@ -209,12 +210,6 @@ pub unsafe extern "C" fn plimsoll_stream_close(stream: *mut StreamHandle) -> Sta
             return Ok(());
         }
         // SAFETY: the caller hands in a handle.
-        match unsafe { with(stream, |inner| inner.delivery.check_outside()) } {
-            Err(failure) if failure.status == Status::Reentered => return Err(failure),
-            // What a panic has left can be closed.
-            _ => {}
-        }
-        // SAFETY: likewise.
         unsafe { reference(stream)? }.guarded.take_for_good()?;
         // SAFETY: it comes of `handle_of`, nobody is in it, and the caller gives it up.
         drop(unsafe { Box::from_raw(stream) });
@@ -347,8 +342,10 @@ pub unsafe extern "C" fn plimsoll_next_serial(stream: *mut StreamHandle, serial:
     })
 }
 
-/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions. Never goes back. Callbacks may call
-/// it.
+/// What was last told of the watermark, by plimsoll_poll or plimsoll_completions: up to there everything is committed
+/// in every registered stream. It covers what was stamped in its own epoch: once it has moved on to a later one, what
+/// is left of the epoch before may be dead, and plimsoll_stream_epoch_closed and plimsoll_on_epoch_closed tell what
+/// lives. Never goes back. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_watermark(
     stream: *mut StreamHandle,
@@ -409,14 +406,15 @@ pub unsafe extern "C" fn plimsoll_stream_stands_at(stream: *mut StreamHandle, st
     })
 }
 
-/// What was last told of the node's role, by plimsoll_poll or plimsoll_completions. Callbacks may call it.
+/// What was last told of the node's role, by plimsoll_poll or plimsoll_completions: PLIMSOLL_ROLE_DETACHED before
+/// anything was, PLIMSOLL_ROLE_UNTOLD if the node does not tell. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_role(stream: *mut StreamHandle, role: *mut Role) -> Status {
     answer(|| {
         // SAFETY: the caller hands in room for the answer.
         let mut out = unsafe { Out::new(role)? };
         let look = |inner: &mut Inner| {
-            out.set(inner.stream.role().map_or(Role::only(Kind::Detached), Role::from));
+            out.set(inner.delivery.role(inner.stream.role()));
             Ok(())
         };
         // SAFETY: the caller hands in a handle.

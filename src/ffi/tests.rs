@@ -38,12 +38,31 @@ fn a_panic_is_answered_and_poisons() {
     assert!(guarded.take_for_good().is_ok(), "what is poisoned can be ended");
 }
 
+/// A callback's own call panicked, and the callback closed the stream as it was told to: the poll that had called it
+/// went on in freed memory.
+#[test]
+fn what_is_polled_is_not_ended_not_even_after_a_panic() {
+    let guarded = Guarded::new(7);
+    let (bound, ()) = guarded.bind(|_| Ok(())).unwrap();
+    assert_eq!(guarded.take_for_good().unwrap_err().status, Status::Reentered);
+    assert!(guarded.with(|_| Ok(())).is_ok(), "who was refused has left it as it was");
+    let status = answer(|| guarded.with(|_| -> Result<(), Failure> { panic!("a defect") }));
+    assert_eq!(status, Status::Panicked);
+    assert_eq!(guarded.take_for_good().unwrap_err().status, Status::Reentered);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| guarded.take_for_good().unwrap_err().status);
+        assert_eq!(other.join().unwrap(), Status::Reentered);
+    });
+    drop(bound);
+    assert!(guarded.take_for_good().is_ok(), "the poll is over");
+}
+
 /// A callback gave work to another thread, which used the stream while its poll was under way: the poll could not end,
 /// and every later call, plimsoll_stream_close among them, was told that the stream is in use.
 #[test]
 fn a_poll_that_others_come_into_is_theirs_to_leave_alone() {
     let guarded = Guarded::new(0_u64);
-    guarded.bind(|_| Ok(())).unwrap();
+    let (bound, ()) = guarded.bind(|_| Ok(())).unwrap();
     std::thread::scope(|scope| {
         let stranger = || {
             for _ in 0..10_000 {
@@ -56,7 +75,7 @@ fn a_poll_that_others_come_into_is_theirs_to_leave_alone() {
             seen.expect("its own thread is let in, whoever else knocks");
         }
     });
-    guarded.unbind(|_| Ok(())).unwrap();
+    drop(bound);
     let seen =
         std::thread::scope(|scope| scope.spawn(|| guarded.with(|value| Ok(*value)).unwrap()).join().unwrap());
     assert!(seen > 0, "any thread may come again");

@@ -34,7 +34,9 @@ pub enum Kind {
     Leader = 3,
     /// Nobody knows: the node is gone, or has not told yet. plimsoll_stream_reattach when it runs again.
     Detached = 4,
-    /// The node does not tell of roles and watermarks: engine.streams is off in its configuration.
+    /// The node does not tell this stream of roles, epochs and watermarks, while all else works: engine.streams is off
+    /// in its configuration, or it tells 64 streams of this shard already. It is asked once per attachment: in the
+    /// latter case close one that is told, then close this one and open it again.
     Untold = 5,
 }
 
@@ -156,7 +158,9 @@ pub struct StreamOptions {
 pub type CompletionCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, completion: *const Completion)>;
 
-/// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. See
+/// Told of a watermark that has moved: up to this stamp everything is committed in every registered stream. It covers
+/// what was stamped in its own epoch: once it has moved on to a later one, what is left of the epoch before may be
+/// dead, and plimsoll_on_epoch_closed and plimsoll_stream_epoch_closed tell what lives. See
 /// plimsoll_completion_callback for when.
 pub type WatermarkCallback =
     Option<unsafe extern "C-unwind" fn(context: *mut c_void, watermark: *const Stamp)>;

@@ -460,6 +460,42 @@ void callbacks_come_back(plimsoll_node *node) {
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
 }
 
+// Who is to be told of ends changes while there are some that nobody was told: they are told once, by who is asked last.
+void ends_outlive_their_callback(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 21);
+    await_leader(stream);
+    std::vector<uint64_t> told;
+    const auto on_end = [](void *context, const plimsoll_completion *end) {
+        static_cast<std::vector<uint64_t> *>(context)->push_back(end->request);
+    };
+    uint64_t first, second;
+    size_t count;
+    const auto collect = [&] {
+        // The node answers in a moment; nothing is taken.
+        for (int time = 0; time < 20; time++) {
+            ANSWERS(PLIMSOLL_OK, plimsoll_completions(stream, nullptr, 0, &count));
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        }
+    };
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, on_end, &told));
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &first));
+    collect();
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, nullptr, nullptr));
+    ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
+    CHECK(completion(stream).request == first && told.empty());
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &second));
+    collect();
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, on_end, &told));
+    while (told.empty()) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+        ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
+    }
+    CHECK(told.size() == 1 && told[0] == second);
+    ANSWERS(PLIMSOLL_OK, plimsoll_outstanding(stream, &count));
+    CHECK(count == 0);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
 void a_replica_comes_back(plimsoll_node *node) {
     plimsoll_replica *replica = nullptr;
     ANSWERS(PLIMSOLL_OK, plimsoll_replica_open(node, 1 << 16, 10, &replica));
@@ -590,6 +626,28 @@ void a_panic_poisons_its_stream_and_no_other(plimsoll_node *node) {
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(neighbour));
 }
 
+// A callback does as it is told after a panic, and closes the stream: the poll that has called it is still to come back.
+void a_panic_in_a_callback_closes_nothing_under_its_poll(plimsoll_node *node) {
+    plimsoll_stream *stream = open(node, 20);
+    await_leader(stream);
+    const auto panic = [](void *context, const plimsoll_completion *) {
+        auto *stream = *static_cast<plimsoll_stream **>(context);
+        ANSWERS(PLIMSOLL_PANICKED, plimsoll_test_panic(stream));
+        ANSWERS(PLIMSOLL_REENTERED, plimsoll_stream_close(stream));
+    };
+    ANSWERS(PLIMSOLL_OK, plimsoll_on_completion(stream, panic, &stream));
+    uint64_t request;
+    ANSWERS(PLIMSOLL_OK, plimsoll_submit(stream, RECORD, LEN, 0, 0, PLIMSOLL_ACKS_QUORUM, &request));
+    size_t count;
+    plimsoll_status status = PLIMSOLL_OK;
+    while (status == PLIMSOLL_OK) {
+        ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
+        status = plimsoll_poll(stream, &count);
+    }
+    CHECK(status == PLIMSOLL_PANICKED);
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
+}
+
 // Streams outlive their node: what is outstanding ends, and then they have ended. They find the next node again.
 void a_node_is_closed_under_its_streams(plimsoll_node *node, const char *config, const char *socket) {
     plimsoll_stream *embedded = open(node, 14);
@@ -653,10 +711,15 @@ void without_streams_there_is_no_watermark(const char *config) {
     plimsoll_role_kind kind = PLIMSOLL_ROLE_DETACHED;
     const auto on_role = [](void *context, const plimsoll_role *role) { *static_cast<plimsoll_role_kind *>(context) = role->role; };
     ANSWERS(PLIMSOLL_OK, plimsoll_on_role(stream, on_role, &kind));
+    plimsoll_role role;
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
+    CHECK(role.role == PLIMSOLL_ROLE_DETACHED);
     while (kind != PLIMSOLL_ROLE_UNTOLD) {
         ANSWERS(PLIMSOLL_OK, plimsoll_wait(stream, PATIENCE_US));
         ANSWERS(PLIMSOLL_OK, plimsoll_poll(stream, &count));
     }
+    ANSWERS(PLIMSOLL_OK, plimsoll_stream_role(stream, &role));
+    CHECK(role.role == PLIMSOLL_ROLE_UNTOLD && role.leader == 0 && !role.takes_records);
     await_leader(stream);
     ANSWERS(PLIMSOLL_OK, plimsoll_stream_close(stream));
     ANSWERS(PLIMSOLL_OK, plimsoll_node_close(node));
@@ -675,10 +738,12 @@ int main(int argc, char **argv) {
     callbacks_come_back(node);
     outcomes_are_told(node);
     ends_of_epochs_are_told(node);
+    ends_outlive_their_callback(node);
     a_replica_comes_back(node);
     a_second_thread_is_refused(node);
     who_waits_is_woken(node);
     a_panic_poisons_its_stream_and_no_other(node);
+    a_panic_in_a_callback_closes_nothing_under_its_poll(node);
     a_node_is_closed_under_its_streams(node, argv[1], argv[2]);
     without_streams_there_is_no_watermark(argv[3]);
     return 0;
