@@ -387,7 +387,7 @@ plimsoll_status plimsoll_stream_connect(const char *socket_path,
 // Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll
 // has told its end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does
 // nothing while the stream is attached. Blocks for a second at most if the node has not let the session's place go
-// yet. Not from a callback.
+// yet. Answers that had come and were not polled are lost, and end as unknown. Not from a callback.
 plimsoll_status plimsoll_stream_reattach(struct plimsoll_stream *stream);
 
 // Detaches, and frees the handle; null is nothing to close. What is outstanding may be committed all the same, and
@@ -464,7 +464,8 @@ plimsoll_status plimsoll_stream_role(struct plimsoll_stream *stream,
 // Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
 // all that was, 0 on errors. Without plimsoll_on_completion, ends of requests are counted when they come, and kept,
 // however many, until plimsoll_completions takes them. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything
-// was told; plimsoll_stream_reattach. Not from a callback.
+// was told; plimsoll_stream_reattach. That a node of another process was killed plimsoll_wait finds, however short its
+// timeout: this makes no system call to ask. Not from a callback.
 plimsoll_status plimsoll_poll(struct plimsoll_stream *stream,
                               size_t *count);
 
@@ -580,7 +581,8 @@ plimsoll_status plimsoll_cut_epoch(struct plimsoll_stream *stream,
                                    uint64_t *request);
 
 // Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role
-// tells when it is done. Callbacks may call it.
+// tells when it is done. Until then, an election timeout at most, nothing is taken. As PLIMSOLL_BUSY if the node was
+// not heard for that long. Callbacks may call it.
 plimsoll_status plimsoll_transfer(struct plimsoll_stream *stream,
                                   uint32_t to_node,
                                   uint64_t *request);

@@ -76,7 +76,7 @@ impl Delivery {
 
     /// The node is there again.
     pub(super) fn reattached(&mut self) {
-        self.detached = false;
+        (self.detached, self.untold) = (false, false);
     }
 
     /// What was last told of the role; `told`: by the stream, which keeps roles only.
@@ -235,7 +235,8 @@ fn call(calls: &Calls, told: &Told) {
 /// Gives what has happened to the callbacks, then the committed records that have come, and sets `*count` to how much
 /// all that was, 0 on errors. Without plimsoll_on_completion, ends of requests are counted when they come, and kept,
 /// however many, until plimsoll_completions takes them. Never blocks. PLIMSOLL_ENDED: the node is gone, and everything
-/// was told; plimsoll_stream_reattach. Not from a callback.
+/// was told; plimsoll_stream_reattach. That a node of another process was killed plimsoll_wait finds, however short its
+/// timeout: this makes no system call to ask. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_poll(stream: *mut StreamHandle, count: *mut usize) -> Status {
     answer(|| {

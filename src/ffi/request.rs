@@ -106,7 +106,8 @@ pub unsafe extern "C" fn plimsoll_cut_epoch(
 }
 
 /// Hands the leadership of the stream's shard to another node. Ends as PLIMSOLL_ACCEPTED when that has begun; a role
-/// tells when it is done. Callbacks may call it.
+/// tells when it is done. Until then, an election timeout at most, nothing is taken. As PLIMSOLL_BUSY if the node was
+/// not heard for that long. Callbacks may call it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_transfer(
     stream: *mut StreamHandle,

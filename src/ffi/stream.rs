@@ -183,7 +183,7 @@ pub unsafe extern "C" fn plimsoll_stream_connect(
 /// Attaches again after PLIMSOLL_ENDED: the node was started again. What was outstanding stays so until plimsoll_poll
 /// has told its end; the stream is followed from where it was; a reservation is given up, and its bytes are gone. Does
 /// nothing while the stream is attached. Blocks for a second at most if the node has not let the session's place go
-/// yet. Not from a callback.
+/// yet. Answers that had come and were not polled are lost, and end as unknown. Not from a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plimsoll_stream_reattach(stream: *mut StreamHandle) -> Status {
     answer(|| {
