@@ -281,6 +281,8 @@ class Partition {
 
     void run() {
         plimsoll_on_role(applies_, &Partition::on_role, this);
+        // A transfer's end would lie in the stream otherwise until somebody takes it, and no wait would wait any more.
+        plimsoll_on_completion(applies_, [](void *, const plimsoll_completion *) {}, nullptr);
         plimsoll_follow(applies_, 1);
         while (!stop_.load(std::memory_order_acquire)) {
             size_t events = 0;
