@@ -286,11 +286,11 @@ class Partition {
         plimsoll_follow(applies_, 1);
         while (!stop_.load(std::memory_order_acquire)) {
             size_t events = 0;
-            if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK) {
+            bool applied = false;
+            if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK || !apply_some(applied)) {
                 if (!is_ending_.load(std::memory_order_acquire)) complain("its worker stops, and nothing is applied any more");
                 break;
             }
-            const bool applied = apply_some();
             tell_ended();
             move_leadership();
             // Short, because outcomes come by the other ring.
@@ -331,14 +331,14 @@ class Partition {
         move_pause_ = std::min(move_pause_ * 2, std::chrono::milliseconds(10'000));
     }
 
-    /// Applies what has come; whether that was something.
-    bool apply_some() {
-        bool applied = false;
+    /// Applies what has come, and says in `applied` whether that was something. False: the log cannot be read on.
+    bool apply_some(bool &applied) {
         for (int turn = 0; turn < 64; ++turn) {
             if (held_.empty()) {
                 plimsoll_entry entry;
                 bool found = false;
-                if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK || !found) break;
+                if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK) return false;
+                if (!found) break;
                 const char *log = reinterpret_cast<const char *>(entry.bytes);
                 if (log[entry.len - 1] == is_preference) {
                     shared_.preferred.store(std::atoi(std::string(log, entry.len - 1).c_str()));
@@ -357,7 +357,7 @@ class Partition {
             applied = true;
             applied_.fetch_add(1, std::memory_order_relaxed);
         }
-        return applied;
+        return true;
     }
 
     /// Gives a log to the engine. False: it is to be offered again, because nobody listens yet, or because it is to be
