@@ -176,7 +176,7 @@ class Partition {
   private:
     using Ended = std::vector<std::pair<uint64_t, plimsoll_status>>;
 
-    /// A submit: what the ring calls it, and its number here.
+    /// A submit: what the ring calls it, and its number here, or `not_told`.
     struct Open {
         uint64_t request;
         uint64_t number;
@@ -216,7 +216,7 @@ class Partition {
             whole.push_back(static_cast<uint8_t>(kind));
             status = plimsoll_submit(submits_, whole.data(), whole.size(), 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
         }
-        if (status == PLIMSOLL_OK) open_.push_back({request, ++outcomes_.submitted, false});
+        if (status == PLIMSOLL_OK) open_.push_back({request, kind == is_log ? ++outcomes_.submitted : not_told, false});
         return status;
     }
 
@@ -254,6 +254,7 @@ class Partition {
     }
 
     void count_end(uint64_t number, plimsoll_status status, Ended &ended) {
+        if (number == not_told) return;
         switch (status) {
             case PLIMSOLL_COMMITTED: ++outcomes_.committed; break;
             case PLIMSOLL_UNKNOWN: ++outcomes_.unknown; break;
@@ -405,6 +406,9 @@ class Partition {
     // preferred locale.
     static constexpr char is_log = 1;
     static constexpr char is_preference = 2;
+
+    /// The number of what is no submit of the engine's, and so is not counted nor told: preferences.
+    static constexpr uint64_t not_told = 0;
 
     const uint32_t number_;
     Shared &shared_;
