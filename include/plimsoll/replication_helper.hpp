@@ -50,7 +50,8 @@ inline int setup2(int action = 0, int shardIndex = -1) {
 inline std::map<std::string, std::string> getHosts(std::string file) { return plimsoll::mako::hosts_of(file); }
 
 /// Submits a log, which is copied. False: this process does not lead the partition, or there is none of this number;
-/// the locale that leads, as far as it is known, is written to `leader_hint`. Returns at once unless the ring is full.
+/// the locale that leads, as far as it is known, is written to `leader_hint`. Returns at once unless the ring is full or
+/// 32,768 logs of the partition have no outcome yet: for those it waits.
 inline bool add_log_to_nc(const char *log, int len, uint32_t par_id, int batch_size = 0, uint16_t *leader_hint = nullptr) {
     (void)batch_size;
     return plimsoll::mako::replication().add(log, len, par_id, true, leader_hint);

@@ -11,9 +11,11 @@
 #include <deque>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,13 @@ constexpr int log_bytes_max = (64 << 20) - 1;
 
 /// The most that one partition defers. One log is always taken.
 constexpr size_t deferred_bytes_max = size_t{256} << 20;
+
+/// So many submits of a partition are under way at once, and who submits more waits: a node refuses some when there
+/// are twice as many, and a refused one between others would be a gap in the partition's log.
+constexpr size_t open_max = 32'768;
+
+/// From so many on who submits takes outcomes, too, so that they do not pile up while the worker is in a callback.
+constexpr size_t open_taken_from = 4'096;
 
 /// How long who has come to lead keeps that at least.
 constexpr auto settling = std::chrono::milliseconds(250);
@@ -115,7 +124,7 @@ class Partition {
         return node != 0;
     }
 
-    /// False: nothing was submitted. A full ring is waited for.
+    /// False: nothing was submitted. Room is waited for, in the ring and among what is under way.
     bool add(const char *log, int len, bool only_leader, char kind = is_log) {
         if (len < 0 || len > log_bytes_max) {
             std::fprintf(stderr, "plimsoll: a log of %d bytes for partition %u: 0 to %d are allowed\n", len, number_, log_bytes_max);
@@ -124,20 +133,19 @@ class Partition {
         for (;;) {
             if (only_leader && !leads()) return false;
             Ended ended;
-            bool taken = false;
+            bool taken = false, has_failed = false;
             {
                 const std::lock_guard<std::mutex> lock(submit_mutex_);
-                const plimsoll_status status = put(log, static_cast<size_t>(len), kind);
-                if (status == PLIMSOLL_OK) {
-                    taken = true;
-                } else if (status != PLIMSOLL_BUSY) {
-                    complain("a log was not submitted");
-                    return false;
-                }
-                if (!taken) ended = take_ended();
+                if (open_.size() >= open_taken_from && !is_telling_) take_ended(ended);
+                plimsoll_status status = PLIMSOLL_BUSY;
+                if (open_.size() < open_max) status = put(log, static_cast<size_t>(len), kind);
+                taken = status == PLIMSOLL_OK;
+                has_failed = !taken && status != PLIMSOLL_BUSY;
+                if (has_failed) complain("a log was not submitted");
+                if (!taken) take_ended(ended);
             }
             tell(ended);
-            if (taken) return true;
+            if (taken || has_failed) return taken;
             std::this_thread::yield();
         }
     }
@@ -221,8 +229,7 @@ class Partition {
     }
 
     /// Takes outcomes out of the ring. With the mutex.
-    Ended take_ended() {
-        Ended ended;
+    void take_ended(Ended &ended) {
         plimsoll_completion completions[64];
         size_t count = 0;
         plimsoll_status status = PLIMSOLL_OK;
@@ -232,7 +239,6 @@ class Partition {
         } while (count == std::size(completions));
         // Nobody is there any more who could answer. After the first of the two everything has been told already.
         if (status == PLIMSOLL_ENDED || status == PLIMSOLL_PANICKED) give_up(ended);
-        return ended;
     }
 
     /// One has ended, in whatever order they do. With the mutex.
@@ -267,16 +273,23 @@ class Partition {
         Ended ended;
         {
             const std::lock_guard<std::mutex> lock(submit_mutex_);
-            ended = take_ended();
+            take_ended(ended);
         }
         tell(ended);
     }
 
-    /// Without the mutex: the callback may submit.
+    /// Without the mutex: the callback may submit. What that comes upon is told after it, by the loop that called it:
+    /// otherwise callbacks that submit would be called by one another, ever deeper.
     void tell(const Ended &ended) {
-        if (ended.empty()) return;
-        if (const OutcomeCallback callback = shared_.outcome_callback()) {
-            for (const auto &[number, status] : ended) callback(number_, number, status);
+        for (const auto &[number, status] : ended) untold_.emplace_back(number_, number, status);
+        if (is_telling_ || untold_.empty()) return;
+        is_telling_ = true;
+        const std::unique_ptr<bool, void (*)(bool *)> until_the_end(&is_telling_, [](bool *is_telling) { *is_telling = false; });
+        const OutcomeCallback callback = shared_.outcome_callback();
+        while (!untold_.empty()) {
+            const auto [partition, number, status] = untold_.front();
+            untold_.pop_front();
+            if (callback) callback(partition, number, status);
         }
     }
 
@@ -416,6 +429,10 @@ class Partition {
     std::atomic<bool> is_ending_{false};
     std::atomic<bool> leads_{false};
     std::atomic<uint32_t> leader_{0};
+
+    // Of the thread: what it has come upon and is yet to tell, and whether it does so just now.
+    static inline thread_local std::deque<std::tuple<uint32_t, uint64_t, plimsoll_status>> untold_;
+    static inline thread_local bool is_telling_ = false;
 
     std::mutex submit_mutex_;
     plimsoll_stream *submits_ = nullptr;
