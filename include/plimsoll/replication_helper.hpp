@@ -68,7 +68,7 @@ inline void add_log(const char *log, int len, uint32_t par_id) { submit(log, len
 /// See `submit`.
 inline void add_log_without_queue(const char *log, int len, uint32_t par_id) { submit(log, len, par_id); }
 
-/// Blocks until everything that was submitted to the partition here has its outcome.
+/// Blocks until everything that was submitted to the partition here before has its outcome.
 inline void wait_for_submit(uint32_t par_id) { plimsoll::mako::replication().wait_for_submit(par_id); }
 
 /// How many logs were submitted here and have no outcome yet; -1 for an unknown partition.

@@ -163,6 +163,12 @@ class Partition {
         return static_cast<int>(outcomes_.submitted - outcomes_.committed - outcomes_.rejected - outcomes_.unknown);
     }
 
+    /// Waits for the outcomes of what has been submitted by now, whatever else is submitted meanwhile.
+    void wait_for_submitted() {
+        const uint64_t last = outcomes().submitted;
+        while (!has_ended_up_to(last)) std::this_thread::yield();
+    }
+
     /// Waits for all outcomes; whether they came in time.
     bool wait(std::chrono::steady_clock::time_point until) {
         while (outstanding() > 0) {
@@ -226,6 +232,14 @@ class Partition {
         }
         if (status == PLIMSOLL_OK) open_.push_back({request, kind == is_log ? ++outcomes_.submitted : not_told, false});
         return status;
+    }
+
+    bool has_ended_up_to(uint64_t last) {
+        tell_ended();
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        const auto is_awaited = [](const Open &open) { return open.number != not_told && !open.has_ended; };
+        const auto first = std::find_if(open_.begin(), open_.end(), is_awaited);
+        return first == open_.end() || first->number > last;
     }
 
     /// Takes outcomes out of the ring. With the mutex.

@@ -143,7 +143,7 @@ class Replication {
     }
 
     void wait_for_submit(uint32_t number) {
-        if (const auto partition = find(number)) partition->wait(std::chrono::steady_clock::time_point::max());
+        if (const auto partition = find(number)) partition->wait_for_submitted();
     }
 
     int outstanding(uint32_t number) {
