@@ -146,7 +146,7 @@ inline int shutdown_paxos() { return plimsoll::mako::replication().stop(); }
 inline void worker_info_stats(size_t par_id) { plimsoll::mako::replication().print(static_cast<uint32_t>(par_id)); }
 
 /// In every partition that this process leads: submits `-n` messages, and with each that is applied the next, until
-/// `-T` are; then prints how many there were in a second. Takes the place of the leader's callbacks.
+/// `-T` are, or no more come because some were refused or leadership is gone; then prints how many there were in a second. Takes the place of the leader's callbacks.
 inline void microbench_paxos() { plimsoll::mako::replication().microbench(); }
 
 /// See `microbench_paxos`: there is one path.

@@ -115,7 +115,11 @@ class Partition {
         tell(ended);
     }
 
-    bool leads() const { return leads_.load(std::memory_order_acquire); }
+    bool leads() const { return leads_in(turn()); }
+
+    /// Grows by one whenever this process comes to lead, and whenever it no longer does.
+    uint64_t turn() const { return turn_.load(std::memory_order_acquire); }
+    static bool leads_in(uint64_t turn) { return turn % 2 == 1; }
 
     /// The locale that leads, if it is known.
     bool leader(uint16_t &locale) const {
@@ -336,7 +340,8 @@ class Partition {
 
     void set_role(bool leads, uint32_t leader) {
         leader_.store(leader, std::memory_order_release);
-        if (leads_.exchange(leads, std::memory_order_acq_rel) != leads) {
+        if (this->leads() != leads) {
+            turn_.fetch_add(1, std::memory_order_acq_rel);
             // Who has just come to lead may have been preferred in what it has not applied yet.
             next_move_ = std::chrono::steady_clock::now() + settling;
             move_pause_ = std::chrono::milliseconds(100);
@@ -441,7 +446,7 @@ class Partition {
     Shared &shared_;
     std::atomic<bool> stop_{false};
     std::atomic<bool> is_ending_{false};
-    std::atomic<bool> leads_{false};
+    std::atomic<uint64_t> turn_{0};
     std::atomic<uint32_t> leader_{0};
 
     // Of the thread: what it has come upon and is yet to tell, and whether it does so just now.
