@@ -87,6 +87,8 @@ int close_under_a_partition(const char *file, Told &told) {
     uint64_t submitted = 0;
     {
         Partition partition(node, 0, shared);
+        if (!partition.is_attached()) return 2;
+        partition.start();
         while (!partition.leads()) std::this_thread::yield();
         std::thread closer([&] {
             told.await_some();

@@ -78,7 +78,6 @@ class Partition {
     Partition(plimsoll_node *node, uint32_t number, Shared &shared) : number_(number), shared_(shared) {
         submits_ = attach(node, 1);
         applies_ = attach(node, 2);
-        if (is_attached()) worker_ = std::thread([this] { run(); });
     }
 
     /// What has no outcome yet is told as unknown: see `finish`.
@@ -92,10 +91,13 @@ class Partition {
     Partition(const Partition &) = delete;
     Partition &operator=(const Partition &) = delete;
 
+    /// Starts the worker, which may call back at once. Once, and only if it is attached.
+    void start() { worker_ = std::thread([this] { run(); }); }
+
     bool is_attached() const { return submits_ != nullptr && applies_ != nullptr; }
 
     /// Whether this is called by one of its callbacks that its worker runs.
-    bool is_worker() const { return worker_.get_id() == std::this_thread::get_id(); }
+    bool is_worker() const { return worker_id_.load() == std::this_thread::get_id(); }
 
     /// The node is about to be closed: its end is none to complain of.
     void expect_end() { is_ending_.store(true, std::memory_order_release); }
@@ -312,6 +314,7 @@ class Partition {
     }
 
     void run() {
+        worker_id_.store(std::this_thread::get_id());
         plimsoll_on_role(applies_, &Partition::on_role, this);
         // A transfer's end would lie in the stream otherwise until somebody takes it, and no wait would wait any more.
         plimsoll_on_completion(applies_, [](void *, const plimsoll_completion *) {}, nullptr);
@@ -473,6 +476,8 @@ class Partition {
     int moved_to_ = -1;
 
     std::atomic<uint64_t> applied_{0}, deferred_bytes_{0}, wrapped_{0};
+    /// Of the worker, written by itself: its callbacks may ask before `worker_` is there.
+    std::atomic<std::thread::id> worker_id_{};
     std::thread worker_;
 };
 

@@ -126,8 +126,12 @@ class Replication {
                 return -1;
             }
         }
-        const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
-        partitions_ = std::move(partitions);
+        {
+            const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
+            partitions_ = partitions;
+        }
+        // Only now: they call back, and callbacks are to find all partitions.
+        for (const auto &partition : partitions) partition->start();
         return 0;
     }
 
