@@ -169,6 +169,13 @@ class Partition {
         return static_cast<int>(outcomes_.submitted - outcomes_.committed - outcomes_.rejected - outcomes_.unknown);
     }
 
+    /// Whether all that was submitted has its outcome, and what is committed of it is applied, its callback included.
+    bool has_applied_all() {
+        tell_ended();
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        return open_.empty() && applied_index_.load(std::memory_order_acquire) >= committed_index_;
+    }
+
     /// Waits for the outcomes of what has been submitted by now, whatever else is submitted meanwhile.
     void wait_for_submitted() {
         const uint64_t last = outcomes().submitted;
@@ -255,7 +262,10 @@ class Partition {
         plimsoll_status status = PLIMSOLL_OK;
         do {
             status = plimsoll_completions(submits_, completions, std::size(completions), &count);
-            for (size_t at = 0; at < count; ++at) end(completions[at].request, completions[at].status, ended);
+            for (size_t at = 0; at < count; ++at) {
+                committed_index_ = std::max(committed_index_, completions[at].index);
+                end(completions[at].request, completions[at].status, ended);
+            }
         } while (count == std::size(completions));
         // Nobody is there any more who could answer. After the first of the two everything has been told already.
         if (status == PLIMSOLL_ENDED || status == PLIMSOLL_PANICKED) give_up(ended);
@@ -376,11 +386,14 @@ class Partition {
                 if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK) return false;
                 if (!found) break;
                 const char *log = reinterpret_cast<const char *>(entry.bytes);
+                index_ = entry.index;
                 if (log[entry.len - 1] == is_preference) {
                     shared_.preferred.store(std::atoi(std::string(log, entry.len - 1).c_str()));
+                }
+                if (log[entry.len - 1] != is_log) {
+                    applied_index_.store(index_, std::memory_order_release);
                     continue;
                 }
-                if (log[entry.len - 1] != is_log) continue;
                 ++slot_;
                 if (!offer(log, static_cast<int>(entry.len - 1))) {
                     held_.assign(log, log + entry.len);
@@ -391,6 +404,7 @@ class Partition {
                 held_.clear();
             }
             applied = true;
+            applied_index_.store(index_, std::memory_order_release);
             applied_.fetch_add(1, std::memory_order_relaxed);
         }
         return true;
@@ -461,12 +475,16 @@ class Partition {
     Outcomes outcomes_;
     /// What has no outcome yet, and some that do, from the oldest on; requests only grow.
     std::deque<Open> open_;
+    /// Of what was submitted here, the last that is known to be in the log.
+    uint64_t committed_index_ = 0;
 
     // The worker's.
     plimsoll_stream *applies_ = nullptr;
     /// A log that is to be offered again, and the byte after it.
     std::vector<char> held_;
     uint64_t slot_ = 0;
+    /// In the log, of what was taken last.
+    uint64_t index_ = 0;
     /// Of the last log whose answer went with its trailer.
     uint32_t last_timestamp_ = 0;
     Unreplayed unreplayed_;
@@ -475,7 +493,7 @@ class Partition {
     std::chrono::milliseconds move_pause_{100};
     int moved_to_ = -1;
 
-    std::atomic<uint64_t> applied_{0}, deferred_bytes_{0}, wrapped_{0};
+    std::atomic<uint64_t> applied_{0}, applied_index_{0}, deferred_bytes_{0}, wrapped_{0};
     /// Of the worker, written by itself: its callbacks may ask before `worker_` is there.
     std::atomic<std::thread::id> worker_id_{};
     std::thread worker_;

@@ -237,41 +237,39 @@ class Replication {
     void microbench() {
         struct Run {
             std::shared_ptr<Partition> partition;
-            uint64_t turn, committed_before;
+            uint64_t turn = 0;
             std::atomic<uint64_t> submitted{0}, applied{0};
             std::atomic<bool> is_over{false};
         };
-        const std::string message(4096, 'm');
+        const auto begun = std::chrono::steady_clock::now();
+        // Not the messages of another run, which may be applied only now.
+        std::string message = "microbench " + std::to_string(begun.time_since_epoch().count());
+        message.resize(4096, 'm');
         const uint64_t total = bench_total_;
         const auto partitions = all();
         std::vector<std::shared_ptr<Run>> runs;
-        const auto begun = std::chrono::steady_clock::now();
         for (uint32_t number = 0; number < partitions.size(); ++number) {
             auto run = std::make_shared<Run>();
             run->partition = partitions[number];
             run->turn = run->partition->turn();
-            run->committed_before = run->partition->outcomes().committed;
             if (!Partition::leads_in(run->turn)) continue;
             const auto next = [total, message](Run &of) {
                 if (of.is_over || of.submitted.fetch_add(1) >= total) return;
                 of.partition->add(message.data(), static_cast<int>(message.size()), true);
             };
             // It stays registered, and holds nothing: what is committed late is no log of the engine's.
-            listen(number, true, Callback::simple([weak = std::weak_ptr<Run>(run), next](const char *, int) {
+            listen(number, true, Callback::simple([weak = std::weak_ptr<Run>(run), message, next](const char *log, int len) {
                        const auto of = weak.lock();
-                       if (of == nullptr) return;
-                       // In this order: who finds that all is applied must not miss one that is about to be submitted.
-                       next(*of);
+                       if (of == nullptr || message.compare(0, std::string::npos, log, static_cast<size_t>(len)) != 0) return;
                        ++of->applied;
+                       next(*of);
                    }));
             for (uint64_t at = 0; at < std::min(bench_window_, total); ++at) next(*run);
             runs.push_back(std::move(run));
         }
         // It ends as well with the leadership, and when all that was taken is applied: then no next one comes.
         const auto is_over = [total](const Run &run) {
-            const uint64_t run_applied = run.applied;
-            if (run_applied >= total || run.partition->turn() != run.turn) return true;
-            return run.partition->outstanding() == 0 && run_applied >= run.partition->outcomes().committed - run.committed_before;
+            return run.applied >= total || run.partition->turn() != run.turn || run.partition->has_applied_all();
         };
         uint64_t applied = 0;
         for (const auto &run : runs) {
