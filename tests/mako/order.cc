@@ -1,14 +1,16 @@
 // Outcomes are told by the number of the submit that they are of, and every submit has one: a node that stops refuses what comes at
 // once, while what it took before is still on its way to the disk.
 //
-//   order close|shutdown FILE
+//   order close|shutdown|numbers FILE
 //
 // Submits without a pause to the one process that FILE has, and stops the node meanwhile: `close` under a partition, `shutdown` as
-// the engine does. PLIMSOLL_DATA_DIR says where.
+// the engine does. `numbers` does not stop it: what is counted, what is waited for, and who ends. PLIMSOLL_DATA_DIR says where.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <future>
 #include <map>
 #include <vector>
 
@@ -38,6 +40,16 @@ class Told {
     void await_some() {
         std::unique_lock<std::mutex> lock(mutex_);
         news_.wait(lock, [this] { return committed_ >= enough; });
+    }
+
+    void await(uint64_t number) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        news_.wait(lock, [&] { return times_.count(number) != 0; });
+    }
+
+    void await_all(uint64_t submitted) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        news_.wait(lock, [&] { return times_.size() == submitted; });
     }
 
     /// Until no more than the window have no outcome.
@@ -137,10 +149,87 @@ int shut_down(const char *file, Told &told) {
     return told.judge(submitted);
 }
 
+/// Runs the node as the engine would, and does something when it leads all partitions.
+int lead(const char *file, const char *window, const char *total, const std::function<int()> &then) {
+    std::string arguments[] = {"order", "-f", file, "-n", window, "-T", total};
+    std::vector<char *> argv;
+    for (auto &argument : arguments) argv.push_back(argument.data());
+    if (setup(static_cast<int>(argv.size()), argv.data()).size() != 3) return 2;
+    // Callbacks find all partitions, also while setup2 has not returned, and while an earlier life's log is applied.
+    std::atomic<bool> has_missed{false};
+    const auto look = [&] { has_missed = has_missed || get_outstanding_logs(0) < 0 || get_outstanding_logs(2) < 0; };
+    for (uint32_t number = 0; number < 3; ++number) register_for_leader([&](const char *, int) { look(); }, number);
+    for (uint32_t number = 0; number < 3; ++number) register_for_follower([&](const char *, int) { look(); }, number);
+    std::promise<void> leads;
+    register_leader_election_callback([&](int gained) {
+        look();
+        if (gained == 1) leads.set_value();
+    });
+    if (setup2() != 0) return 2;
+    leads.get_future().wait();
+    const int wrong = then();
+    if (shutdown_paxos() != 0) return 4;
+    return has_missed ? 6 : wrong;
+}
+
+int count_and_wait(Told &told) {
+    // A preference is none of the engine's submits.
+    set_preferred_leader(0);
+    if (!add_log_to_nc("a log", 5, 1)) return 10;
+    wait_for_submit(1);
+    const Outcomes is = outcomes(1), untouched = outcomes(2);
+    if (is.submitted != 1 || is.committed != 1 || is.rejected + is.unknown != 0 || untouched.submitted != 0) return 11;
+    told.await(1);
+
+    // Others go on submitting until what was there before has been waited for.
+    std::atomic<bool> waited{false};
+    std::promise<void> is_under_way;
+    uint64_t submitted = 1;
+    std::thread other([&] {
+        while (!waited && add_log_to_nc("a log", 5, 1)) {
+            if (++submitted == window) is_under_way.set_value();
+            told.await_room(submitted);
+        }
+    });
+    is_under_way.get_future().wait();
+    wait_for_submit(1);
+    waited = true;
+    other.join();
+
+    // More than may be under way at once: none is refused, and each has its outcome.
+    while (submitted < 3 * open_max) {
+        if (!add_log_to_nc("a log", 5, 1)) return 12;
+        ++submitted;
+    }
+    wait_for_submit(1);
+    told.await_all(submitted);
+    if (outcomes(1).committed != submitted || get_outstanding_logs(1) != 0) return 13;
+
+    // No message: none that is applied, so that there is nothing to wait for.
+    microbench_paxos();
+    return outcomes(0).submitted == 0 ? told.judge(submitted) : 14;
+}
+
+int measure() {
+    microbench_paxos();
+    wait_for_submit(0);
+    return outcomes(0).submitted == 100 && outcomes(0).committed == 100 ? 0 : 20;
+}
+
+int numbers(const char *file, Told &told) {
+    register_outcome_callback([&](uint32_t partition, uint64_t number, plimsoll_status status) {
+        if (partition == 1) told.take(number, status);
+    });
+    const int wrong = lead(file, "0", "100", [&] { return count_and_wait(told); });
+    register_outcome_callback(nullptr);
+    return wrong != 0 ? wrong : lead(file, "8", "100", measure);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
     if (argc != 3 || std::getenv("PLIMSOLL_DATA_DIR") == nullptr) return 2;
     Told told;
+    if (std::strcmp(argv[1], "numbers") == 0) return numbers(argv[2], told);
     return std::strcmp(argv[1], "close") == 0 ? close_under_a_partition(argv[2], told) : shut_down(argv[2], told);
 }
