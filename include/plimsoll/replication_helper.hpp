@@ -50,7 +50,8 @@ inline int setup2(int action = 0, int shardIndex = -1) {
 inline std::map<std::string, std::string> getHosts(std::string file) { return plimsoll::mako::hosts_of(file); }
 
 /// Submits a log, which is copied. False: this process does not lead the partition, or there is none of this number;
-/// the locale that leads, as far as it is known, is written to `leader_hint`. Returns at once unless the ring is full.
+/// the locale that leads, as far as it is known, is written to `leader_hint`. Returns at once unless the ring is full or
+/// 32,768 logs of the partition have no outcome yet: for those it waits.
 inline bool add_log_to_nc(const char *log, int len, uint32_t par_id, int batch_size = 0, uint16_t *leader_hint = nullptr) {
     (void)batch_size;
     return plimsoll::mako::replication().add(log, len, par_id, true, leader_hint);
@@ -67,7 +68,7 @@ inline void add_log(const char *log, int len, uint32_t par_id) { submit(log, len
 /// See `submit`.
 inline void add_log_without_queue(const char *log, int len, uint32_t par_id) { submit(log, len, par_id); }
 
-/// Blocks until everything that was submitted to the partition here has its outcome.
+/// Blocks until everything that was submitted to the partition here before has its outcome.
 inline void wait_for_submit(uint32_t par_id) { plimsoll::mako::replication().wait_for_submit(par_id); }
 
 /// How many logs were submitted here and have no outcome yet; -1 for an unknown partition.
@@ -145,7 +146,7 @@ inline int shutdown_paxos() { return plimsoll::mako::replication().stop(); }
 inline void worker_info_stats(size_t par_id) { plimsoll::mako::replication().print(static_cast<uint32_t>(par_id)); }
 
 /// In every partition that this process leads: submits `-n` messages, and with each that is applied the next, until
-/// `-T` are; then prints how many there were in a second. Takes the place of the leader's callbacks.
+/// `-T` are, or no more come because some were refused or leadership is gone; then prints how many there were in a second. Takes the place of the leader's callbacks.
 inline void microbench_paxos() { plimsoll::mako::replication().microbench(); }
 
 /// See `microbench_paxos`: there is one path.

@@ -1,14 +1,16 @@
 // Outcomes are told by the number of the submit that they are of, and every submit has one: a node that stops refuses what comes at
 // once, while what it took before is still on its way to the disk.
 //
-//   order close|shutdown FILE
+//   order close|shutdown|numbers FILE
 //
 // Submits without a pause to the one process that FILE has, and stops the node meanwhile: `close` under a partition, `shutdown` as
-// the engine does. PLIMSOLL_DATA_DIR says where.
+// the engine does. `numbers` does not stop it: what is counted, what is waited for, and who ends. PLIMSOLL_DATA_DIR says where.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <future>
 #include <map>
 #include <vector>
 
@@ -38,6 +40,11 @@ class Told {
     void await_some() {
         std::unique_lock<std::mutex> lock(mutex_);
         news_.wait(lock, [this] { return committed_ >= enough; });
+    }
+
+    void await_all(uint64_t submitted) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        news_.wait(lock, [&] { return times_.size() == submitted; });
     }
 
     /// Until no more than the window have no outcome.
@@ -87,6 +94,8 @@ int close_under_a_partition(const char *file, Told &told) {
     uint64_t submitted = 0;
     {
         Partition partition(node, 0, shared);
+        if (!partition.is_attached()) return 2;
+        partition.start();
         while (!partition.leads()) std::this_thread::yield();
         std::thread closer([&] {
             told.await_some();
@@ -135,10 +144,99 @@ int shut_down(const char *file, Told &told) {
     return told.judge(submitted);
 }
 
+/// Runs the node as the engine would, and does something when it leads all partitions.
+int lead(const char *file, const char *window, const char *total, const std::function<int()> &then) {
+    std::string arguments[] = {"order", "-f", file, "-n", window, "-T", total};
+    std::vector<char *> argv;
+    for (auto &argument : arguments) argv.push_back(argument.data());
+    if (setup(static_cast<int>(argv.size()), argv.data()).size() != 3) return 2;
+    // Callbacks find all partitions, also while setup2 has not returned, and while an earlier life's log is applied.
+    std::atomic<bool> has_missed{false};
+    const auto look = [&] { has_missed = has_missed || get_outstanding_logs(0) < 0 || get_outstanding_logs(2) < 0; };
+    for (uint32_t number = 0; number < 3; ++number) register_for_leader([&](const char *, int) { look(); }, number);
+    for (uint32_t number = 0; number < 3; ++number) register_for_follower([&](const char *, int) { look(); }, number);
+    std::promise<void> leads;
+    register_leader_election_callback([&](int gained) {
+        look();
+        if (gained == 1) leads.set_value();
+    });
+    if (setup2() != 0) return 2;
+    leads.get_future().wait();
+    const int wrong = then();
+    if (shutdown_paxos() != 0) return 4;
+    return has_missed ? 6 : wrong;
+}
+
+int count_and_wait(Told &told, std::atomic<bool> &goes_on, std::atomic<uint64_t> &submitted) {
+    // A preference is none of the engine's submits. The worker is held by the log after it.
+    std::promise<void> is_held, is_let_go;
+    std::atomic<bool> is_first{true};
+    const std::shared_future<void> let_go = is_let_go.get_future().share();
+    register_for_leader([&, let_go](const char *, int) {
+        if (is_first.exchange(false)) is_held.set_value();
+        let_go.wait();
+    }, 1);
+    set_preferred_leader(0);
+    ++submitted;
+    if (!add_log_to_nc("a log", 5, 1)) return 10;
+    wait_for_submit(1);
+    is_held.get_future().wait();
+    const Outcomes is = outcomes(1), untouched = outcomes(2);
+    if (is.submitted != 1 || is.committed != 1 || is.rejected + is.unknown != 0 || untouched.submitted != 0) return 11;
+
+    // What is submitted for every one that ends is not waited for: it would be for ever.
+    goes_on = true;
+    ++submitted;
+    if (!add_log_to_nc("a log", 5, 1)) return 12;
+    wait_for_submit(1);
+    goes_on = false;
+
+    // More than a node lets wait: none is refused, and no more than allowed are open though the worker takes no outcome.
+    for (size_t at = 0; at < 3 * open_max; ++at) {
+        ++submitted;
+        if (!add_log_to_nc("a log", 5, 1)) return 13;
+        const Outcomes now = outcomes(1);
+        if (now.submitted - now.committed > open_max) return 14;
+    }
+    wait_for_submit(1);
+    is_let_go.set_value();
+    told.await_all(submitted);
+    if (outcomes(1).committed != submitted || get_outstanding_logs(1) != 0) return 15;
+    // Until the worker has left what is here.
+    while (outcomes(1).applied < submitted) std::this_thread::yield();
+    register_for_leader([](const char *, int) {}, 1);
+
+    // No message: none that is applied, so that there is nothing to wait for.
+    microbench_paxos();
+    return outcomes(0).submitted == 0 ? told.judge(submitted) : 16;
+}
+
+int measure() {
+    microbench_paxos();
+    wait_for_submit(0);
+    return outcomes(0).submitted == 100 && outcomes(0).committed == 100 ? 0 : 20;
+}
+
+int numbers(const char *file, Told &told) {
+    std::atomic<bool> goes_on{false};
+    std::atomic<uint64_t> submitted{0};
+    register_outcome_callback([&](uint32_t partition, uint64_t number, plimsoll_status status) {
+        if (partition != 1) return;
+        told.take(number, status);
+        if (!goes_on) return;
+        ++submitted;
+        if (!add_log_to_nc("a log", 5, 1)) std::abort();
+    });
+    const int wrong = lead(file, "0", "100", [&] { return count_and_wait(told, goes_on, submitted); });
+    register_outcome_callback(nullptr);
+    return wrong != 0 ? wrong : lead(file, "8", "100", measure);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
     if (argc != 3 || std::getenv("PLIMSOLL_DATA_DIR") == nullptr) return 2;
     Told told;
+    if (std::strcmp(argv[1], "numbers") == 0) return numbers(argv[2], told);
     return std::strcmp(argv[1], "close") == 0 ? close_under_a_partition(argv[2], told) : shut_down(argv[2], told);
 }

@@ -11,9 +11,11 @@
 #include <deque>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,13 @@ constexpr int log_bytes_max = (64 << 20) - 1;
 
 /// The most that one partition defers. One log is always taken.
 constexpr size_t deferred_bytes_max = size_t{256} << 20;
+
+/// So many submits of a partition are under way at once, and who submits more waits: a node refuses some when there
+/// are twice as many, and a refused one between others would be a gap in the partition's log.
+constexpr size_t open_max = 32'768;
+
+/// From so many on who submits takes outcomes, too, so that they do not pile up while the worker is in a callback.
+constexpr size_t open_taken_from = 4'096;
 
 /// How long who has come to lead keeps that at least.
 constexpr auto settling = std::chrono::milliseconds(250);
@@ -69,7 +78,6 @@ class Partition {
     Partition(plimsoll_node *node, uint32_t number, Shared &shared) : number_(number), shared_(shared) {
         submits_ = attach(node, 1);
         applies_ = attach(node, 2);
-        if (is_attached()) worker_ = std::thread([this] { run(); });
     }
 
     /// What has no outcome yet is told as unknown: see `finish`.
@@ -83,10 +91,13 @@ class Partition {
     Partition(const Partition &) = delete;
     Partition &operator=(const Partition &) = delete;
 
+    /// Starts the worker, which may call back at once. Once, and only if it is attached.
+    void start() { worker_ = std::thread([this] { run(); }); }
+
     bool is_attached() const { return submits_ != nullptr && applies_ != nullptr; }
 
     /// Whether this is called by one of its callbacks that its worker runs.
-    bool is_worker() const { return worker_.get_id() == std::this_thread::get_id(); }
+    bool is_worker() const { return worker_id_.load() == std::this_thread::get_id(); }
 
     /// The node is about to be closed: its end is none to complain of.
     void expect_end() { is_ending_.store(true, std::memory_order_release); }
@@ -106,7 +117,11 @@ class Partition {
         tell(ended);
     }
 
-    bool leads() const { return leads_.load(std::memory_order_acquire); }
+    bool leads() const { return leads_in(turn()); }
+
+    /// Grows by one whenever this process comes to lead, and whenever it no longer does.
+    uint64_t turn() const { return turn_.load(std::memory_order_acquire); }
+    static bool leads_in(uint64_t turn) { return turn % 2 == 1; }
 
     /// The locale that leads, if it is known.
     bool leader(uint16_t &locale) const {
@@ -115,7 +130,7 @@ class Partition {
         return node != 0;
     }
 
-    /// False: nothing was submitted. A full ring is waited for.
+    /// False: nothing was submitted. Room is waited for, in the ring and among what is under way.
     bool add(const char *log, int len, bool only_leader, char kind = is_log) {
         if (len < 0 || len > log_bytes_max) {
             std::fprintf(stderr, "plimsoll: a log of %d bytes for partition %u: 0 to %d are allowed\n", len, number_, log_bytes_max);
@@ -124,20 +139,19 @@ class Partition {
         for (;;) {
             if (only_leader && !leads()) return false;
             Ended ended;
-            bool taken = false;
+            bool taken = false, has_failed = false;
             {
                 const std::lock_guard<std::mutex> lock(submit_mutex_);
-                const plimsoll_status status = put(log, static_cast<size_t>(len), kind);
-                if (status == PLIMSOLL_OK) {
-                    taken = true;
-                } else if (status != PLIMSOLL_BUSY) {
-                    complain("a log was not submitted");
-                    return false;
-                }
-                if (!taken) ended = take_ended();
+                if (open_.size() >= open_taken_from && !is_telling_) take_ended(ended);
+                plimsoll_status status = PLIMSOLL_BUSY;
+                if (open_.size() < open_max) status = put(log, static_cast<size_t>(len), kind);
+                taken = status == PLIMSOLL_OK;
+                has_failed = !taken && status != PLIMSOLL_BUSY;
+                if (has_failed) complain("a log was not submitted");
+                if (!taken) take_ended(ended);
             }
             tell(ended);
-            if (taken) return true;
+            if (taken || has_failed) return taken;
             std::this_thread::yield();
         }
     }
@@ -153,6 +167,19 @@ class Partition {
         tell_ended();
         const std::lock_guard<std::mutex> lock(submit_mutex_);
         return static_cast<int>(outcomes_.submitted - outcomes_.committed - outcomes_.rejected - outcomes_.unknown);
+    }
+
+    /// Whether all that was submitted has its outcome, and what is committed of it is applied, its callback included.
+    bool has_applied_all() {
+        tell_ended();
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        return open_.empty() && applied_index_.load(std::memory_order_acquire) >= committed_index_;
+    }
+
+    /// Waits for the outcomes of what has been submitted by now, whatever else is submitted meanwhile.
+    void wait_for_submitted() {
+        const uint64_t last = outcomes().submitted;
+        while (!has_ended_up_to(last)) std::this_thread::yield();
     }
 
     /// Waits for all outcomes; whether they came in time.
@@ -176,7 +203,7 @@ class Partition {
   private:
     using Ended = std::vector<std::pair<uint64_t, plimsoll_status>>;
 
-    /// A submit: what the ring calls it, and its number here.
+    /// A submit: what the ring calls it, and its number here, or `not_told`.
     struct Open {
         uint64_t request;
         uint64_t number;
@@ -216,23 +243,32 @@ class Partition {
             whole.push_back(static_cast<uint8_t>(kind));
             status = plimsoll_submit(submits_, whole.data(), whole.size(), 0, 0, PLIMSOLL_ACKS_QUORUM, &request);
         }
-        if (status == PLIMSOLL_OK) open_.push_back({request, ++outcomes_.submitted, false});
+        if (status == PLIMSOLL_OK) open_.push_back({request, kind == is_log ? ++outcomes_.submitted : not_told, false});
         return status;
     }
 
+    bool has_ended_up_to(uint64_t last) {
+        tell_ended();
+        const std::lock_guard<std::mutex> lock(submit_mutex_);
+        const auto is_awaited = [](const Open &open) { return open.number != not_told && !open.has_ended; };
+        const auto first = std::find_if(open_.begin(), open_.end(), is_awaited);
+        return first == open_.end() || first->number > last;
+    }
+
     /// Takes outcomes out of the ring. With the mutex.
-    Ended take_ended() {
-        Ended ended;
+    void take_ended(Ended &ended) {
         plimsoll_completion completions[64];
         size_t count = 0;
         plimsoll_status status = PLIMSOLL_OK;
         do {
             status = plimsoll_completions(submits_, completions, std::size(completions), &count);
-            for (size_t at = 0; at < count; ++at) end(completions[at].request, completions[at].status, ended);
+            for (size_t at = 0; at < count; ++at) {
+                committed_index_ = std::max(committed_index_, completions[at].index);
+                end(completions[at].request, completions[at].status, ended);
+            }
         } while (count == std::size(completions));
         // Nobody is there any more who could answer. After the first of the two everything has been told already.
         if (status == PLIMSOLL_ENDED || status == PLIMSOLL_PANICKED) give_up(ended);
-        return ended;
     }
 
     /// One has ended, in whatever order they do. With the mutex.
@@ -254,6 +290,7 @@ class Partition {
     }
 
     void count_end(uint64_t number, plimsoll_status status, Ended &ended) {
+        if (number == not_told) return;
         switch (status) {
             case PLIMSOLL_COMMITTED: ++outcomes_.committed; break;
             case PLIMSOLL_UNKNOWN: ++outcomes_.unknown; break;
@@ -266,29 +303,39 @@ class Partition {
         Ended ended;
         {
             const std::lock_guard<std::mutex> lock(submit_mutex_);
-            ended = take_ended();
+            take_ended(ended);
         }
         tell(ended);
     }
 
-    /// Without the mutex: the callback may submit.
+    /// Without the mutex: the callback may submit. What that comes upon is told after it, by the loop that called it:
+    /// otherwise callbacks that submit would be called by one another, ever deeper.
     void tell(const Ended &ended) {
-        if (ended.empty()) return;
-        if (const OutcomeCallback callback = shared_.outcome_callback()) {
-            for (const auto &[number, status] : ended) callback(number_, number, status);
+        for (const auto &[number, status] : ended) untold_.emplace_back(number_, number, status);
+        if (is_telling_ || untold_.empty()) return;
+        is_telling_ = true;
+        const std::unique_ptr<bool, void (*)(bool *)> until_the_end(&is_telling_, [](bool *is_telling) { *is_telling = false; });
+        const OutcomeCallback callback = shared_.outcome_callback();
+        while (!untold_.empty()) {
+            const auto [partition, number, status] = untold_.front();
+            untold_.pop_front();
+            if (callback) callback(partition, number, status);
         }
     }
 
     void run() {
+        worker_id_.store(std::this_thread::get_id());
         plimsoll_on_role(applies_, &Partition::on_role, this);
+        // A transfer's end would lie in the stream otherwise until somebody takes it, and no wait would wait any more.
+        plimsoll_on_completion(applies_, [](void *, const plimsoll_completion *) {}, nullptr);
         plimsoll_follow(applies_, 1);
         while (!stop_.load(std::memory_order_acquire)) {
             size_t events = 0;
-            if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK) {
+            bool applied = false;
+            if (plimsoll_poll(applies_, &events) != PLIMSOLL_OK || !apply_some(applied)) {
                 if (!is_ending_.load(std::memory_order_acquire)) complain("its worker stops, and nothing is applied any more");
                 break;
             }
-            const bool applied = apply_some();
             tell_ended();
             move_leadership();
             // Short, because outcomes come by the other ring.
@@ -306,7 +353,8 @@ class Partition {
 
     void set_role(bool leads, uint32_t leader) {
         leader_.store(leader, std::memory_order_release);
-        if (leads_.exchange(leads, std::memory_order_acq_rel) != leads) {
+        if (this->leads() != leads) {
+            turn_.fetch_add(1, std::memory_order_acq_rel);
             // Who has just come to lead may have been preferred in what it has not applied yet.
             next_move_ = std::chrono::steady_clock::now() + settling;
             move_pause_ = std::chrono::milliseconds(100);
@@ -329,20 +377,23 @@ class Partition {
         move_pause_ = std::min(move_pause_ * 2, std::chrono::milliseconds(10'000));
     }
 
-    /// Applies what has come; whether that was something.
-    bool apply_some() {
-        bool applied = false;
+    /// Applies what has come, and says in `applied` whether that was something. False: the log cannot be read on.
+    bool apply_some(bool &applied) {
         for (int turn = 0; turn < 64; ++turn) {
             if (held_.empty()) {
                 plimsoll_entry entry;
                 bool found = false;
-                if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK || !found) break;
+                if (plimsoll_next_entry(applies_, &entry, &found) != PLIMSOLL_OK) return false;
+                if (!found) break;
                 const char *log = reinterpret_cast<const char *>(entry.bytes);
+                index_ = entry.index;
                 if (log[entry.len - 1] == is_preference) {
                     shared_.preferred.store(std::atoi(std::string(log, entry.len - 1).c_str()));
+                }
+                if (log[entry.len - 1] != is_log) {
+                    applied_index_.store(index_, std::memory_order_release);
                     continue;
                 }
-                if (log[entry.len - 1] != is_log) continue;
                 ++slot_;
                 if (!offer(log, static_cast<int>(entry.len - 1))) {
                     held_.assign(log, log + entry.len);
@@ -353,9 +404,10 @@ class Partition {
                 held_.clear();
             }
             applied = true;
+            applied_index_.store(index_, std::memory_order_release);
             applied_.fetch_add(1, std::memory_order_relaxed);
         }
-        return applied;
+        return true;
     }
 
     /// Gives a log to the engine. False: it is to be offered again, because nobody listens yet, or because it is to be
@@ -404,24 +456,35 @@ class Partition {
     static constexpr char is_log = 1;
     static constexpr char is_preference = 2;
 
+    /// The number of what is no submit of the engine's, and so is not counted nor told: preferences.
+    static constexpr uint64_t not_told = 0;
+
     const uint32_t number_;
     Shared &shared_;
     std::atomic<bool> stop_{false};
     std::atomic<bool> is_ending_{false};
-    std::atomic<bool> leads_{false};
+    std::atomic<uint64_t> turn_{0};
     std::atomic<uint32_t> leader_{0};
+
+    // Of the thread: what it has come upon and is yet to tell, and whether it does so just now.
+    static inline thread_local std::deque<std::tuple<uint32_t, uint64_t, plimsoll_status>> untold_;
+    static inline thread_local bool is_telling_ = false;
 
     std::mutex submit_mutex_;
     plimsoll_stream *submits_ = nullptr;
     Outcomes outcomes_;
     /// What has no outcome yet, and some that do, from the oldest on; requests only grow.
     std::deque<Open> open_;
+    /// Of what was submitted here, the last that is known to be in the log.
+    uint64_t committed_index_ = 0;
 
     // The worker's.
     plimsoll_stream *applies_ = nullptr;
     /// A log that is to be offered again, and the byte after it.
     std::vector<char> held_;
     uint64_t slot_ = 0;
+    /// In the log, of what was taken last.
+    uint64_t index_ = 0;
     /// Of the last log whose answer went with its trailer.
     uint32_t last_timestamp_ = 0;
     Unreplayed unreplayed_;
@@ -430,7 +493,9 @@ class Partition {
     std::chrono::milliseconds move_pause_{100};
     int moved_to_ = -1;
 
-    std::atomic<uint64_t> applied_{0}, deferred_bytes_{0}, wrapped_{0};
+    std::atomic<uint64_t> applied_{0}, applied_index_{0}, deferred_bytes_{0}, wrapped_{0};
+    /// Of the worker, written by itself: its callbacks may ask before `worker_` is there.
+    std::atomic<std::thread::id> worker_id_{};
     std::thread worker_;
 };
 

@@ -126,8 +126,12 @@ class Replication {
                 return -1;
             }
         }
-        const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
-        partitions_ = std::move(partitions);
+        {
+            const std::lock_guard<std::shared_mutex> lock(partitions_mutex_);
+            partitions_ = partitions;
+        }
+        // Only now: they call back, and callbacks are to find all partitions.
+        for (const auto &partition : partitions) partition->start();
         return 0;
     }
 
@@ -143,7 +147,7 @@ class Replication {
     }
 
     void wait_for_submit(uint32_t number) {
-        if (const auto partition = find(number)) partition->wait(std::chrono::steady_clock::time_point::max());
+        if (const auto partition = find(number)) partition->wait_for_submitted();
     }
 
     int outstanding(uint32_t number) {
@@ -232,33 +236,46 @@ class Replication {
     /// See `microbench_paxos`.
     void microbench() {
         struct Run {
+            std::shared_ptr<Partition> partition;
+            uint64_t turn = 0;
             std::atomic<uint64_t> submitted{0}, applied{0};
+            std::atomic<bool> is_over{false};
         };
-        const std::string message(4096, 'm');
+        const auto begun = std::chrono::steady_clock::now();
+        // Not the messages of another run, which may be applied only now.
+        std::string message = "microbench " + std::to_string(begun.time_since_epoch().count());
+        message.resize(4096, 'm');
+        const uint64_t total = bench_total_;
         const auto partitions = all();
         std::vector<std::shared_ptr<Run>> runs;
-        const auto begun = std::chrono::steady_clock::now();
         for (uint32_t number = 0; number < partitions.size(); ++number) {
-            if (!partitions[number]->leads()) continue;
             auto run = std::make_shared<Run>();
-            const uint64_t total = bench_total_;
-            Partition *partition = partitions[number].get();
-            const auto next = [run, total, message, partition] {
-                if (run->submitted.fetch_add(1) < total && !partition->add(message.data(), static_cast<int>(message.size()), true)) {
-                    run->applied.store(total);  // Leadership is gone: there is nothing more to wait for.
-                }
+            run->partition = partitions[number];
+            run->turn = run->partition->turn();
+            if (!Partition::leads_in(run->turn)) continue;
+            const auto next = [total, message](Run &of) {
+                if (of.is_over || of.submitted.fetch_add(1) >= total) return;
+                of.partition->add(message.data(), static_cast<int>(message.size()), true);
             };
-            listen(number, true, Callback::simple([run, next](const char *, int) {
-                       run->applied.fetch_add(1);
-                       next();
+            // It stays registered, and holds nothing: what is committed late is no log of the engine's.
+            listen(number, true, Callback::simple([weak = std::weak_ptr<Run>(run), message, next](const char *log, int len) {
+                       const auto of = weak.lock();
+                       if (of == nullptr || message.compare(0, std::string::npos, log, static_cast<size_t>(len)) != 0) return;
+                       ++of->applied;
+                       next(*of);
                    }));
-            for (uint64_t at = 0; at < std::min(bench_window_, total); ++at) next();
+            for (uint64_t at = 0; at < std::min(bench_window_, total); ++at) next(*run);
             runs.push_back(std::move(run));
         }
+        // It ends as well with the leadership, and when all that was taken is applied: then no next one comes.
+        const auto is_over = [total](const Run &run) {
+            return run.applied >= total || run.partition->turn() != run.turn || run.partition->has_applied_all();
+        };
         uint64_t applied = 0;
         for (const auto &run : runs) {
-            while (run->applied.load() < bench_total_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-            applied += run->applied.load();
+            while (!is_over(*run)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            run->is_over = true;
+            applied += run->applied;
         }
         const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
         std::printf("microbench: %llu messages of %zu bytes in %.3f s, %.0f a second, in %zu partitions\n",
