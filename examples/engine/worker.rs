@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use plimsoll::client::RequestId;
 use plimsoll::client::ring::{Event, RingError, Stream, StreamRole};
 use plimsoll::raft::Role;
-use plimsoll::types::{NodeId, ShardId, Stamp, Timestamp};
+use plimsoll::types::{NodeId, ShardId, Stamp, Term, Timestamp};
 use plimsoll::wire::client::{Outcome, StreamRequest};
 
 use crate::clock::TICK;
@@ -49,6 +49,8 @@ pub(crate) struct Worker {
     /// In the order in which it was asked.
     asked: VecDeque<(RequestId, Asked)>,
     ready: Option<Ready>,
+    /// The registrar's: in which term it has asked for all streams to be registered, and was not refused.
+    registered_in: Option<Term>,
     /// What the stream has come to, as far as refusals tell.
     behind: Timestamp,
     next_try: Instant,
@@ -73,6 +75,7 @@ impl Worker {
             told,
             asked: VecDeque::new(),
             ready: None,
+            registered_in: None,
             behind: Timestamp(0),
             next_try: Instant::now(),
             session: None,
@@ -161,8 +164,13 @@ impl Worker {
                 self.set_ready(holds.then_some(Ready(stamp)));
             }
             (Asked::Handshake(..), Outcome::Behind { last }) => self.behind = last.timestamp,
+            (Asked::Register, Outcome::Committed { .. }) => {}
+            (Asked::Register, _) => {
+                self.registered_in = None;
+                self.next_try = Instant::now() + AGAIN;
+            }
             // Not yet, or not here: there is another try.
-            (Asked::Handshake(..) | Asked::Register | Asked::Transfer, _) => {
+            (Asked::Handshake(..) | Asked::Transfer, _) => {
                 self.next_try = Instant::now() + AGAIN;
             }
         }
@@ -191,7 +199,9 @@ impl Worker {
             let request = self.stream.attachment().transfer(home);
             self.ask(Asked::Transfer, request)?;
             self.next_try = Instant::now() + TRANSFER_AGAIN;
-        } else if self.index == 0 && !role.open {
+        } else if self.index == 0 && self.registered_in != Some(role.term) {
+            // Whoever led before may have died between two of them; and once more does no harm.
+            self.registered_in = Some(role.term);
             for shard in (0..self.load.workers).map(ShardId) {
                 let request = self.stream.attachment().stream(StreamRequest::Register(shard));
                 self.ask(Asked::Register, request)?;

@@ -1,5 +1,6 @@
 //! What an engine's thread is told, and what replicas replay, on three nodes of this process of which one is stopped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use plimsoll::client::ring::{Event, Replica, Stream};
@@ -164,7 +165,19 @@ fn every_replica_replays_the_same_across_a_change_of_leader() {
         (0..SHARDS).all(|shard| rack.leads(shard).is_some())
     });
     for shard in (0..SHARDS).map(ShardId) {
-        rack.leads(0).unwrap().attachment().stream(StreamRequest::Register(shard)).unwrap();
+        // A leader that is new may be busy.
+        let mut registered = false;
+        while !registered {
+            rack.leads(0).unwrap().attachment().stream(StreamRequest::Register(shard)).unwrap();
+            let ended = Cell::new(None);
+            let take = |_, _, event| {
+                if let Event::Ended { outcome, .. } = event {
+                    ended.set(Some(matches!(outcome, Outcome::Committed { .. })));
+                }
+            };
+            rack.run_until("it is registered, or refused", take, |_| ended.get().is_some());
+            registered = ended.get() == Some(true);
+        }
     }
     rack.run_until("both streams are open", nothing, |rack| {
         (0..SHARDS).all(|shard| rack.leader(shard).is_some())

@@ -287,7 +287,7 @@ fn may_register(shard: &Shard, board: &Board, stream: ShardId) -> Result<(), Out
         Err(Outcome::Unregistered)
     } else if stream == REGISTRAR {
         Ok(())
-    } else if shard.stream.followed < lead.first {
+    } else if shard.stream.followed.next() < lead.first {
         // What earlier leaders have registered, and ended, is not known yet.
         Err(Outcome::Busy)
     } else if has_ended_epoch(shard, board.open_epoch()) {

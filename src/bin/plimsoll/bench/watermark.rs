@@ -4,6 +4,7 @@
 //! commit as the engine's ring tells it, and the watermark on the board of the leader's node and on those of the
 //! followers. Alone, the node has a core of its own beside the engine's thread; three nodes share what cores there are.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -137,16 +138,31 @@ impl Rack {
 
     fn register(&mut self, interrupt: &Interrupt) -> Result<(), Failure> {
         self.run_until(interrupt, |_| (), |rack| (0..STREAMS).all(|stream| rack.leader(stream).is_some()))?;
-        let registrar = self.leader(0).unwrap_or(0);
         for stream in (0..STREAMS).map(ShardId) {
-            let ring = self.seats[registrar].streams[0].attachment();
-            ring.stream(StreamRequest::Register(stream)).map_err(Failure::of)?;
+            // A leader that is new may be busy, or another one by now.
+            while !self.asks_to_register(stream, interrupt)? {}
         }
         let is_open = |rack: &mut Rack, stream: u32| {
             let leader = rack.leader(stream);
             leader.is_some_and(|at| rack.seats[at].streams[stream as usize].may_submit())
         };
         self.run_until(interrupt, |_| (), |rack| (0..STREAMS).all(|stream| is_open(rack, stream)))
+    }
+
+    /// Whether the stream is registered now.
+    fn asks_to_register(&mut self, stream: ShardId, interrupt: &Interrupt) -> Result<bool, Failure> {
+        interrupt.check()?;
+        let Some(registrar) = self.leader(0) else { return Ok(false) };
+        let ring = self.seats[registrar].streams[0].attachment();
+        ring.stream(StreamRequest::Register(stream)).map_err(Failure::of)?;
+        let ended = Cell::new(None);
+        let take = |event| {
+            if let Event::Ended { outcome, .. } = event {
+                ended.set(Some(matches!(outcome, Outcome::Committed { .. })));
+            }
+        };
+        self.run_until(interrupt, take, |_| ended.get().is_some())?;
+        Ok(ended.get() == Some(true))
     }
 
     fn measure(&mut self, arguments: &Arguments, interrupt: &Interrupt) -> Result<Seen, Failure> {
