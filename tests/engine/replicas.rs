@@ -118,6 +118,27 @@ impl Rack {
             .find(|stream| leads(stream))
     }
 
+    /// Registers all streams.
+    fn register(&mut self) {
+        for shard in (0..SHARDS).map(ShardId) {
+            // A leader that is new may be busy, or another one by now.
+            while !self.asks_to_register(shard) {}
+        }
+    }
+
+    fn asks_to_register(&mut self, shard: ShardId) -> bool {
+        let Some(registrar) = self.leads(0) else { return false };
+        registrar.attachment().stream(StreamRequest::Register(shard)).unwrap();
+        let ended = Cell::new(None);
+        let take = |_, _, event| {
+            if let Event::Ended { outcome, .. } = event {
+                ended.set(Some(matches!(outcome, Outcome::Committed { .. })));
+            }
+        };
+        self.run_until("it is registered, or refused", take, |_| ended.get().is_some());
+        ended.get() == Some(true)
+    }
+
     fn stop(mut self) {
         for seat in self.seats.drain(..).flatten() {
             seat.leave();
@@ -164,21 +185,7 @@ fn every_replica_replays_the_same_across_a_change_of_leader() {
     rack.run_until("somebody leads each shard", nothing, |rack| {
         (0..SHARDS).all(|shard| rack.leads(shard).is_some())
     });
-    for shard in (0..SHARDS).map(ShardId) {
-        // A leader that is new may be busy.
-        let mut registered = false;
-        while !registered {
-            rack.leads(0).unwrap().attachment().stream(StreamRequest::Register(shard)).unwrap();
-            let ended = Cell::new(None);
-            let take = |_, _, event| {
-                if let Event::Ended { outcome, .. } = event {
-                    ended.set(Some(matches!(outcome, Outcome::Committed { .. })));
-                }
-            };
-            rack.run_until("it is registered, or refused", take, |_| ended.get().is_some());
-            registered = ended.get() == Some(true);
-        }
-    }
+    rack.register();
     rack.run_until("both streams are open", nothing, |rack| {
         (0..SHARDS).all(|shard| rack.leader(shard).is_some())
     });
