@@ -127,8 +127,8 @@ impl Rack {
     }
 
     fn asks_to_register(&mut self, shard: ShardId) -> bool {
-        let Some(registrar) = self.leads(0) else { return false };
-        registrar.attachment().stream(StreamRequest::Register(shard)).unwrap();
+        self.run_until("somebody leads shard 0", |_, _, _| (), |rack| rack.leads(0).is_some());
+        self.leads(0).unwrap().attachment().stream(StreamRequest::Register(shard)).unwrap();
         let ended = Cell::new(None);
         let take = |_, _, event| {
             if let Event::Ended { outcome, .. } = event {

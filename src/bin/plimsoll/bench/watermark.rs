@@ -151,8 +151,8 @@ impl Rack {
 
     /// Whether the stream is registered now.
     fn asks_to_register(&mut self, stream: ShardId, interrupt: &Interrupt) -> Result<bool, Failure> {
-        interrupt.check()?;
-        let Some(registrar) = self.leader(0) else { return Ok(false) };
+        self.run_until(interrupt, |_| (), |rack| rack.leader(0).is_some())?;
+        let registrar = self.leader(0).unwrap_or(0);
         let ring = self.seats[registrar].streams[0].attachment();
         ring.stream(StreamRequest::Register(stream)).map_err(Failure::of)?;
         let ended = Cell::new(None);
