@@ -138,11 +138,14 @@ class RequestServer {
         } else if (connections.size() < connections_max) {
             connections.push_back({accepted, {}});
         } else {
-            close(accepted);
-            const std::lock_guard<std::mutex> lock(mutex_);
-            if (dropped_.connections++ == 0) {
-                std::fprintf(stderr, "plimsoll: %zu are connected to feed requests: more are turned away, and counted\n", connections_max);
+            {
+                const std::lock_guard<std::mutex> lock(mutex_);
+                if (dropped_.connections++ == 0) {
+                    std::fprintf(stderr, "plimsoll: %zu are connected to feed requests: more are turned away, and counted\n", connections_max);
+                }
             }
+            // Counted before: who is told so may look.
+            close(accepted);
         }
     }
 
