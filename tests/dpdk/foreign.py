@@ -20,9 +20,9 @@ def checksum(data, start=0):
     return ~total & 0xFFFF
 
 
-def frame(payload, options=b"", flags=0x4000, tag=b"", spoil_ip=0, spoil_udp=0):
+def frame(payload, source=port, options=b"", flags=0x4000, tag=b"", spoil_ip=0, spoil_udp=0):
     a, b = socket.inet_aton(here), socket.inet_aton(there)
-    udp = struct.pack(">HHHH", port, port, 8 + len(payload), 0) + payload
+    udp = struct.pack(">HHHH", source, port, 8 + len(payload), 0) + payload
     total = checksum(a + b + struct.pack(">HH", 17, len(udp)) + udp) or 0xFFFF
     udp = udp[:6] + struct.pack(">H", total ^ spoil_udp) + udp[8:]
     ip = struct.pack(">BBHHHBBH", 0x45 + len(options) // 4, 0, 20 + len(options) + len(udp), 7, flags, 64, 17, 0)
@@ -79,5 +79,10 @@ for bad in [
 ]:
     for _ in range(EACH):
         raw.send(frame(b"alien", **bad))
+# From many ports: which queue each comes to is the kernel's choice, and not all come to the same.
+flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(64)]
+for flow in flows:
+    flow.bind((here, 0))
+    raw.send(frame(b"one of many", source=flow.getsockname()[1]))
 patiently("the kernel takes what the node sends, checksums and all", echo)
 print("good", EACH)
