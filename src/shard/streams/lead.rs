@@ -61,7 +61,8 @@ impl<W: World> Groups<W> {
     /// What the leader of a stream owes, at most one mark in a turn.
     pub(super) fn attend_lead(&mut self, now: Time, at: usize, streams: &mut Streams) {
         let shard = &mut self.shards[at];
-        let board = &streams.board;
+        let (board, open, closing) = (&streams.board, streams.published_in, streams.closing);
+        let ends_here = has_ended_epoch(shard, open);
         let Some(lead) = &mut shard.stream.lead else { return };
         if shard.stream.followed < lead.first {
             return;
@@ -77,8 +78,6 @@ impl<W: World> Groups<W> {
             return;
         };
         lead.laid.get_or_insert(position.last().max(floor));
-        let (open, closing) = (streams.published_in, streams.closing);
-        let ends_here = position.has_closed(open) || lead.ended_epoch == Some(open);
         if cut_due {
             if !ends_here {
                 self.lay_mark(at, Mark::EndOfEpoch { epoch: open, complete: false });
